@@ -151,7 +151,8 @@ def parse(source: bytes) -> Tree:
 def quote(word: bytes) -> bytes:
     """Return how to write a word so that nginx reads exactly these bytes: bare where nobody can misread it.
 
-    nginx has no way to read a word longer than its buffer (4096 bytes); parse() refuses such a file.
+    Put space before a "{" that follows: nginx takes "${" for part of the word. It cannot read a word longer than its
+    buffer (4096 bytes) at all; parse() refuses such a file.
     """
     bare = _BARE_WORD.fullmatch(word) and _ESCAPE.search(word) is None and _MISREAD.search(word) is None
     if bare:

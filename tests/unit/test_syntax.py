@@ -1,0 +1,355 @@
+"""nginx's rules for words, comments, statements and blocks, one case table per rule."""
+
+from __future__ import annotations
+
+import pytest
+
+from certbot_seafile import errors, syntax
+from certbot_seafile.syntax import Kind
+
+
+def words(source: bytes) -> list[list[bytes]]:
+    """Return the words of every statement, in the order of the source."""
+    return [[word.value for word in directive.words] for directive in syntax.parse(source).walk()]
+
+
+def kinds(source: bytes) -> list[tuple[Kind, bytes]]:
+    """Return every token's kind and the bytes it covers."""
+    return [(token.kind, source[token.start : token.end]) for token in syntax.parse(source).tokens]
+
+
+def refusal(source: bytes) -> errors.SyntaxRefused:
+    """Return the error that this source is refused with."""
+    with pytest.raises(errors.SyntaxRefused) as caught:
+        syntax.parse(source)
+    return caught.value
+
+
+READ_AS = {
+    b"a": b"a",
+    b"a}": b"a}",
+    b"a#b": b"a#b",
+    b"a\"b'c": b"a\"b'c",
+    b")a": b")a",
+    b"$a": b"$a",
+    b"${a}": b"${a}",
+    b"x${a}y": b"x${a}y",
+    b"$${{a}": b"$${{a}",
+    b"~^/(a|b)\\.php$": b"~^/(a|b)\\.php$",
+    b"\xef\xbb\xbfa": b"\xef\xbb\xbfa",
+    b"a\x00\x0b\x0cb": b"a\x00\x0b\x0cb",
+    b"a\\ b": b"a\\ b",
+    b"a\\;b": b"a\\;b",
+    b"\\#a": b"\\#a",
+    b"\\{a\\}": b"\\{a\\}",
+    b"a\\\nb": b"a\\\nb",
+    b"a\\tb\\rc\\nd": b"a\tb\rc\nd",
+    b"a\\\\tb": b"a\\tb",
+    b"\\\"a\\'": b"\"a'",
+    b"\\d\\q": b"\\d\\q",
+    b'""': b"",
+    b"''": b"",
+    b'"a b;{}#c"': b"a b;{}#c",
+    b"'a \"b\"'": b'a "b"',
+    b"\"it's\"": b"it's",
+    b'"a\\"b"': b'a"b',
+    b'"a\\\\"': b"a\\",
+    b'"a\\ b\\d"': b"a\\ b\\d",
+    b'"a\nb"': b"a\nb",
+    b'"$"': b"$",
+    b'"${"': b"${",
+}
+
+
+@pytest.mark.parametrize(("written", "read"), READ_AS.items())
+@pytest.mark.parametrize("after", [b";", b" ;", b"\t\r\n;", b"\n{}", b" #c\n;"])
+def test_word_is_read_as_nginx_reads_it(written: bytes, read: bytes, after: bytes) -> None:
+    """Quotes go, six escapes are translated, every other byte stays, whatever ends the word."""
+    source = b"name " + written + after
+    (directive,) = syntax.parse(source).directives
+    (word,) = directive.words[1:]
+    assert directive.arguments == (word.value,) == (read,)
+    assert source[word.start : word.end] == written
+    assert word.quoted is (written[:1] in (b'"', b"'"))
+
+
+SPLIT = {
+    b"a'b'{}": [[b"a'b'"]],
+    b"a$ {}": [[b"a$"]],
+    b"a${};": [[b"a${}"]],
+    b"a$\\{};": [[b"a$\\{}"]],
+    b"a b c;": [[b"a", b"b", b"c"]],
+    b"a;b;": [[b"a"], [b"b"]],
+    b"a\tb\rc\nd;": [[b"a", b"b", b"c", b"d"]],
+    b'if ($a = "b") {}': [[b"if", b"($a", b"=", b"b", b")"]],
+    b'"a")b;': [[b"a", b")b"]],
+    b"a #b;\n c;": [[b"a", b"c"]],
+    b"a # one\r\n # two\n{ # three }\n}": [[b"a"]],
+    b"a\n{\nb;\n}\n": [[b"a"], [b"b"]],
+    b"a{b{c;}d;}e;": [[b"a"], [b"b"], [b"c"], [b"d"], [b"e"]],
+    b"${a}{b}c;}": [[b"${a}"], [b"b}c"]],
+    b"a};": [[b"a}"]],
+    b"": [],
+    b" \n#only a comment": [],
+    b"server{listen 80;location /{return 301 https://$host$request_uri;}}": [
+        [b"server"],
+        [b"listen", b"80"],
+        [b"location", b"/"],
+        [b"return", b"301", b"https://$host$request_uri"],
+    ],
+}
+
+
+@pytest.mark.parametrize(("source", "expected"), SPLIT.items())
+def test_statements_are_split_where_nginx_splits_them(source: bytes, expected: list[list[bytes]]) -> None:
+    """Space, ";" and "{" end a word; "}" and "#" count at the start of one only."""
+    assert words(source) == expected
+
+
+REFUSED = {
+    b";": ('unexpected ";"', 1, 1),
+    b"a;;": ('unexpected ";"', 1, 3),
+    b"{}": ('unexpected "{"', 1, 1),
+    b"a { { } }": ('unexpected "{"', 1, 5),
+    b"a { ; }": ('unexpected ";"', 1, 5),
+    b"}": ('unexpected "}"', 1, 1),
+    b"a;\n }": ('unexpected "}"', 2, 2),
+    b"a { b }": ('unexpected "}"', 1, 7),
+    b"a {}}": ('unexpected "}"', 1, 5),
+    b"a ${b}{c};": ('unexpected end of file, expecting "}"', 1, 11),
+    b'"a"b;': ('unexpected "b"', 1, 4),
+    b"a 'b''c';": ('unexpected "\'"', 1, 6),
+    b'a "b"}': ('unexpected "}"', 1, 6),
+    b'a "b"#c\n;': ('unexpected "#"', 1, 6),
+    b'a "b"\xe9;': ('unexpected "\\xe9"', 1, 6),
+    b"a": ('unexpected end of file, expecting ";"', 1, 2),
+    b"a;\nb\n": ('unexpected end of file, expecting ";"', 3, 1),
+    b"a # ;": ('unexpected end of file, expecting ";"', 1, 6),
+    b"a \\": ('unexpected end of file, expecting ";"', 1, 4),
+    b"\\": ('unexpected end of file, expecting ";"', 1, 2),
+    b"a\\;": ('unexpected end of file, expecting ";"', 1, 4),
+    b'a "b;\n': ("unexpected end of file, expecting the closing quote", 2, 1),
+    b'"a"': ('unexpected end of file, expecting ";"', 1, 4),
+    b"a 'b\\';": ("unexpected end of file, expecting the closing quote", 1, 8),
+    b"a {": ('unexpected end of file, expecting "}"', 1, 4),
+    b"a {\n b;\n": ('unexpected end of file, expecting "}"', 3, 1),
+    b"a {b}": ('unexpected end of file, expecting ";"', 1, 6),
+}
+
+
+@pytest.mark.parametrize(("source", "expected"), REFUSED.items())
+def test_what_nginx_refuses_is_refused_at_the_same_place(source: bytes, expected: tuple[str, int, int]) -> None:
+    """The reason is nginx's, the place is where nginx stops."""
+    refused = refusal(source)
+    assert refused.reason.startswith(expected[0])
+    assert (refused.line, refused.column, refused.path) == (*expected[1:], None)
+
+
+def test_refusal_names_the_line_of_the_block_that_is_still_open() -> None:
+    """At the end of the file a person needs to know which block it was."""
+    assert refusal(b"a;\nb {\n c {\n }\n").reason.endswith("starts in line 2")
+
+
+TOO_LONG = [
+    (b"a ", b"b" * 4095, b";"),
+    (b"a ", b"b" * 4094, b" ;"),
+    (b'a "', b"b" * 4094, b'";'),
+    (b'a "', b"b" * 4093, b'" ;'),
+    (b"a '", b"b" * 4094, b"'{}"),
+    (b"a '", b"b" * 4094, b"')c;"),
+    (b"", b"#" * 4095, b"\n"),
+    (b"a ", b"#" * 4095, b"\n;"),
+    (b"", b"#" * 4096, b""),
+    (b"a ", b"\\" * 4094, b";"),
+]
+
+
+@pytest.mark.parametrize(("before", "longest", "after"), TOO_LONG)
+def test_word_or_comment_that_outgrows_the_buffer_is_refused(before: bytes, longest: bytes, after: bytes) -> None:
+    """nginx reads a word or comment together with what ends it through a buffer of 4096 bytes (NGX_CONF_BUFFER)."""
+    assert syntax.parse(before + longest + after).to_bytes() == before + longest + after
+    refused = refusal(before + longest + longest[:2] + after)
+    assert refused.reason.startswith("too long parameter")
+    assert (refused.line, refused.column) == (1, len(before) + 1)
+
+
+def test_quote_that_never_closes_is_too_long_once_the_buffer_is_full() -> None:
+    """nginx gives up 4096 bytes after the quote, long before the end of the file."""
+    assert "expecting the closing quote" in refusal(b"a '" + b"b" * 4096).reason
+    assert refusal(b"a '" + b"b" * 4097).reason.startswith("too long parameter")
+
+
+def test_space_may_be_longer_than_the_buffer() -> None:
+    """nginx keeps nothing of the space between words."""
+    space = b" \n" * 5000
+    assert words(space + b"a" + space + b"b" + space + b";" + space) == [[b"a", b"b"]]
+
+
+def test_tokens_tell_every_byte_what_it_is() -> None:
+    """Kinds and spans of a statement with everything in it."""
+    assert kinds(b'a "b" #;\n{c;# d\n}') == [
+        (Kind.WORD, b"a"),
+        (Kind.SPACE, b" "),
+        (Kind.WORD, b'"b"'),
+        (Kind.SPACE, b" "),
+        (Kind.COMMENT, b"#;"),
+        (Kind.SPACE, b"\n"),
+        (Kind.OPEN, b"{"),
+        (Kind.WORD, b"c"),
+        (Kind.SEMICOLON, b";"),
+        (Kind.COMMENT, b"# d"),
+        (Kind.SPACE, b"\n"),
+        (Kind.CLOSE, b"}"),
+    ]
+
+
+def test_crlf_belongs_to_space_and_not_to_the_comment_before_it() -> None:
+    """Text that is put after a comment must not come to stand between CR and LF."""
+    assert kinds(b"# a\r\nb; # c\rd\r\n#\r") == [
+        (Kind.COMMENT, b"# a"),
+        (Kind.SPACE, b"\r\n"),
+        (Kind.WORD, b"b"),
+        (Kind.SEMICOLON, b";"),
+        (Kind.SPACE, b" "),
+        (Kind.COMMENT, b"# c\rd"),
+        (Kind.SPACE, b"\r\n"),
+        (Kind.COMMENT, b"#\r"),
+    ]
+
+
+def test_latin_1_bytes_pass_through() -> None:
+    """Comments and words need not be UTF-8."""
+    source = b"# gr\xfc\xdfe\nserver_name m\xfcnchen.example;"
+    assert words(source) == [[b"server_name", b"m\xfcnchen.example"]]
+    assert kinds(source)[0] == (Kind.COMMENT, b"# gr\xfc\xdfe")
+
+
+def test_byte_order_mark_is_part_of_the_first_word() -> None:
+    """nginx refuses it as an unknown directive, which is not a question of syntax."""
+    assert words(b"\xef\xbb\xbfserver {}") == [[b"\xef\xbb\xbfserver"]]
+
+
+def test_spans_of_statements_reach_from_the_name_to_the_sign_that_ends_them() -> None:
+    """An editor cuts and comments out by these offsets."""
+    source = b" a # c\n { b\n 'x' ; } d;"
+    outer, last = syntax.parse(source).directives
+    assert source[outer.start : outer.end] == b"a # c\n { b\n 'x' ; }"
+    assert (outer.open, outer.close) == (source.index(b"{"), source.index(b"}"))
+    assert outer.block is not None
+    (inner,) = outer.block
+    assert source[inner.start : inner.end] == b"b\n 'x' ;"
+    assert (inner.block, inner.open, inner.close) == (None, None, None)
+    assert (source[last.start : last.end], last.name, last.arguments) == (b"d;", b"d", ())
+
+
+def test_walk_yields_blocks_before_what_they_hold() -> None:
+    """The order is that of the source, for a tree and for one directive."""
+    tree = syntax.parse(b"a{b{c;}d{}}e;")
+    assert [directive.name for directive in tree.walk()] == [b"a", b"b", b"c", b"d", b"e"]
+    assert [directive.name for directive in tree.directives[0].walk()] == [b"a", b"b", b"c", b"d"]
+    assert tree.directives[0].block is not None
+    assert tree.directives[0].block[1].block == ()
+
+
+LUA_BODIES = [
+    b"",
+    b" ",
+    b"a = {b = {}}",
+    b"local a = '}'",
+    b'local a = "}{"',
+    b"a = '\\'}'",
+    b'a = "\\\\" b = {}',
+    b"-- }\n",
+    b"-- it's\n a = {}",
+    b"--[[ } \n } ]] a()",
+    b"--[==[ ]] } ]==] a()",
+    b"a = [[ } ]]",
+    b"a = [=[ ]] } ]=]",
+    b"a = b[c[1]]",
+    b"--[ }\n",
+    b"a = '#'; # b\n",
+    b"say('a;b{')",
+    b"local a = 'one\n{}",
+    b"a = '--' .. {}",
+    b'a = "\'" .. {} .. "\'"',
+]
+
+
+@pytest.mark.parametrize("body", LUA_BODIES)
+def test_lua_is_handed_over_unread(body: bytes) -> None:
+    """Braces in Lua's strings, long brackets and comments do not count."""
+    source = b"location / { content_by_lua_block {" + body + b"} a; }"
+    location, lua, after = syntax.parse(source).walk()
+    assert (location.name, lua.name, lua.block, after.name) == (b"location", b"content_by_lua_block", (), b"a")
+    assert lua.open is not None
+    assert source[lua.open : lua.end] == b"{" + body + b"}"
+    bodies = [source[token.start : token.end] for token in syntax.parse(source).tokens if token.kind is Kind.LUA]
+    assert bodies == ([body] if body else [])
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"'}'", b'"}"', b"--}", b"[[}", b"--[[}", b"[=[ ]] }", b"a {"])
+def test_lua_that_does_not_end_is_refused(body: bytes) -> None:
+    """The end of the file comes before the brace that would end the block."""
+    assert refusal(b"\ninit_by_lua_block {" + body).reason.startswith('unexpected end of file, expecting "}"')
+
+
+def test_lua_block_may_have_arguments() -> None:
+    """set_by_lua_block names a variable before its block."""
+    assert words(b"set_by_lua_block $a { return '}' } b;") == [[b"set_by_lua_block", b"$a"], [b"b"]]
+
+
+def test_unpaired_quotes_in_lua_cost_linear_time() -> None:
+    """A million quotes without a partner are looked at once; if every one were, this test would not end."""
+    source = b"a_by_lua_block {" + b'"\\' * 1_000_000
+    assert refusal(source).column == len(source) + 1
+
+
+def test_nesting_may_be_deeper_than_the_stack() -> None:
+    """Neither parsing, printing, walking, comparing, repr() nor freeing recurses."""
+    source = b"a{" * 10_000 + b"}" * 10_000
+    tree = syntax.parse(source)
+    assert sum(1 for _ in tree.walk()) == 10_000
+    assert tree.to_bytes() == source
+    assert tree == syntax.parse(source)
+    assert tree != syntax.parse(source + b" ")
+    assert hash(tree) == hash(syntax.parse(source))
+    assert repr(tree.directives) == "(Directive(b'a', 0, 30000),)"
+    assert len(repr(tree)) < 2 * len(source)
+
+
+def test_work_grows_with_the_input_alone() -> None:
+    """Twice the bytes give twice the tokens, ten megabytes ten times the statements of one."""
+    site = b"server {\n    # " + b"how the site is reached " * 12 + b"\n    listen 80;\n    server_name 'a' b;\n}\n"
+    once, megabyte = len(syntax.parse(site).tokens), 1_000_000 // len(site)
+    assert len(syntax.parse(site * 1000).tokens) == 1000 * once
+    assert len(syntax.parse(site * 2000).tokens) == 2000 * once
+    assert len(syntax.parse(site * megabyte * 10).directives) == 10 * megabyte
+
+
+QUOTED = {
+    b"a": b"a",
+    b"/etc/ssl/cacert.pem": b"/etc/ssl/cacert.pem",
+    b"^(/\\.well-known/acme-challenge/.*)$": b"^(/\\.well-known/acme-challenge/.*)$",
+    b"https://$host$request_uri": b"https://$host$request_uri",
+    b"": b'""',
+    b"a b": b'"a b"',
+    b"a;": b'"a;"',
+    b"#a": b'"#a"',
+    b"a#": b'"a#"',
+    b"a}": b'"a}"',
+    b"${a}": b'"${a}"',
+    b'a"b': b'"a\\"b"',
+    b"it's": b'"it\'s"',
+    b"\\.txt": b"\\.txt",
+    b"\\txt": b'"\\\\txt"',
+    b"\\": b'"\\\\"',
+    b"a\n": b'"a\n"',
+    b"m\xfcnchen": b"m\xfcnchen",
+}
+
+
+@pytest.mark.parametrize(("word", "written"), QUOTED.items())
+def test_word_is_quoted_only_where_it_must_be(word: bytes, written: bytes) -> None:
+    """A word stands bare where neither nginx nor a person nor another tool can misread it."""
+    assert syntax.quote(word) == written
+    assert words(b"a " + written + b";") == [[b"a", word]]
