@@ -1,0 +1,50 @@
+# Two commands do all set-up on a bare Debian 12 or 13: `make demo` and `make test`.
+# .venv has PyPI's newest certbot and the tools; .venv-debian stands on the distribution's own certbot.
+VENV := .venv
+VENV_DEBIAN := .venv-debian
+SOURCES := setup.py pyproject.toml tests/setup-environment
+
+.DEFAULT_GOAL := help
+.PHONY: help test test-newest test-debian demo lint bench packages clean
+
+help:
+	@echo "make demo   show a certificate's whole life on this machine, without touching its real nginx"
+	@echo "make test   lint, then all tests with PyPI's newest certbot, then with the distribution's"
+	@echo "make lint   ruff and mypy"
+	@echo "make bench  the benchmarks"
+	@echo "make clean  remove the environments and caches"
+
+test: lint test-newest test-debian
+
+# --no-missing-tools: what is not installed fails here, instead of being skipped.
+test-newest: packages $(VENV)/.ready
+	$(VENV)/bin/python -m pytest --no-missing-tools
+
+test-debian: packages $(VENV_DEBIAN)/.ready
+	$(VENV_DEBIAN)/bin/python -m pytest --no-missing-tools tests/unit tests/e2e
+
+demo: packages $(VENV)/.ready
+	$(VENV)/bin/python tests/demo.py
+
+lint: packages $(VENV)/.ready
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+bench: packages $(VENV)/.ready
+	$(VENV)/bin/python -m pytest -s --no-missing-tools tests/benchmarks
+
+packages:
+	@tests/setup-environment packages
+
+# "| packages": the environments need python3-venv, but are not made anew for it.
+$(VENV)/.ready: $(SOURCES) | packages
+	tests/setup-environment newest $(VENV)
+	@touch $@
+
+$(VENV_DEBIAN)/.ready: $(SOURCES) | packages
+	tests/setup-environment debian $(VENV_DEBIAN)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(VENV_DEBIAN) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

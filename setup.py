@@ -1,0 +1,74 @@
+"""The package for pip. Tools' settings are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+
+
+def read_version() -> str:
+    """Return the version that the package states, without importing it (and so without needing certbot)."""
+    source = (HERE / "certbot_seafile" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"$', source, re.MULTILINE)
+    if match is None:
+        raise ValueError("certbot_seafile/__init__.py states no __version__")
+    return match.group(1)
+
+
+def read_description() -> str:
+    """Return the README's text, or nothing where a source tree has none."""
+    readme = HERE / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.exists() else ""
+
+
+setup(
+    name="certbot-seafile",
+    version=read_version(),
+    description="HTTPS that looks after itself for Seafile behind nginx: a certbot plugin",
+    long_description=read_description(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=["certbot_seafile"],
+    package_data={"certbot_seafile": ["py.typed"]},
+    include_package_data=False,
+    zip_safe=False,
+    # No upper caps on certbot and acme: certbot <= 2.6 resolves these lines through pkg_resources at every start, and one
+    # that does not resolve breaks every certbot command, not only this plugin.
+    install_requires=[
+        "certbot>=2.1.0",
+        "acme>=2.1.0",
+        "configobj",
+        "cryptography>=38",
+        "requests",
+        # The metadata of zope.interface 8 is named zope_interface, which the pkg_resources of older setuptools does not
+        # find under "zope.interface". Python 3.13 is where that pair ends: certbot 2.6 and older do not run on it.
+        'zope.interface<8; python_version < "3.13"',
+        'zope.interface; python_version >= "3.13"',
+    ],
+    extras_require={
+        "test": ["pytest>=7.2", "hypothesis"],
+        "lint": ["ruff", "mypy", "types-requests"],
+    },
+    entry_points={
+        "certbot.plugins": ["seafile = certbot_seafile.plugin:Plugin"],
+        "console_scripts": ["certbot-seafile = certbot_seafile.cli:main"],
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Environment :: Plugins",
+        "Intended Audience :: System Administrators",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Internet :: WWW/HTTP",
+        "Topic :: Security",
+        "Topic :: System :: Systems Administration",
+        "Typing :: Typed",
+    ],
+)
