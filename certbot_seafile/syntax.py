@@ -1,10 +1,11 @@
 """nginx's configuration syntax: bytes in, statements with byte spans out.
 
-The law of this module: the spans of the tokens tile the source, so printing a tree is the identity by construction, and
-a file is refused exactly where nginx's own reader, ngx_conf_read_token() and ngx_conf_parse() in
-src/core/ngx_conf_file.c, stops with a syntax error. What a directive means is not known here; the one exception are
-blocks whose name ends in "_by_lua_block", because their body is Lua and is handed over unread. No I/O, no recursion:
-time and memory grow with the number of bytes, however deep the blocks are nested.
+The law of this module: the spans of the tokens tile the source, so printing a tree is the identity by
+construction, and a file is refused exactly where nginx's own reader, ngx_conf_read_token() and
+ngx_conf_parse() in src/core/ngx_conf_file.c, stops with a syntax error. What a directive means is not known
+here; the one exception are blocks whose name ends in "_by_lua_block", because their body is Lua and is handed
+over unread. No I/O, no recursion: time and memory grow with the number of bytes, however deep the blocks are
+nested.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from certbot_seafile import errors
 _BUFFER = 4096
 
 _BARE = rb"""(?:[^ \t\r\n;{}#"'\\$]|\\.|\${*+)(?:[^ \t\r\n;{\\$]++|\\.|\${*+)*+"""
-_QUOTED = rb'''"(?:[^"\\]++|\\.)*+"|'(?:[^'\\]++|\\.)*+\''''
+_QUOTED = rb""""(?:[^"\\]++|\\.)*+"|'(?:[^'\\]++|\\.)*+\'"""
 _GAP = rb"(?:[ \t\r\n]++|\#[^\n]*+)*+"
 
-# One step of the reader: what separates words, then a bare word (1), a quoted one (2) or a sign (3). After a closing
-# quote nginx insists on space, ";", "{" or, for the sake of "if", ")".
+# One step of the reader: what separates words, then a bare word (1), a quoted one (2) or a sign (3). After a
+# closing quote nginx insists on space, ";", "{" or, for the sake of "if", ")".
 _STEP = re.compile(_GAP + rb"(?:(" + _BARE + rb")|(" + _QUOTED + rb")(?=[ \t\r\n;{)]|\Z)|([;{}]))", re.DOTALL)
 _IN_QUOTES, _SIGN = 2, 3
 _OPEN, _CLOSE = b"{}"
@@ -34,17 +35,19 @@ _SKIP = re.compile(_GAP)
 _BARE_WORD = re.compile(_BARE, re.DOTALL)
 _QUOTED_WORD = re.compile(_QUOTED, re.DOTALL)
 _COMMENT = re.compile(rb"\#[^\n]*+")
-# Tokens leave a CR that belongs to the line's ending out of the comment, so that text put after a comment stays one.
+# Tokens leave a CR that belongs to the line's ending out of the comment, so that text put after a comment
+# stays one.
 _SPACE_OR_COMMENT = re.compile(rb"[ \t\r\n]++|(\#[^\r\n]*+(?:\r(?!\n)[^\r\n]*+)*+)")
 _ESCAPE = re.compile(rb"""\\(["'\\trn])""")
 _ESCAPED = {b"t": b"\t", b"r": b"\r", b"n": b"\n"}
 # What other readers of such files take for syntax, although nginx does not.
 _MISREAD = re.compile(rb"""["'#;{}]""")
 
-# The tokens that OpenResty's lexer looks for in Lua (util/gen-lexer-c of lua-nginx-module); all else is skipped.
+# The tokens that OpenResty's lexer looks for in Lua (util/gen-lexer-c of lua-nginx-module); all else is
+# skipped.
 _LUA_HEAD = re.compile(rb"""[{}"']|(?:--)?\[(=*+)\[|--""")
 _LUA_STRING = {
-    0x22: re.compile(rb'''"(?:\\[^\n]|[^"\n\\])*+("?)'''),
+    0x22: re.compile(rb""""(?:\\[^\n]|[^"\n\\])*+("?)"""),
     0x27: re.compile(rb"""'(?:\\[^\n]|[^'\n\\])*+('?)"""),
 }
 
@@ -65,8 +68,9 @@ class Kind(enum.Enum):
 class Token:
     """A run of source bytes, from offset start to just before offset end.
 
-    For a word, value is what nginx hands to the directive (without its quotes, escapes translated) and quoted says
-    whether it stood in quotes; for every other kind value is empty. A comment ends before its line's ending.
+    For a word, value is what nginx hands to the directive (without its quotes, escapes translated) and quoted
+    says whether it stood in quotes; for every other kind value is empty. A comment ends before its line's
+    ending.
     """
 
     kind: Kind
@@ -78,10 +82,10 @@ class Token:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Directive:
-    """A statement: its words, and its block where it has one; two directives are equal when they are the same one.
+    """A statement: its words, and its block where it has one; equal only to itself.
 
-    start is the offset of the first word, end the offset just past ";" or "}"; open and close are the offsets of "{"
-    and "}". The block of a Lua directive is empty: its body is one LUA token of the tree.
+    start is the offset of the first word, end the offset just past ";" or "}"; open and close are the offsets
+    of "{" and "}". The block of a Lua directive is empty: its body is one LUA token of the tree.
     """
 
     words: tuple[Token, ...]
@@ -116,7 +120,8 @@ class Tree:
 
     source: bytes
     directives: tuple[Directive, ...] = field(compare=False, repr=False)
-    # Every word and every Lua body as a token, every other ";", "{" and "}" as its offset, in the order of the source.
+    # Every word and every Lua body as a token, every other ";", "{" and "}" as its offset, in the order of
+    # the source.
     _marks: tuple[Token | int, ...] = field(compare=False, repr=False)
 
     @cached_property
@@ -131,6 +136,7 @@ class Tree:
     def walk(self) -> Iterator[Directive]:
         """Yield every directive, blocks before what they hold, in the order of the source."""
         return _walk(self.directives)
+
 
 def parse(source: bytes) -> Tree:
     """Read a whole configuration file, or the whole of an included one.
@@ -151,8 +157,8 @@ def parse(source: bytes) -> Tree:
 def quote(word: bytes) -> bytes:
     """Return how to write a word so that nginx reads exactly these bytes: bare where nobody can misread it.
 
-    Put space before a "{" that follows: nginx takes "${" for part of the word. It cannot read a word longer than its
-    buffer (4096 bytes) at all; parse() refuses such a file.
+    Put space before a "{" that follows: nginx takes "${" for part of the word. It cannot read a word longer
+    than its buffer (4096 bytes) at all; parse() refuses such a file.
     """
     bare = _BARE_WORD.fullmatch(word) and _ESCAPE.search(word) is None and _MISREAD.search(word) is None
     if bare:
@@ -230,28 +236,31 @@ def _unescaped(escape: re.Match[bytes]) -> bytes:
 def _lua_end(source: bytes, opened: int) -> int:
     """Return the offset of the "}" that ends the Lua code of the block opened at this offset."""
     depth, position = 1, opened + 1
-    # Up to where a quote of each kind was found to have no partner on its line; looking again would cost square time.
+    # Up to where a quote was found to have no partner in its line: to look again would cost square time.
     unpaired = dict.fromkeys(_LUA_STRING, 0)
-    while head := _LUA_HEAD.search(source, position):
+    while depth and (head := _LUA_HEAD.search(source, position)):
         start, position = head.span()
         sign = source[start]
+        if start < unpaired.get(sign, 0):
+            continue
         if sign in unpaired:
-            if start >= unpaired[sign] and (string := _LUA_STRING[sign].match(source, start)):
-                if string[1]:
-                    position = string.end()
-                else:
-                    unpaired[sign] = string.end()
+            end, paired = _lua_string(source, start)
+            position, unpaired[sign] = (end, 0) if paired else (position, end)
         elif head[1] is not None:
             position = _after(source, b"]" + head[1] + b"]", position)
         elif head[0] == b"--":
             position = _after(source, b"\n", position)
         else:
             depth += 1 if sign == _OPEN else -1
-            if depth == 0:
-                return start
-        if position > len(source):
-            break
-    _refuse_end(source, '"}"', opened)
+    if depth:
+        _refuse_end(source, '"}"', opened)
+    return position - 1
+
+
+def _lua_string(source: bytes, start: int) -> tuple[int, bool]:
+    """Return where the string ends that starts with this quote, and whether it is there that it was closed."""
+    string = _LUA_STRING[source[start]].match(source, start)
+    return (string.end(), bool(string[1])) if string else (start + 1, False)
 
 
 def _after(source: bytes, mark: bytes, position: int) -> int:
@@ -269,7 +278,8 @@ def _check_comments(source: bytes, start: int, end: int) -> None:
 def _check_word(source: bytes, first: int, end: int) -> None:
     """Refuse a word, from its first byte within the quotes, that does not fit nginx's buffer.
 
-    nginx keeps the word there while it looks at the byte that follows, and, where that is space, at the next one too.
+    nginx keeps the word there while it looks at the byte that follows, and, where that is space, at the next
+    one too.
     """
     spaced = source[end : end + 1] in (b" ", b"\t", b"\r", b"\n")
     _check_fit(source, first, end + spaced)
@@ -294,7 +304,7 @@ def _check_end(source: bytes, position: int, reader: _Reader) -> None:
 
 
 def _refuse_quoted(source: bytes, start: int) -> NoReturn:
-    """Refuse a quoted word that has no closing quote, or after which something else than a separator stands."""
+    """Refuse a quoted word without a closing quote, or with something else than a separator after it."""
     word = _QUOTED_WORD.match(source, start)
     end = word.end() if word else len(source)
     _check_word(source, start + 1, end)
@@ -305,7 +315,8 @@ def _refuse_quoted(source: bytes, start: int) -> NoReturn:
 
 def _refuse_end(source: bytes, expected: str, opened: int) -> NoReturn:
     line, _ = _place(source, opened)
-    _refuse(source, len(source), f"unexpected end of file, expecting {expected} for what starts in line {line}")
+    reason = f"unexpected end of file, expecting {expected} for what starts in line {line}"
+    _refuse(source, len(source), reason)
 
 
 def _refuse(source: bytes, offset: int, reason: str) -> NoReturn:

@@ -138,7 +138,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("source", "expected"), REFUSED.items())
-def test_what_nginx_refuses_is_refused_at_the_same_place(source: bytes, expected: tuple[str, int, int]) -> None:
+def test_refusal_has_the_reason_and_place_of_nginx(source: bytes, expected: tuple[str, int, int]) -> None:
     """The reason is nginx's, the place is where nginx stops."""
     refused = refusal(source)
     assert refused.reason.startswith(expected[0])
@@ -165,8 +165,8 @@ TOO_LONG = [
 
 
 @pytest.mark.parametrize(("before", "longest", "after"), TOO_LONG)
-def test_word_or_comment_that_outgrows_the_buffer_is_refused(before: bytes, longest: bytes, after: bytes) -> None:
-    """nginx reads a word or comment together with what ends it through a buffer of 4096 bytes (NGX_CONF_BUFFER)."""
+def test_word_that_outgrows_the_buffer_is_refused(before: bytes, longest: bytes, after: bytes) -> None:
+    """nginx holds a word or comment and what ends it in 4096 bytes (NGX_CONF_BUFFER)."""
     assert syntax.parse(before + longest + after).to_bytes() == before + longest + after
     refused = refusal(before + longest + longest[:2] + after)
     assert refused.reason.startswith("too long parameter")
