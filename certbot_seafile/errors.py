@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 from certbot import errors as certbot_errors
 
+CertbotError = certbot_errors.Error
+
 
 class Error(certbot_errors.PluginError):
     """Anything that stops this package; its text says what is wrong and what to do next."""
@@ -67,6 +69,14 @@ class FileRefused(Error):
 
 class LineageRefused(Error):
     """A lineage is missing, damaged, or outside the live folder."""
+
+
+class EnhancementPresent(Error, certbot_errors.PluginEnhancementAlreadyPresent):
+    """The enhancement that was asked for is there already."""
+
+
+class EnhancementUnknown(Error, certbot_errors.NotSupportedError):
+    """The enhancement that was asked for is none of ours."""
 
 
 class ResponderFailed(Error):

@@ -1,0 +1,147 @@
+"""Files on disk: everything that writes, replaces or removes a file of ours or of a person's lives here.
+
+The law: a reader of the file's name sees the old bytes or the new ones, never a part of either; mode and owner are
+kept; nothing is replaced that someone else changed meanwhile; temporary names start with a dot, because
+`include sites-enabled/*` would load any other (nginx's glob skips dot files).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+
+from certbot_seafile import errors
+
+PUBLIC_MODE = 0o644
+FOLDER_MODE = 0o755
+
+
+def read(path: str, *, at_most_bytes: int = 64 * 1024 * 1024) -> bytes:
+    """Return the bytes of the regular file at path; refuse FIFOs, devices and files above at_most_bytes.
+
+    Raises errors.FileRefused, with the reason of the operating system.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise errors.FileRefused(f"{path} cannot be read: {error.strerror}") from error
+    with open(descriptor, "rb") as stream:
+        facts = os.fstat(stream.fileno())
+        if not stat.S_ISREG(facts.st_mode):
+            raise errors.FileRefused(f"{path} is not a regular file")
+        if facts.st_size > at_most_bytes:
+            raise errors.FileRefused(f"{path} is larger than {at_most_bytes} bytes")
+        return stream.read(at_most_bytes + 1)
+
+
+def read_if_present(path: str) -> bytes | None:
+    """Return the file's bytes, or None where there is no such file. Raises errors.FileRefused otherwise."""
+    if not os.path.lexists(path):
+        return None
+    return read(path)
+
+
+def replace(path: str, content: bytes, *, expected: bytes | None = None, mode: int = PUBLIC_MODE) -> None:
+    """Put content at path in one step, through a synced temporary file in the same folder.
+
+    A link is followed to the real file first, so that the link stays. An existing file keeps its mode and owner; a
+    new one gets `mode`. With `expected`, the file must still hold those bytes just before the step.
+    Raises errors.FileRefused; then the file is as it was.
+    """
+    real = os.path.realpath(path)
+    folder, name = os.path.split(real)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.certbot-seafile")
+    try:
+        facts = os.stat(real) if os.path.exists(real) else None
+        try:
+            _write_synced(temporary, content, facts, mode)
+            if expected is not None and read_if_present(real) != expected:
+                raise errors.FileRefused(f"{real} was changed by someone else meanwhile; it is left as it is now")
+            os.replace(temporary, real)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+        sync_folder(folder)
+    except OSError as error:
+        raise errors.FileRefused(f"{real} cannot be written: {error.strerror}") from error
+
+
+def _write_synced(path: str, content: bytes, like: os.stat_result | None, mode: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        if like is not None and (like.st_uid, like.st_gid) != (os.geteuid(), os.getegid()):
+            os.fchown(stream.fileno(), like.st_uid, like.st_gid)
+        os.fchmod(stream.fileno(), stat.S_IMODE(like.st_mode) if like is not None else mode)
+        os.fsync(stream.fileno())
+
+
+def sync_folder(folder: str) -> None:
+    """Make a rename or removal in folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: str) -> bool:
+    """Remove the file at path; return whether there was one. Raises errors.FileRefused."""
+    try:
+        os.unlink(path)
+        sync_folder(os.path.dirname(path))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise errors.FileRefused(f"{path} cannot be removed: {error.strerror}") from error
+    return True
+
+
+def remove_folder_if_empty(path: str) -> None:
+    """Remove the folder where it exists and is empty; leave it otherwise."""
+    with contextlib.suppress(OSError):
+        os.rmdir(path)
+
+
+def make_folder(path: str, mode: int = FOLDER_MODE) -> list[str]:
+    """Make the folder and its missing parents; return those that were made, outermost first.
+
+    Raises errors.FileRefused.
+    """
+    missing = []
+    folder = os.path.abspath(path)
+    while not os.path.isdir(folder) and os.path.dirname(folder) != folder:
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    missing.reverse()
+    for folder in missing:
+        try:
+            os.mkdir(folder)
+            os.chmod(folder, mode)
+        except FileExistsError:
+            if not os.path.isdir(folder):
+                raise errors.FileRefused(f"{folder} is not a folder") from None
+        except OSError as error:
+            raise errors.FileRefused(f"the folder {folder} cannot be made: {error.strerror}") from error
+    return missing
+
+
+@contextlib.contextmanager
+def lock(path: str) -> Iterator[None]:
+    """Hold an exclusive lock on the file at path (made where missing) while the block runs; wait for it."""
+    make_folder(os.path.dirname(path), 0o700)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise errors.FileRefused(f"the lock {path} cannot be opened: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,88 @@
+"""The journal of our edits: for each file of a person's, what it was without us and what we made of it.
+
+The law: an edit is written down here before it is made, so that undo can take it out again however the run ended.
+Only root (or whoever runs certbot) may read or write the journal.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+
+from certbot_seafile import edits, errors, files
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file's record: its path, its bytes without our edits, and the two last states that we gave it."""
+
+    path: str
+    before: bytes
+    after: bytes
+    earlier: bytes
+
+    def without_edits(self, now: bytes) -> tuple[bytes, bool]:
+        """Return `now` without our edits, and whether all of them could be taken out."""
+        known = self.earlier if now == self.earlier else self.after
+        return edits.take_out(self.before, known, now)
+
+
+class Journal:
+    """The records below one folder."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def entries(self) -> list[Entry]:
+        """Return every record, sorted by path. Raises errors.FileRefused where one is damaged."""
+        if not os.path.isdir(self.folder):
+            return []
+        names = sorted(name for name in os.listdir(self.folder) if name.endswith(".json") and not name.startswith("."))
+        return sorted((self._read(os.path.join(self.folder, name)) for name in names), key=lambda entry: entry.path)
+
+    def entry(self, path: str) -> Entry | None:
+        """Return the record of the file at path, None where there is none."""
+        place = self._place(path)
+        return self._read(place) if os.path.exists(place) else None
+
+    def record(self, path: str, now: bytes, after: bytes) -> None:
+        """Write down that the file, whose bytes are `now`, is about to become `after`."""
+        known = self.entry(path)
+        before = known.without_edits(now)[0] if known is not None else now
+        self._write(Entry(path, before, after, now))
+
+    def restore(self, path: str, entry: Entry | None) -> None:
+        """Put an earlier record back (None: there was none)."""
+        if entry is None:
+            files.remove(self._place(path))
+        else:
+            self._write(entry)
+
+    def forget(self, path: str) -> None:
+        """Drop the record of the file at path."""
+        files.remove(self._place(path))
+
+    def _place(self, path: str) -> str:
+        return os.path.join(self.folder, hashlib.sha256(os.fsencode(path)).hexdigest()[:24] + ".json")
+
+    def _write(self, entry: Entry) -> None:
+        files.make_folder(self.folder, 0o700)
+        fields = {
+            name: base64.b64encode(value).decode("ascii")
+            for name, value in (("before", entry.before), ("after", entry.after), ("earlier", entry.earlier))
+        }
+        content = json.dumps({"path": entry.path, **fields}, indent=1).encode()
+        files.replace(self._place(entry.path), content, mode=0o600)
+
+    def _read(self, place: str) -> Entry:
+        try:
+            said = json.loads(files.read(place))
+            before, after, earlier = (base64.b64decode(said[name]) for name in ("before", "after", "earlier"))
+            return Entry(said["path"], before, after, earlier)
+        except (ValueError, KeyError, TypeError) as error:
+            raise errors.FileRefused(
+                f"the journal {place} is damaged ({error}); move it away to go on without undo"
+            ) from error

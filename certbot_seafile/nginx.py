@@ -1,0 +1,203 @@
+"""nginx as it is installed here: what it reads, whether it would start, and how to make it read again.
+
+The law: this is the one module that runs nginx. nginx is never started by us: a server started here would run outside
+the service manager. No shell sees anything but the administrator's own reload command.
+"""
+
+from __future__ import annotations
+
+import functools
+import glob
+import logging
+import os
+import re
+import shlex
+import ssl
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from certbot_seafile import errors, files, servers, syntax
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_SERVER_ROOT = "/etc/nginx"
+_RUN_SECONDS = 120
+
+# A superset of nginx's include directives, found without parsing: enough to see which files a file may reach.
+_MAY_INCLUDE = re.compile(rb"""(?:^|[;{}\s])["']?include["']?\s+([^;]+);""")
+
+
+@dataclass(frozen=True)
+class Nginx:
+    """One nginx: the binary, the folder of nginx.conf (None: the binary's own), the reload command (None: its own)."""
+
+    ctl: str = "nginx"
+    server_root: str | None = None
+    reload_command: str | None = None
+
+    def test(self) -> str:
+        """Run `nginx -t`; return what it said (warnings included). Raises errors.NginxMissing, errors.NginxRefused."""
+        done = self._run("-t")
+        if done.returncode:
+            raise errors.NginxRefused(f"nginx refuses its configuration: {complaint(done.stderr)}")
+        return done.stderr
+
+    def reload(self) -> None:
+        """Make the running nginx read its configuration again. Raises errors.NginxRefused."""
+        if self.reload_command:
+            command = self.reload_command
+            done = _run(["/bin/sh", "-c", command])
+        else:
+            command = shlex.join([self.ctl, "-s", "reload"])
+            done = self._run("-s", "reload")
+        if done.returncode:
+            said = complaint(done.stderr or done.stdout)
+            raise errors.NginxRefused(
+                f"nginx could not be reloaded by `{command}`: {said}; "
+                "start nginx if it is not running, then run `certbot renew` or `certbot-seafile deploy`"
+            )
+        logger.info("nginx reloaded by `%s`", command)
+
+    @functools.cached_property
+    def facts(self) -> str:
+        """Return the text of `nginx -V`. Raises errors.NginxMissing."""
+        done = _run([self.ctl, "-V"])
+        return done.stderr + done.stdout
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Return nginx's version, (1, 22, 1) for 1.22.1; () where it does not say."""
+        found = re.search(r"nginx/(\d+(?:\.\d+)*)", self.facts)
+        return tuple(int(part) for part in found.group(1).split(".")) if found else ()
+
+    @property
+    def conf_path(self) -> str:
+        """Return the path of nginx.conf: the given server root's, else the one nginx was built with."""
+        if self.server_root:
+            return os.path.join(os.path.abspath(self.server_root), "nginx.conf")
+        found = re.search(r"--conf-path=(\S+)", self.facts)
+        return found.group(1) if found else os.path.join(DEFAULT_SERVER_ROOT, "nginx.conf")
+
+    @property
+    def default_protocols(self) -> frozenset[str]:
+        """Return ssl_protocols where no directive says them: TLSv1.3 is among them since nginx 1.23.4."""
+        older = {"TLSv1", "TLSv1.1", "TLSv1.2"}
+        return frozenset(older | {"TLSv1.3"} if self.version >= (1, 23, 4) else older)
+
+    def statements(self, matters: Callable[[bytes], bool] | None = None) -> tuple[servers.Statement, ...]:
+        """Read nginx.conf and all that it includes, in nginx's order; includes stand replaced by what they name.
+
+        matters: with it, a file is parsed only where its bytes, or those of a file it may reach, make it true.
+        Raises errors.SyntaxRefused, errors.FileRefused.
+        """
+        return Reader(os.path.dirname(os.path.realpath(self.conf_path)), matters).read(self.conf_path)
+
+    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        chosen = ["-c", self.conf_path] if self.server_root else []
+        return _run([self.ctl, *chosen, *arguments])
+
+
+class Reader:
+    """Follow includes as nginx does: relative to nginx.conf's folder, patterns sorted (ngx_conf_include)."""
+
+    def __init__(self, folder: str, matters: Callable[[bytes], bool] | None) -> None:
+        self.folder, self._matters = folder, matters
+        self._sources: dict[str, bytes] = {}
+        self._trees: dict[str, syntax.Tree] = {}
+        self._reach: dict[str, bool] = {}
+
+    def read(self, path: str) -> tuple[servers.Statement, ...]:
+        """Return the file's statements, includes expanded. Raises errors.SyntaxRefused, errors.FileRefused."""
+        return self._expand_file(os.path.realpath(path), ())
+
+    def _expand_file(self, path: str, above: tuple[str, ...]) -> tuple[servers.Statement, ...]:
+        if path in above:
+            raise errors.SyntaxRefused("it includes itself", 1, 1, path)
+        if path not in self._trees:
+            try:
+                self._trees[path] = syntax.parse(self._source(path))
+            except errors.SyntaxRefused as refused:
+                raise errors.SyntaxRefused(refused.reason, refused.line, refused.column, path) from refused
+        tree = self._trees[path]
+        return self._expand(tree.directives, path, tree.source, (*above, path))
+
+    def _expand(
+        self, directives: Sequence[syntax.Directive], path: str, source: bytes, above: tuple[str, ...]
+    ) -> tuple[servers.Statement, ...]:
+        statements: list[servers.Statement] = []
+        for directive in directives:
+            children: tuple[servers.Statement, ...] | None = None
+            if directive.block is not None:
+                children = self._expand(directive.block, path, source, above)
+            elif directive.name == b"include" and len(directive.arguments) == 1:
+                children = ()
+                for target in self._targets(directive.arguments[0]):
+                    if self._reaches(target, ()):
+                        children += self._expand_file(target, above)
+            statements.append(servers.Statement(path, source, directive, children))
+        return tuple(statements)
+
+    def _targets(self, pattern: bytes) -> list[str]:
+        name = os.path.join(self.folder, os.fsdecode(pattern))
+        if not re.search(r"[*?\[]", name):
+            return [os.path.realpath(name)]
+        return [os.path.realpath(found) for found in sorted(glob.glob(name), key=os.fsencode)]
+
+    def _source(self, path: str) -> bytes:
+        if path not in self._sources:
+            self._sources[path] = files.read(path)
+        return self._sources[path]
+
+    def _reaches(self, path: str, above: tuple[str, ...]) -> bool:
+        if self._matters is None or path in above:
+            return self._matters is None
+        if path not in self._reach:
+            source = self._source(path)
+            self._reach[path] = self._matters(source) or any(
+                self._reaches(target, (*above, path))
+                for written in _MAY_INCLUDE.findall(source)
+                for target in self._may_target(written)
+            )
+        return self._reach[path]
+
+    def _may_target(self, written: bytes) -> list[str]:
+        return [target for target in self._targets(written.strip(b" \t\r\n\"'")) if os.path.isfile(target)]
+
+
+def ciphers_allow_ecdsa(ciphers: str) -> bool:
+    """Tell whether an OpenSSL cipher string leaves a TLS 1.2 cipher that an ECDSA certificate can be used with."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.set_ciphers(ciphers)
+    except ssl.SSLError:
+        return True  # nginx reads it with its own OpenSSL; the look after the reload has the last word
+    return any(cipher.get("auth") == "auth-ecdsa" for cipher in context.get_ciphers())
+
+
+def complaint(said: str) -> str:
+    """Return the lines in which nginx says what is wrong, as one line."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    wrong = [line for line in lines if re.search(r"\[(emerg|alert|crit|error)\]", line)] or lines
+    return " / ".join(wrong) or "it gave no reason"
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="backslashreplace",
+            timeout=_RUN_SECONDS,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise errors.NginxMissing(f"no {command[0]} is installed here; name nginx with --seafile-ctl") from error
+    except OSError as error:
+        raise errors.NginxMissing(
+            f"{command[0]} cannot be run: {error.strerror}; name nginx with --seafile-ctl"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise errors.NginxRefused(f"`{shlex.join(command)}` did not end within {_RUN_SECONDS} s") from error

@@ -1,0 +1,398 @@
+"""certbot's door: one class that is authenticator, installer, renewal deployer and updater.
+
+The law: here certbot's words are turned into ours and back, and nothing is decided. It is loaded at every certbot
+command, so everything that is not certbot's own is imported when it is first needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from acme import challenges
+from certbot import errors as certbot_errors
+from certbot import interfaces
+from certbot.display import util as display_util
+from certbot.plugins import common
+
+if TYPE_CHECKING:
+    from certbot_seafile import deploy, site, webroot
+    from certbot_seafile.lineage import Lineage, Options
+
+logger = logging.getLogger(__name__)
+
+_FOLDERS = {
+    "config_dir": "/etc/letsencrypt",
+    "work_dir": "/var/lib/letsencrypt",
+    "logs_dir": "/var/log/letsencrypt",
+}
+
+
+class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeployer, interfaces.GenericUpdater):
+    """Get and serve certificates for Seafile behind nginx."""
+
+    description = "Seafile behind nginx: gets the certificate, edits the site, keeps its OCSP staple fresh"
+
+    def __init__(self, config: Any, name: str) -> None:
+        super().__init__(config, name)
+        self._webroots: list[webroot.Webroot] = []
+        self._wiring = contextlib.ExitStack()
+        self._deployed: set[str] = set()
+
+    @classmethod
+    def add_parser_arguments(cls, add: Callable[..., None]) -> None:
+        """Declare the options, certbot's way."""
+        add("site", default=None, metavar="FILE", help="nginx file that holds the Seafile site (default: found)")
+        add("server-root", default=None, metavar="DIR", help="folder of nginx.conf (default: nginx's own)")
+        add("ctl", default="nginx", metavar="PATH", help="nginx binary")
+        add("reload-cmd", default=None, metavar="CMD", help="how to reload nginx (default: nginx -s reload)")
+        add("webroot", default="/var/www/letsencrypt", metavar="DIR", help="where challenges are written")
+        add("staple-dir", default="/etc/nginx/OCSP", metavar="DIR", help="where OCSP staples are stored")
+        add("stapling", default="auto", choices=["auto", "off"], help="off removes stapling again")
+        add("ocsp-url", default=None, metavar="URL", help="OCSP responder (default: the certificate's)")
+
+    # --- certbot.interfaces.Plugin
+
+    def prepare(self) -> None:
+        """See that nginx and the site are as they must be, before the CA is asked for anything."""
+        host = self._host()
+        logger.debug("nginx is %s", host.nginx.facts.splitlines()[:1])
+        if self.config.verb not in ("certonly", "run", "renew"):
+            return
+        names = self._requested_names()
+        _refuse_wildcards(names)
+        host.nginx.test()
+        if names:
+            self._suit_key_to_site(host, names)
+        if not self.config.dry_run:
+            self._add_hook()
+        if self.config.verb == "renew" and not self.config.dry_run:
+            self._refresh_before_renewal(names)
+
+    def more_info(self) -> str:
+        """Say what the plugin does."""
+        return (
+            "Writes HTTP-01 challenges for a Seafile site served by nginx, lets the site use the certificate, and "
+            "keeps a verified OCSP staple beside it."
+        )
+
+    def auth_hint(self, failed_achalls: Iterable[Any]) -> str:
+        """Say what to look at when the CA could not fetch what nginx served here."""
+        names = ", ".join(sorted({_identifier(achall) for achall in failed_achalls}))
+        return (
+            f"nginx answered the challenge for {names} when asked from this machine, but the CA could not fetch it. "
+            f"Check that the DNS records (A and AAAA) of {names} lead to this machine, and that port "
+            f"{self.config.http01_port} is open and forwarded to it from the internet."
+        )
+
+    # --- certbot.interfaces.Authenticator
+
+    def get_chall_pref(self, identifier: str) -> Iterable[type[challenges.Challenge]]:
+        """Return HTTP-01, the one challenge that a web server's files can answer."""
+        return [challenges.HTTP01]
+
+    def perform(self, achalls: list[Any]) -> list[Any]:
+        """Write the validation files, see that nginx hands them out, and answer.
+
+        Raises errors.ChallengeUnreachable and others; then nothing is left behind.
+        """
+        if not self.config.installer and not self.config.dry_run:
+            self.config.installer = self.name
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(self.cleanup, achalls)
+            responses = self._perform(achalls)
+            on_failure.pop_all()
+        return responses
+
+    def cleanup(self, achalls: Iterable[Any]) -> None:
+        """Remove the validation files and, after a dry run, the wiring that it put in."""
+        for folder in self._webroots:
+            folder.clear()
+        self._webroots.clear()
+        self._wiring.close()
+
+    def _perform(self, achalls: list[Any]) -> list[Any]:
+        from certbot_seafile import deploy, errors, webroot
+
+        host = self._host()
+        names = list(dict.fromkeys(_identifier(achall) for achall in achalls))
+        _refuse_wildcards(names)
+        found = deploy.find_site(host, names)
+        responses, expected = [], {}
+        for achall in achalls:
+            response, validation = achall.response_and_validation(achall.account_key)
+            responses.append(response)
+            expected[_identifier(achall), achall.chall.encode("token")] = validation.encode()
+        self._webroots = [webroot.Webroot(folder) for folder in deploy.challenge_folders(host, found)]
+        self._write(expected)
+        try:
+            deploy.fetch_challenges(host, found, expected)
+        except errors.ChallengeUnreachable as unreachable:
+            logger.debug("before any edit: %s", unreachable)
+            self._wire(host, found, names, expected)
+        return responses
+
+    def _write(self, expected: dict[tuple[str, str], bytes]) -> None:
+        for folder in self._webroots:
+            for (_, token), content in expected.items():
+                logger.debug("validation file %s", folder.write(token, content))
+
+    def _wire(
+        self, host: deploy.Host, found: site.Site, names: Sequence[str], expected: dict[tuple[str, str], bytes]
+    ) -> None:
+        from certbot_seafile import deploy, webroot
+
+        own = os.path.join(host.options.webroot, ".well-known", "acme-challenge")
+        if own not in [folder.folder for folder in self._webroots]:
+            self._webroots.append(webroot.Webroot(own))
+            for (_, token), content in expected.items():
+                self._webroots[-1].write(token, content)
+        planned = deploy.plan_challenge(host, found, only_unwired=False)
+        title = f"certbot-seafile challenge {names[0]}"
+        with contextlib.ExitStack() as wiring:
+            wiring.enter_context(deploy.edited(host, planned, title, is_lasting=not self.config.dry_run))
+            host.nginx.reload()
+            deploy.wait_for_challenges(host, names, expected)
+            if self.config.dry_run:
+                self._wiring = wiring.pop_all()
+        if not self.config.dry_run:
+            display_util.notify(f"Site edited for the challenge: {deploy.count_lines(planned)}")
+
+    # --- certbot.interfaces.Installer
+
+    def get_all_names(self) -> set[str]:
+        """Return the names of every server block that nginx loads."""
+        from certbot_seafile import servers
+
+        every = servers.http_servers(self._host().nginx.statements())
+        names = {name for server in every for name in server.names}
+        return {name.lstrip(".") for name in names if "." in name and not set("~*") & set(name)}
+
+    def deploy_cert(self, domain: str, cert_path: str, key_path: str, chain_path: str, fullchain_path: str) -> None:
+        """Let the site use the lineage that fullchain_path belongs to."""
+        from certbot_seafile import deploy
+
+        found = self._lineage_at(fullchain_path)
+        if found.name not in self._deployed:
+            deploy.deploy(self._host(), found)
+            self._deployed.add(found.name)
+
+    def enhance(self, domain: str, enhancement: str, options: Any = None) -> None:
+        """Add a redirect, Strict-Transport-Security, or (already part of every deployment) the staple."""
+        from certbot_seafile import deploy
+
+        if enhancement not in self.supported_enhancements():
+            raise certbot_errors.NotSupportedError(f"{self.name} has no enhancement {enhancement}")
+        deploy.enhance(self._host(), domain, enhancement, options)
+
+    def supported_enhancements(self) -> list[str]:
+        """Return the enhancements of `certbot enhance` that this plugin has."""
+        return ["redirect", "ensure-http-header", "staple-ocsp"]
+
+    def save(self, title: str | None = None, temporary: bool = False) -> None:
+        """Do nothing: every edit is on disk, tested, and in a checkpoint of its own already."""
+
+    def config_test(self) -> None:
+        """Run `nginx -t`."""
+        self._host().nginx.test()
+
+    def restart(self) -> None:
+        """Reload nginx, after a test."""
+        host = self._host()
+        host.nginx.test()
+        host.nginx.reload()
+
+    # --- renewal
+
+    def renew_deploy(self, lineage: Any, *args: Any, **kwargs: Any) -> None:
+        """See that the renewed certificate is really served; the deploy hook has run before."""
+        self._keep(lineage.lineagename)
+
+    def generic_updates(self, lineage: Any, *args: Any, **kwargs: Any) -> None:
+        """Refresh the staple where it is due, and serve the lineage where it is not served: every `certbot renew`."""
+        self._keep(lineage.lineagename)
+
+    def _keep(self, name: str) -> None:
+        from certbot_seafile import deploy
+        from certbot_seafile import lineage as lineages
+
+        host = self._host(must_staple_tries=(0,))
+        found = lineages.load(self.config.config_dir, name)
+        host.options = found.options
+        deploy.keep(host, found)
+
+    # --- what stands between certbot and the rest
+
+    def _host(self, **chosen: Any) -> deploy.Host:
+        return host_for(self.config, self._options(), display_util.notify, **chosen)
+
+    def _options(self) -> Options:
+        from certbot_seafile.lineage import Options
+
+        return Options(
+            site=self.conf("site"),
+            server_root=self.conf("server-root"),
+            ctl=self.conf("ctl"),
+            reload_cmd=self.conf("reload-cmd"),
+            webroot=self.conf("webroot"),
+            staple_dir=self.conf("staple-dir"),
+            stapling=self.conf("stapling"),
+            ocsp_url=self.conf("ocsp-url"),
+            http_port=self.config.http01_port,
+            https_port=self.config.https_port,
+        )
+
+    def _requested_names(self) -> list[str]:
+        return [_identifier(name) for name in (*self.config.domains, *getattr(self.config, "ip_addresses", ()))]
+
+    def _suit_key_to_site(self, host: deploy.Host, names: Sequence[str]) -> None:
+        from certbot_seafile import deploy
+
+        found = deploy.find_site(host, names)
+        reason = deploy.why_no_ecdsa(host, found)
+        if reason is None or self.config.key_type != "ecdsa":
+            return
+        if self._is_chosen("key_type"):
+            raise certbot_errors.PluginError(
+                f"the site cannot serve an ECDSA certificate: {reason}; leave out --key-type ecdsa, or change that line"
+            )
+        self.config.key_type = "rsa"
+        display_util.notify(f"Asking for an RSA certificate: the site cannot serve an ECDSA one ({reason})")
+
+    def _is_chosen(self, option: str) -> bool:
+        """Tell whether the person chose the option themselves: on the command line or in certbot's own files."""
+        if hasattr(self.config, "set_by_user"):
+            return bool(self.config.set_by_user(option))
+        flag = "--" + option.replace("_", "-")
+        if any(word.split("=")[0] == flag for word in sys.argv):
+            return True
+        return any(_mentions(path, flag[2:]) for path in getattr(self.config, "config_files", None) or ())
+
+    def _add_hook(self) -> None:
+        from certbot_seafile import lineage
+
+        for attribute in ("deploy_hook", "renew_hook"):
+            if hasattr(self.config, attribute):
+                joined = lineage.join_hooks(hook_command(self.config), getattr(self.config, attribute))
+                setattr(self.config, attribute, joined)
+
+    def _refresh_before_renewal(self, names: Sequence[str]) -> None:
+        """Refresh what is due now: where the CA turns out to be down, certbot calls nobody for this lineage again."""
+        from certbot_seafile import deploy, errors
+        from certbot_seafile import lineage as lineages
+
+        for name in lineages.names_of_plugin(self.config.config_dir):
+            try:
+                found = lineages.load(self.config.config_dir, name)
+                if set(found.names) == set(names):
+                    host = self._host()
+                    host.options = found.options
+                    deploy.report(host, deploy.refresh(host, [found]))
+            except errors.Error as error:
+                logger.warning("the staple of %s could not be refreshed before the renewal: %s", name, error)
+
+    def _lineage_at(self, fullchain_path: str) -> Lineage:
+        from certbot_seafile import lineage as lineages
+
+        name = lineages.from_environment(self.config.config_dir, os.path.dirname(os.path.abspath(fullchain_path)))
+        return lineages.load(
+            self.config.config_dir, name, options=self._options() if self.config.verb != "renew" else None
+        )
+
+
+class Reverter:
+    """certbot's checkpoints, for deploy.Host."""
+
+    def __init__(self, config: Any) -> None:
+        from certbot import reverter
+
+        self._config = config
+        self._reverter = reverter.Reverter(config)
+
+    def add(self, paths: set[str], notes: str) -> None:
+        """Keep the files' present bytes for a rollback."""
+        self._reverter.add_to_checkpoint(paths, notes)
+
+    def finish(self, title: str) -> None:
+        """Close the checkpoint."""
+        self._reverter.finalize_checkpoint(title)
+
+    def drop(self) -> None:
+        """Forget the open checkpoint: the files were put back already, in one step each."""
+        shutil.rmtree(self._config.in_progress_dir, ignore_errors=True)
+
+
+def host_for(config: Any, options: Options, say: Callable[[str], None], **chosen: Any) -> deploy.Host:
+    """Return what the use cases work with, for certbot's configuration and our options."""
+    import datetime
+
+    from certbot_seafile import deploy, nginx
+
+    return deploy.Host(
+        nginx=nginx.Nginx(options.ctl, options.server_root, options.reload_cmd),
+        options=options,
+        config_dir=config.config_dir,
+        checkpoints=Reverter(config),
+        say=say,
+        now=lambda: datetime.datetime.now(datetime.UTC),
+        hook_command=hook_command(config),
+        **chosen,
+    )
+
+
+def hook_command(config: Any) -> str:
+    """Return the deploy hook for a renewal file: an absolute path, because schedulers have short PATHs."""
+    words = [_console_script()]
+    for name, usual in _FOLDERS.items():
+        if getattr(config, name) != usual:
+            words += ["--" + name.replace("_", "-"), getattr(config, name)]
+    if config.https_port != 443:
+        words += ["--https-port", str(config.https_port)]
+    return shlex.join([*words, "deploy"])
+
+
+def _console_script() -> str:
+    name = "certbot-seafile"
+    beside = [os.path.dirname(os.path.abspath(sys.argv[0])), os.path.dirname(sys.executable)]
+    for folder in beside:
+        if os.access(os.path.join(folder, name), os.X_OK):
+            return os.path.join(folder, name)
+    return shutil.which(name) or name
+
+
+def _identifier(challenged: Any) -> str:
+    """Return the name or address of an annotated challenge or an entry of certbot's list, for every certbot."""
+    if isinstance(challenged, str):
+        return challenged
+    identifier = getattr(challenged, "identifier", None)
+    if identifier is not None:
+        return str(identifier.value)
+    return str(getattr(challenged, "domain", challenged))
+
+
+def _refuse_wildcards(names: Iterable[str]) -> None:
+    wildcards = [name for name in names if name.startswith("*.")]
+    if wildcards:
+        raise certbot_errors.PluginError(
+            f"{', '.join(wildcards)}: a wildcard certificate needs a DNS challenge, which a web server's plugin cannot "
+            "answer; get it with one of certbot's DNS plugins (certbot-dns-...), then `certbot install -i seafile`"
+        )
+
+
+def _mentions(path: str, option: str) -> bool:
+    with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as stream:
+        return any(line.split("=")[0].strip() == option for line in stream)
+    return False
+
+
+if hasattr(interfaces, "IPluginFactory"):  # certbot below 2.7 still looks for zope's declarations
+    import zope.interface
+
+    zope.interface.implementer(interfaces.IAuthenticator, interfaces.IInstaller)(Plugin)
+    zope.interface.provider(interfaces.IPluginFactory)(Plugin)

@@ -1,0 +1,149 @@
+"""Looks from outside: what a CA's validator and a TLS client are really handed by the site.
+
+The law: this module only looks. It speaks to the listen address of the site itself, never to what a name resolves to,
+and every look ends within its deadline.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import select
+import socket
+import time
+from dataclasses import dataclass
+
+from OpenSSL import SSL
+
+from certbot_seafile import errors
+
+_BODY_BYTES = 65536
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where to look: an IP address, a port, and whether the listener expects the PROXY protocol."""
+
+    address: str
+    port: int
+    proxy_protocol: bool = False
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer: status, the Location header (None where absent), at most 64 KiB of body."""
+
+    status: int
+    location: str | None
+    body: bytes
+
+    def __str__(self) -> str:
+        target = f", a redirect to {self.location}" if self.location else ""
+        return f"HTTP status {self.status}{target}"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a TLS client was handed: the leaf's DER and the staple's DER (None where there was none)."""
+
+    leaf_der: bytes
+    staple: bytes | None
+
+
+def fetch(endpoint: Endpoint, host: str, path: str, *, timeout_seconds: float = 10) -> Answer:
+    """GET path from the endpoint with this Host. Raises errors.ChallengeUnreachable where no answer comes."""
+    authority = f"[{host}]" if ":" in host else host
+    try:
+        with _connected(endpoint, timeout_seconds) as stream:
+            connection = http.client.HTTPConnection(endpoint.address, endpoint.port, timeout=timeout_seconds)
+            connection.sock = stream
+            connection.request("GET", path, headers={"Host": authority, "Connection": "close"})
+            response = connection.getresponse()
+            return Answer(response.status, response.getheader("Location"), response.read(_BODY_BYTES))
+    except (OSError, http.client.HTTPException) as error:
+        raise errors.ChallengeUnreachable(f"no HTTP answer from {endpoint}: {_reason(error)}") from error
+
+
+def handshake(
+    endpoint: Endpoint, name: str, *, timeout_seconds: float = 10, ciphers: bytes | None = None, tls12: bool = False
+) -> Look:
+    """Make a TLS handshake for name and ask for a staple (RFC 6066 8). Nothing is verified: this is a look.
+
+    ciphers and tls12 narrow the client, so that an RSA-only or ECDSA-only one can be played.
+    Raises errors.NotServed where the handshake does not end well.
+    """
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_verify(SSL.VERIFY_NONE, lambda *_: True)
+    if tls12:
+        context.set_max_proto_version(SSL.TLS1_2_VERSION)
+    if ciphers:
+        context.set_cipher_list(ciphers)
+    staples: list[bytes] = []
+
+    def keep(_connection: SSL.Connection, staple: bytes, _data: object) -> bool:
+        staples.append(staple)
+        return True
+
+    context.set_ocsp_client_callback(keep)
+    try:
+        with _connected(endpoint, timeout_seconds) as stream:
+            connection = SSL.Connection(context, stream)
+            if not _is_address(name):
+                connection.set_tlsext_host_name(name.encode("idna") if not name.isascii() else name.encode())
+            connection.request_ocsp()
+            connection.set_connect_state()
+            _shake(connection, stream, timeout_seconds)
+            certificate = connection.get_peer_certificate()
+    except (OSError, SSL.Error) as error:
+        raise errors.NotServed(f"no TLS handshake with {endpoint} for {name}: {_reason(error)}") from error
+    if certificate is None:
+        raise errors.NotServed(f"{endpoint} showed no certificate for {name}")
+    from OpenSSL import crypto
+
+    leaf = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+    return Look(leaf, next((staple for staple in staples if staple), None))
+
+
+def _shake(connection: SSL.Connection, stream: socket.socket, timeout_seconds: float) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        try:
+            connection.do_handshake()
+            return
+        except SSL.WantReadError:
+            ready = select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0]
+        except SSL.WantWriteError:
+            ready = select.select([], [stream], [], max(0.0, deadline - time.monotonic()))[1]
+        if not ready:
+            raise TimeoutError(f"no answer within {timeout_seconds:g} s")
+
+
+def _connected(endpoint: Endpoint, timeout_seconds: float) -> socket.socket:
+    stream = socket.create_connection((endpoint.address, endpoint.port), timeout_seconds)
+    if endpoint.proxy_protocol:
+        here, there = stream.getsockname(), stream.getpeername()
+        family = "TCP6" if stream.family == socket.AF_INET6 else "TCP4"
+        stream.sendall(f"PROXY {family} {here[0]} {there[0]} {here[1]} {there[1]}\r\n".encode())
+    return stream
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens there; is nginx running?"
+    if isinstance(error, SSL.Error):
+        told = [part for entry in error.args[:1] if isinstance(entry, list) for part in entry[-1:]]
+        return "; ".join(str(part[-1]) for part in told) or "the connection was closed"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

@@ -1,0 +1,541 @@
+"""The Seafile site: which server blocks it is made of, and what to write into them.
+
+The law: everything that is put into a person's site is put in here, as insertions and commented-out lines; what cannot
+be done safely is refused with a reason before anything is planned. Pure: statements in, edits out.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from certbot_seafile import edits, errors, servers, syntax
+from certbot_seafile.servers import Listen, Server, Socket, Statement
+
+CHALLENGE_PATH = "/.well-known/acme-challenge/"
+_TOKEN_URI = CHALLENGE_PATH + "certbot-seafile"
+
+_SEAFILE_LOCATION = re.compile(rb"/(?:seafhttp|seafmedia|seafdav)\b")
+_SEAFILE_UPSTREAM = re.compile(rb":(?:8000|8082)(?:/|$|\s)")
+_SEAFILE_BYTES = re.compile(rb"/seafhttp|/seafmedia|/seafdav|:8000\b|:8082\b")
+_PASSES = (b"proxy_pass", b"fastcgi_pass")
+_REDIRECTS = (b"return", b"rewrite", b"if")
+_STAPLING = (b"ssl_stapling", b"ssl_stapling_file", b"ssl_stapling_verify", b"ssl_stapling_responder")
+_GUARD = rb"rewrite ^(/\.well-known/acme-challenge/.*)$ $1 break;"
+_HSTS = b"Strict-Transport-Security"
+
+
+@dataclass(frozen=True)
+class Site:
+    """The server blocks that answer for some names.
+
+    tls: those that answer over TLS. plain: those that answer for HTTP-01. nameless: (server, name) pairs where nginx
+    would choose another server unless the name is added. siblings: servers to make a missing one from.
+    """
+
+    domains: tuple[str, ...]
+    tls: tuple[Server, ...]
+    plain: tuple[Server, ...]
+    nameless: tuple[tuple[Server, str], ...]
+    every: tuple[Server, ...] = field(repr=False)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Return the files that hold the site."""
+        return tuple(dict.fromkeys(server.path for server in (*self.plain, *self.tls)))
+
+    @property
+    def spans_files(self) -> bool:
+        """Tell whether certificate or stapling lines of it stand in included files, which others may share."""
+        watched = (b"ssl_certificate", b"ssl_certificate_key", *_STAPLING)
+        return any(said.path != server.path for server in self.tls for said in server.level(*watched))
+
+
+def matters(domains: Sequence[str], site_path: str | None) -> Callable[[bytes], bool]:
+    """Return a test on a file's bytes: could it take part in who answers for the domains? (A superset.)"""
+    wanted = [re.escape(name.lower().encode()) for name in domains]
+    parents = [re.escape(name.lower().encode()[name.index(".") :]) for name in domains if "." in name]
+    heads = [re.escape(name.lower().split(".")[0].encode()) + rb"\.\*" for name in domains]
+    shape = re.compile(
+        rb"|".join([*wanted, *parents, *heads, rb"server_name[^;]*~", rb"default", rb"http\s*[{#]", rb"http$"]), re.I
+    )
+    return lambda source: shape.search(source) is not None or _SEAFILE_BYTES.search(source) is not None
+
+
+def is_seafile(server: Server) -> bool:
+    """Tell whether the server proxies Seafile: its paths, Seahub's port or the file server's."""
+    for found in server.statement.walk():
+        if found.name == b"location" and any(_SEAFILE_LOCATION.search(word) for word in found.arguments):
+            return True
+        if found.name in _PASSES and any(_SEAFILE_UPSTREAM.search(word) for word in found.arguments):
+            return True
+    return False
+
+
+def is_nameless(server: Server) -> bool:
+    """Tell whether the server's names name nobody: none, "_" and the like, or addresses."""
+    return all("." not in name or _is_address(name) for name in server.names if not name.startswith("~"))
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def find(every: Sequence[Server], domains: Sequence[str], *, site_path: str | None = None, http_port: int = 80) -> Site:
+    """Return the site that answers for the domains.
+
+    Raises errors.SiteNotFound, errors.SiteAmbiguous, errors.SiteRefused.
+    """
+    tls: dict[Server, None] = {}
+    plain: dict[Server, None] = {}
+    nameless: dict[tuple[Server, str], None] = {}
+    for domain in domains:
+        members = _members(every, domain, site_path)
+        for socket in servers.sockets(every):
+            server, is_named = _answering(every, members, socket, domain)
+            if server is None:
+                continue
+            listen = next(li for li in server.listens if li.socket == socket)
+            if not server.is_tls(listen) and socket.port != http_port:
+                continue
+            (tls if server.is_tls(listen) else plain)[server] = None
+            if not is_named:
+                nameless[server, domain] = None
+    if not tls and not plain:
+        _refuse_ports(every, domains, site_path, http_port)
+    return Site(tuple(domains), tuple(tls), tuple(plain), tuple(nameless), tuple(every))
+
+
+def _refuse_ports(every: Sequence[Server], domains: Sequence[str], site_path: str | None, http_port: int) -> None:
+    members = _members(every, domains[0], site_path)
+    listens = ", ".join(str(listen.socket.port) for server in members for listen in server.listens)
+    raise errors.SiteRefused(
+        f"{members[0].path} listens on {listens or 'no port'}, not on port {http_port}, where the CA looks; "
+        f"add `listen {http_port};`, or name the port that port 80 is forwarded to with --http-01-port"
+    )
+
+
+def _answering(
+    every: Sequence[Server], members: Sequence[Server], socket: Socket, domain: str
+) -> tuple[Server | None, bool]:
+    """Return the member that answers (or is to answer) on the socket, and whether nginx chooses it already."""
+    asked = None if _is_address(domain) and _speaks_tls(every, socket) else domain
+    chosen = servers.choose(every, socket, asked)
+    if chosen in members:
+        return chosen, True
+    here = [member for member in members if any(listen.socket == socket for listen in member.listens)]
+    if not here:
+        return None, True
+    if _is_address(domain):
+        raise errors.SiteRefused(
+            f"a client that connects to {domain} is answered by {chosen}, the default server of port {socket.port}, "
+            f"not by the Seafile site {here[0]}: add default_server to its listen line"
+        )
+    return here[0], False
+
+
+def _speaks_tls(every: Sequence[Server], socket: Socket) -> bool:
+    return any(s.is_tls(li) for s in servers.on_socket(every, socket) for li in s.listens if li.socket == socket)
+
+
+def _members(every: Sequence[Server], domain: str, site_path: str | None) -> list[Server]:
+    """Return the server blocks that belong to the domain's site, whatever nginx chooses today."""
+    if site_path is not None:
+        pool = [server for server in every if _is_in(server, site_path)]
+        if not pool:
+            raise errors.SiteNotFound(
+                f"nginx loads no server block from {site_path}: --seafile-site must name a file that it includes"
+            )
+        return _named(pool, domain) + [s for s in pool if is_nameless(s)] or pool
+    if named := _named(every, domain):
+        homes = {server.path for server in named}
+        return named + [s for s in every if s.path in homes and is_nameless(s) and s not in named]
+    return _recognised(every, domain)
+
+
+def _is_in(server: Server, path: str) -> bool:
+    return server.path == path or any(found.path == path for found in server.statement.walk())
+
+
+def _named(every: Sequence[Server], domain: str) -> list[Server]:
+    """Return the servers whose names match and that win some socket for the domain."""
+    found: dict[Server, None] = {}
+    for socket in servers.sockets(every):
+        chosen = servers.choose(every, socket, domain)
+        if chosen is not None and servers.match_rank(chosen, domain) is not None:
+            exact = [server for server in servers.on_socket(every, socket) if domain.lower() in server.names]
+            rivals = [server for server in exact if server.path != chosen.path]
+            if rivals and chosen in exact:
+                _refuse_ambiguous(domain, [chosen, *rivals])
+            found[chosen] = None
+    return list(found)
+
+
+def _recognised(every: Sequence[Server], domain: str) -> list[Server]:
+    seafile = [server for server in every if is_seafile(server)]
+    fitting = [server for server in seafile if is_nameless(server)]
+    if len({server.path for server in fitting}) > 1:
+        _refuse_ambiguous(domain, fitting)
+    if fitting:
+        return fitting + [s for s in every if s.path == fitting[0].path and is_nameless(s) and s not in fitting]
+    if seafile:
+        others = "; ".join(f"{server} is for {', '.join(server.names)}" for server in seafile)
+        raise errors.SiteNotFound(
+            f"no Seafile site answers for {domain} ({others}): put the name into its server_name and run again"
+        )
+    raise errors.SiteNotFound(
+        f"no Seafile site found for {domain}: no server_name that nginx loads matches it and no server block proxies "
+        "Seafile; name the site's file with --seafile-site"
+    )
+
+
+def _refuse_ambiguous(domain: str, candidates: Sequence[Server]) -> None:
+    paths = sorted({server.path for server in candidates})
+    raise errors.SiteAmbiguous(
+        f"several files could be the Seafile site of {domain}: {', '.join(paths)}; name one with --seafile-site", paths
+    )
+
+
+# --- the challenge ---------------------------------------------------------------------------------------------------
+
+
+def challenge_folder(server: Server) -> str | None:
+    """Return the folder from which the server's own location answers challenges; None where it has none of its own."""
+    location = servers.location_for(server, _TOKEN_URI)
+    if location is None or not any(b"well-known" in word for word in location.arguments):
+        return None
+    chain = _enclosing(server.statement, location)
+    if any(said.name in (b"proxy_pass", b"return", b"rewrite") for said in location.flat()):
+        return None
+    for level in reversed([server.http, server.statement, *chain]):
+        for said in level.flat():
+            if said.name in (b"root", b"alias") and said.arguments and b"$" not in said.arguments[0]:
+                return _served_folder(said, level)
+    return None
+
+
+def _served_folder(said: Statement, level: Statement) -> str | None:
+    folder = said.arguments[0].decode("utf-8", "surrogateescape")
+    if said.name == b"root":
+        return folder.rstrip("/") + CHALLENGE_PATH.rstrip("/")
+    modifier, prefix = servers.location_path(level)
+    if modifier in ("~", "~*", "="):
+        return None
+    # ngx_http_map_uri_to_path: the alias takes the place of the location's prefix, to the byte.
+    return (folder + CHALLENGE_PATH[len(prefix) :]).rstrip("/")
+
+
+def _enclosing(outer: Statement, wanted: Statement) -> list[Statement]:
+    for child in outer.flat():
+        if child is wanted:
+            return [child]
+        if child.name == b"location" and (below := _enclosing(child, wanted)):
+            return [child, *below]
+    return []
+
+
+def wire_challenge(planned: edits.Edits, server: Server, webroot: str) -> None:
+    """Let the server answer challenges from the webroot, whatever else it does with a request.
+
+    A rewrite at server level runs before a location is chosen (ngx_http_core_server phase handlers), so a guard goes
+    above the first of them; `^~` keeps regular expressions away from the location.
+    """
+    first = next((said for said in server.level(*_REDIRECTS)), None)
+    if first is not None and not _has_guard(server, first):
+        edits_before(planned, server, first, [_GUARD])
+    if _has_location(server):
+        return
+    for same in _same_location(server):
+        _drop(planned, server, same)
+    lines = _location_lines(server, webroot)
+    if first is not None:
+        anchor = _at_server(server, first)
+        planned.insert_after(anchor, lines)
+    else:
+        _insert_statements(planned, server, lines)
+
+
+def is_wired(server: Server) -> bool:
+    """Tell whether the server answers challenges already, as far as its configuration tells."""
+    first = next((said for said in server.level(*_REDIRECTS)), None)
+    return challenge_folder(server) is not None and (first is None or _has_guard(server, first))
+
+
+def _has_guard(server: Server, first: Statement) -> bool:
+    words = first.arguments
+    return first.name == b"rewrite" and words[-1:] == (b"break",) and b"acme-challenge" in words[0]
+
+
+def _has_location(server: Server) -> bool:
+    found = servers.location_for(server, _TOKEN_URI)
+    if found is None or servers.location_path(found) != ("^~", CHALLENGE_PATH):
+        return False
+    return challenge_folder(server) is not None
+
+
+def _same_location(server: Server) -> list[Statement]:
+    # nginx refuses a second location of the same path, with "^~" or without (ngx_http_add_location).
+    return [
+        said
+        for said in server.level(b"location")
+        if said.arguments and servers.location_path(said) in (("", CHALLENGE_PATH), ("^~", CHALLENGE_PATH))
+    ]
+
+
+def _location_lines(server: Server, webroot: str) -> list[bytes]:
+    step = edits.indentation_step(server.statement)
+    inner = [b"root " + syntax.quote(webroot.encode("utf-8", "surrogateescape")) + b";", b"default_type text/plain;"]
+    inner += [b"auth_basic off;", b"allow all;"]
+    if server.level(b"auth_request"):
+        inner.append(b"auth_request off;")
+    return [b"location ^~ /.well-known/acme-challenge/ {", *(step + line for line in inner), b"}"]
+
+
+def _insert_statements(planned: edits.Edits, server: Server, lines: Sequence[bytes]) -> None:
+    """Insert lines before the server's first location, behind what stands above it; else at the block's end."""
+    own = [child for child in server.statement.children or () if child.path == server.path]
+    index = next((i for i, child in enumerate(own) if child.name == b"location"), len(own))
+    if index == 0 and own:
+        planned.insert_before(own[0], lines)
+    elif own:
+        planned.insert_after(own[index - 1], lines)
+    else:
+        planned.insert_at_end(server.statement, lines)
+
+
+def _at_server(server: Server, said: Statement) -> Statement:
+    """Return the statement of the server's own file through which `said` comes: itself, or the include of it."""
+    if said.path == server.path and any(child is said for child in server.statement.children or ()):
+        return said
+    for child in server.statement.children or ():
+        if child.name == b"include" and any(found is said for found in child.walk()):
+            return child
+    return said
+
+
+def edits_before(planned: edits.Edits, server: Server, said: Statement, lines: Sequence[bytes]) -> None:
+    """Insert lines before the statement, or before the include that brings it."""
+    planned.insert_before(_at_server(server, said), lines)
+
+
+# --- the certificate -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What the site is to use: the two paths, the staple's include pattern (None: no stapling), foreign pairs to keep."""
+
+    fullchain: str
+    key: str
+    staple_include: str | None
+    kept: frozenset[str] = frozenset()
+
+
+def _word(path: str) -> bytes:
+    return syntax.quote(path.encode("utf-8", "surrogateescape"))
+
+
+def install(planned: edits.Edits, site: Site, server: Server, wanted: Certificate) -> None:
+    """Let a TLS server use the certificate and the staple's snippet, and comment out what they take the place of."""
+    for name, path in ((b"ssl_certificate", wanted.fullchain), (b"ssl_certificate_key", wanted.key)):
+        _install_path(planned, server, name, path, wanted.kept)
+    for said in server.level(*_STAPLING):
+        if not _is_ours(said, server, wanted):
+            _drop(planned, server, said, site)
+    if wanted.staple_include and not _includes(server, wanted.staple_include):
+        _insert_below_key(planned, server, b"include " + _include_word(wanted.staple_include) + b";")
+
+
+def _include_word(pattern: str) -> bytes:
+    return syntax.quote(pattern.encode("utf-8", "surrogateescape"))
+
+
+def _is_ours(said: Statement, server: Server, wanted: Certificate) -> bool:
+    return wanted.staple_include is not None and said.path == wanted.staple_include.replace("[.]", ".")
+
+
+def _includes(server: Server, pattern: str) -> bool:
+    return any(
+        child.name == b"include" and child.arguments == (pattern.encode("utf-8", "surrogateescape"),)
+        for child in server.statement.children or ()
+    )
+
+
+def _install_path(planned: edits.Edits, server: Server, name: bytes, path: str, kept: frozenset[str]) -> None:
+    line = name + b" " + _word(path) + b";"
+    standing = [said for said in server.level(name) if said.arguments[0].decode("utf-8", "replace") not in kept]
+    if any(said.arguments[0] == path.encode("utf-8", "surrogateescape") for said in standing):
+        for said in standing:
+            if said.arguments[0] != path.encode("utf-8", "surrogateescape"):
+                _drop(planned, server, said)
+        return
+    if not standing:
+        _insert_near_names(planned, server, [line])
+        return
+    if _at_server(server, standing[0]) is standing[0]:
+        planned.replace(standing[0], [line])
+    else:
+        _drop(planned, server, standing[0])
+        planned.insert_after(_at_server(server, standing[0]), [line])
+    for said in standing[1:]:
+        _drop(planned, server, said)
+
+
+def _drop(planned: edits.Edits, server: Server, said: Statement, site: Site | None = None) -> None:
+    """Comment a statement out where it stands; refuse where it stands in a file that other servers may share."""
+    if _at_server(server, said) is said:
+        planned.comment_out(said)
+        return
+    raise errors.SiteRefused(
+        f"{said.path}:{said.line} has `{said.name.decode()}` for {server}, in a file that other sites may share: "
+        f"move that line into {server.path} itself, then run again"
+    )
+
+
+def _insert_near_names(planned: edits.Edits, server: Server, lines: Sequence[bytes]) -> None:
+    """Insert lines below the last ssl_certificate, server_name or listen of the server's own file, else at its top."""
+    own = [child for child in server.statement.children or () if child.path == server.path]
+    near = [said for said in own if said.name in (b"ssl_certificate", b"server_name", b"listen")]
+    if near:
+        planned.insert_after(near[-1], lines)
+    elif own:
+        planned.insert_before(own[0], lines)
+    else:
+        planned.insert_at_end(server.statement, lines)
+
+
+def _insert_below_key(planned: edits.Edits, server: Server, line: bytes) -> None:
+    keys = [said for said in server.level(b"ssl_certificate_key") if _at_server(server, said) is said]
+    if keys:
+        planned.insert_after(keys[-1], [line])
+    else:
+        _insert_near_names(planned, server, [line])
+
+
+def add_name(planned: edits.Edits, server: Server, domain: str) -> None:
+    """Let nginx choose the server for the domain: further server_name lines add up (ngx_http_core_server_name)."""
+    own = [child for child in server.statement.children or () if child.path == server.path]
+    near = [said for said in own if said.name in (b"server_name", b"listen")]
+    line = [b"server_name " + domain.encode("idna") + b";"]
+    if near:
+        planned.insert_after(near[-1], line)
+    elif own:
+        planned.insert_before(own[0], line)
+    else:
+        planned.insert_at_end(server.statement, line)
+
+
+# --- missing halves --------------------------------------------------------------------------------------------------
+
+
+def add_plain_server(planned: edits.Edits, site: Site, server: Server, webroot: str, http_port: int) -> None:
+    """Make the port-80 server of an HTTPS-only site: it answers challenges and redirects everything else."""
+    step = edits.indentation_step(server.statement)
+    taken = set(servers.sockets(site.every))
+    listens = [_mirrored(listen, http_port, taken, b"") for listen in server.listens if server.is_tls(listen)]
+    names = b" ".join(name.encode("idna") for name in site.domains)
+    body = [*dict.fromkeys(listens), b"server_name " + names + b";", *_location_lines(server, webroot)]
+    body += [b"location / {", step + b"return 301 https://$host$request_uri;", b"}"]
+    planned.insert_after(server.statement, [b"", b"server {", *(step + line for line in body), b"}"])
+
+
+def _mirrored(listen: Listen, port: int, taken: set[Socket], extra: bytes) -> bytes:
+    socket = Socket(listen.socket.address, port)
+    if socket.is_v6:
+        address = f"[{socket.address}]:{port}"
+    else:
+        address = str(port) if socket.address == "*" else f"{socket.address}:{port}"
+    words = [b"listen", address.encode(), *([extra] if extra else [])]
+    if listen.has_proxy_protocol:
+        words.append(b"proxy_protocol")
+    if socket not in taken:
+        # These describe the socket itself and may be said only once for it (ngx_http_core_listen).
+        words += [word for word in listen.parameters if word.startswith(b"ipv6only=")]
+    return b" ".join(words) + b";"
+
+
+def add_tls(planned: edits.Edits, site: Site, server: Server, wanted: Certificate, https_port: int) -> None:
+    """Let an HTTP-only server speak TLS too: it redirects to it, and Seahub learns that the client came by https."""
+    taken = set(servers.sockets(site.every))
+    plain = [
+        listen
+        for listen in server.listens
+        if not server.is_tls(listen) and not listen.socket.address.startswith("unix:")
+    ]
+    lines = [*dict.fromkeys(_mirrored(listen, https_port, taken, b"ssl") for listen in plain)]
+    said = server.level(b"listen")
+    if not said:
+        lines.insert(0, b"listen 80;")
+    lines += [b"ssl_certificate " + _word(wanted.fullchain) + b";", b"ssl_certificate_key " + _word(wanted.key) + b";"]
+    if wanted.staple_include:
+        lines.append(b"include " + _include_word(wanted.staple_include) + b";")
+    _insert_near_names(planned, server, lines)
+    redirect(planned, server, https_port, is_shared=True)
+    _tell_seahub(planned, server)
+
+
+def redirects_all(server: Server) -> bool:
+    """Tell whether the server redirects every plain request at its own level."""
+    for said in server.level(b"return", b"rewrite"):
+        if any(b"https://" in word for word in said.arguments):
+            return True
+    return any(
+        b"https://" in word for block in server.level(b"if") for said in block.flat() for word in said.arguments
+    ) or any(
+        b"https://" in word
+        for location in server.level(b"location")
+        if servers.location_path(location) in (("", "/"), ("^~", "/"))
+        for said in location.flat()
+        if said.name in (b"return", b"rewrite")
+        for word in said.arguments
+    )
+
+
+def redirect(planned: edits.Edits, server: Server, https_port: int, *, is_shared: bool) -> None:
+    """Redirect what comes in clear to https, the challenge excepted.
+
+    is_shared: the server speaks TLS too, so that only what came in clear may be redirected.
+    """
+    port = b"" if https_port == 443 else b":%d" % https_port
+    lines = [b"return 301 https://$host" + port + b"$request_uri;"]
+    if is_shared:
+        lines = [b"if ($scheme = http) {", edits.indentation_step(server.statement) + lines[0], b"}"]
+    first = next(iter(server.level(*_REDIRECTS)), None)
+    if first is not None:
+        edits_before(planned, server, first, lines)
+    else:
+        _insert_statements(planned, server, [_GUARD, *lines])
+
+
+def _tell_seahub(planned: edits.Edits, server: Server) -> None:
+    line = b"proxy_set_header X-Forwarded-Proto https;"
+    for level in (server.statement, *(found for found in server.statement.walk() if found.name == b"location")):
+        said = [child for child in level.children or () if child.name == b"proxy_set_header"]
+        if said and not any(
+            child.arguments[:1] and child.arguments[0].lower() == b"x-forwarded-proto" for child in said
+        ):
+            planned.insert_after(said[-1], [line])
+
+
+def has_hsts(server: Server) -> bool:
+    """Tell whether the server sends Strict-Transport-Security at its own level (RFC 6797)."""
+    return any(
+        said.arguments[:1] and said.arguments[0].lower() == _HSTS.lower() for said in server.level(b"add_header")
+    )
+
+
+def add_hsts(planned: edits.Edits, server: Server) -> None:
+    """Send Strict-Transport-Security for a year with every answer of the server (RFC 6797 6.1)."""
+    _insert_near_names(planned, server, [b'add_header Strict-Transport-Security "max-age=31536000" always;'])
+
+
+def staple_include(snippet_path: str) -> str:
+    """Return the include pattern for the snippet: a pattern, because nginx accepts one that matches nothing."""
+    stem = snippet_path.removesuffix(".conf")
+    return "".join(f"[{char}]" if char in "*?[" else char for char in stem) + "[.]conf"
