@@ -60,8 +60,9 @@ class Verdict(NamedTuple):
 
     @property
     def is_about_syntax(self) -> bool:
-        """Whether the tokenizer, not a directive, refused."""
-        return self.error is not None and self.error.startswith((b"unexpected ", b"too long parameter"))
+        """Whether the tokenizer, not a directive (as in: unexpected "=" in condition), refused."""
+        told = rb'unexpected "."|unexpected end of file, .*|too long parameter.*'
+        return self.error is not None and re.fullmatch(told, self.error, re.DOTALL) is not None
 
 
 class Nginx:
@@ -245,7 +246,7 @@ def test_nginx_reads_the_same_first_statement(nginx: Nginx, source: bytes) -> No
 
 
 SITE = b"""
-map $http_upgrade $connection_upgrade { default upgrade; '' close; }
+upstream seahub { server 127.0.0.1:8000; server '127.0.0.1:8001'; }
 server { # one
     listen 127.0.0.1:80;
     server_name _ "two words" ~^x\\.y$;
@@ -256,7 +257,7 @@ server
     listen 127.0.0.1:8443;
     location / {
         if ($request_method = "POST") { return 405; }
-        proxy_pass http://127.0.0.1:8000;
+        proxy_pass http://seahub;
         proxy_set_header Host $host;
     }
     location ~ \\.(a|b)$ { rewrite ^/seafhttp(.*)$ ${uri}$1 break; }
