@@ -35,8 +35,8 @@ setup(
     package_data={"certbot_seafile": ["py.typed"]},
     include_package_data=False,
     zip_safe=False,
-    # No upper caps on certbot and acme: certbot <= 2.6 resolves these lines through pkg_resources at every start, and one
-    # that does not resolve breaks every certbot command, not only this plugin.
+    # No upper caps on certbot and acme: certbot <= 2.6 resolves these lines through pkg_resources at every start, and
+    # one that does not resolve breaks every certbot command, not only this plugin.
     install_requires=[
         "certbot>=2.1.0",
         "acme>=2.1.0",

@@ -252,7 +252,7 @@ def wire_challenge(planned: edits.Edits, server: Server, webroot: str) -> None:
     if _has_location(server):
         return
     for same in _same_location(server):
-        _drop(planned, server, same)
+        planned.comment_out(same)
     lines = _location_lines(server, webroot)
     if first is not None:
         anchor = _at_server(server, first)
@@ -329,7 +329,7 @@ def edits_before(planned: edits.Edits, server: Server, said: Statement, lines: S
 
 @dataclass(frozen=True)
 class Certificate:
-    """What the site is to use: the two paths, the staple's include pattern (None: no stapling), foreign pairs to keep."""
+    """What the site is to use: two paths, the staple's include pattern (None: none), foreign pairs to keep."""
 
     fullchain: str
     key: str
@@ -343,20 +343,53 @@ def _word(path: str) -> bytes:
 
 def install(planned: edits.Edits, site: Site, server: Server, wanted: Certificate) -> None:
     """Let a TLS server use the certificate and the staple's snippet, and comment out what they take the place of."""
+    gone = [said for said in server.level(*_STAPLING) if not _is_ours(said, wanted)]
     for name, path in ((b"ssl_certificate", wanted.fullchain), (b"ssl_certificate_key", wanted.key)):
-        _install_path(planned, server, name, path, wanted.kept)
-    for said in server.level(*_STAPLING):
-        if not _is_ours(said, server, wanted):
-            _drop(planned, server, said, site)
+        replaced = [said for said in server.level(name) if _path(said) not in wanted.kept | {path}]
+        if not any(_path(said) == path for said in server.level(name)):
+            _put_in_place(planned, server, replaced, name + b" " + _word(path) + b";")
+        gone += replaced
+    _drop(planned, site, server, gone)
     if wanted.staple_include and not _includes(server, wanted.staple_include):
-        _insert_below_key(planned, server, b"include " + _include_word(wanted.staple_include) + b";")
+        _insert_below_key(planned, server, b"include " + _word(wanted.staple_include) + b";")
 
 
-def _include_word(pattern: str) -> bytes:
-    return syntax.quote(pattern.encode("utf-8", "surrogateescape"))
+def _path(said: Statement) -> str:
+    return said.arguments[0].decode("utf-8", "surrogateescape")
 
 
-def _is_ours(said: Statement, server: Server, wanted: Certificate) -> bool:
+def _put_in_place(planned: edits.Edits, server: Server, replaced: Sequence[Statement], line: bytes) -> None:
+    if not replaced:
+        _insert_near_names(planned, server, [line])
+    elif (anchor := _at_server(server, replaced[0])) is replaced[0]:
+        planned.replace(anchor, [line])
+    else:
+        planned.insert_after(anchor, [line])
+
+
+def _drop(planned: edits.Edits, site: Site, server: Server, gone: Sequence[Statement]) -> None:
+    """Comment statements out: where they stand, or, in a file that other servers read too, for this server alone.
+
+    For this server alone means: its include is commented out, and what else the included file says takes its place.
+    """
+    foreign: dict[Statement, None] = {}
+    for said in gone:
+        anchor = _at_server(server, said)
+        if anchor is said or _readers(site, said.path) <= set(site.tls):
+            planned.comment_out(said)
+        else:
+            foreign[anchor] = None
+    for include in foreign:
+        rest = [said for said in include.flat() if said not in gone]
+        planned.replace(include, [said.source[said.directive.start : said.directive.end] for said in rest])
+
+
+def _readers(site: Site, path: str) -> set[Server]:
+    """Return the servers that read the file at path."""
+    return {server for server in site.every if _is_in(server, path)}
+
+
+def _is_ours(said: Statement, wanted: Certificate) -> bool:
     return wanted.staple_include is not None and said.path == wanted.staple_include.replace("[.]", ".")
 
 
@@ -364,37 +397,6 @@ def _includes(server: Server, pattern: str) -> bool:
     return any(
         child.name == b"include" and child.arguments == (pattern.encode("utf-8", "surrogateescape"),)
         for child in server.statement.children or ()
-    )
-
-
-def _install_path(planned: edits.Edits, server: Server, name: bytes, path: str, kept: frozenset[str]) -> None:
-    line = name + b" " + _word(path) + b";"
-    standing = [said for said in server.level(name) if said.arguments[0].decode("utf-8", "replace") not in kept]
-    if any(said.arguments[0] == path.encode("utf-8", "surrogateescape") for said in standing):
-        for said in standing:
-            if said.arguments[0] != path.encode("utf-8", "surrogateescape"):
-                _drop(planned, server, said)
-        return
-    if not standing:
-        _insert_near_names(planned, server, [line])
-        return
-    if _at_server(server, standing[0]) is standing[0]:
-        planned.replace(standing[0], [line])
-    else:
-        _drop(planned, server, standing[0])
-        planned.insert_after(_at_server(server, standing[0]), [line])
-    for said in standing[1:]:
-        _drop(planned, server, said)
-
-
-def _drop(planned: edits.Edits, server: Server, said: Statement, site: Site | None = None) -> None:
-    """Comment a statement out where it stands; refuse where it stands in a file that other servers may share."""
-    if _at_server(server, said) is said:
-        planned.comment_out(said)
-        return
-    raise errors.SiteRefused(
-        f"{said.path}:{said.line} has `{said.name.decode()}` for {server}, in a file that other sites may share: "
-        f"move that line into {server.path} itself, then run again"
     )
 
 
@@ -474,7 +476,7 @@ def add_tls(planned: edits.Edits, site: Site, server: Server, wanted: Certificat
         lines.insert(0, b"listen 80;")
     lines += [b"ssl_certificate " + _word(wanted.fullchain) + b";", b"ssl_certificate_key " + _word(wanted.key) + b";"]
     if wanted.staple_include:
-        lines.append(b"include " + _include_word(wanted.staple_include) + b";")
+        lines.append(b"include " + _word(wanted.staple_include) + b";")
     _insert_near_names(planned, server, lines)
     redirect(planned, server, https_port, is_shared=True)
     _tell_seahub(planned, server)

@@ -1,0 +1,40 @@
+"""What end-to-end tests stand on: a world per test, whose logs go into the report of a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from e2e.processes import find_tool
+from e2e.world import TOOLS, World
+
+LOG_TAIL_CHARACTERS = 8000
+
+
+@pytest.fixture(scope="session")
+def tools(request: pytest.FixtureRequest) -> None:
+    """Skip, or fail with --no-missing-tools, where a program that every world needs is not installed."""
+    missing = [name for name in TOOLS if find_tool(name) is None]
+    if missing:
+        refuse = pytest.fail if request.config.getoption("--no-missing-tools") else pytest.skip
+        refuse(f"not installed: {', '.join(missing)} (tests/setup-environment packages installs them)")
+
+
+@pytest.fixture
+def world(tools: None) -> Iterator[World]:
+    """Give a world in which nothing runs yet; afterwards everything in it is ended and removed."""
+    with World() as made:
+        yield made
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the logs of the test's world to the report of its failure."""
+    report = yield
+    made = getattr(item, "funcargs", {}).get("world")
+    if report.failed and isinstance(made, World) and made.folder.exists():
+        report.sections += [(title, text[-LOG_TAIL_CHARACTERS:]) for title, text in made.logs().items()]
+    return report

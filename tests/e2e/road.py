@@ -1,0 +1,142 @@
+"""The road that most end-to-end tests take: the tutorial's own site, a CA, a responder, and one certificate.
+
+The law of this module: steps and facts only; what is to be true is said in the tests.
+"""
+
+from __future__ import annotations
+
+import configparser
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
+
+from e2e.world import Run, World
+
+NAME = "home.seafile.com"
+SITE_NAME = "seafile.conf"
+
+REAL_SITES = Path(__file__).resolve().parents[3] / "shared" / "sites"
+
+#: The shape of the tutorial's site: nameless servers, a redirect inside one location, TLS 1.2 without ECDSA.
+TUTORIAL_SITE = b"""\
+server {
+    listen        80;
+    server_name   _;
+    server_tokens off;
+
+    location /seafile {
+      rewrite ^ https://$http_host$request_uri? permanent;    # everybody to https
+    }
+}
+
+server {
+    listen        443 ssl http2;
+    server_name   _;
+    server_tokens off;
+
+    ssl_protocols TLSv1.2;
+    ssl_certificate /etc/ssl/private/cacert.pem;
+    ssl_certificate_key /etc/ssl/private/privkey.pem;
+    ssl_dhparam /etc/ssl/private/dhparam2048.pem;
+    ssl_ecdh_curve secp384r1;
+    ssl_ciphers EECDH+AESGCM:EDH+AESGCM:EECDH:EDH:!MD5:!RC4:!LOW:!MEDIUM:!CAMELLIA:!ECDSA:!DES:!DSS:!3DES:!NULL;
+    ssl_prefer_server_ciphers on;
+
+    location /seafile {
+        proxy_pass         http://127.0.0.1:8000;
+        proxy_set_header   Host $host;
+\t\tproxy_set_header   X-Forwarded-Proto https;
+    }
+
+    location /seafhttp {
+        rewrite ^/seafhttp(.*)$ $1 break;
+        proxy_pass http://127.0.0.1:8082;
+    }
+
+    location /seafmedia {
+        rewrite ^/seafmedia(.*)$ /media$1 break;
+        root /opt/seafile/seafile-server-latest/seahub;
+    }
+}
+"""
+
+
+def clock(world: World, hours: float) -> dict[str, str]:
+    """Return the environment in which a command sees a clock that is this many hours ahead (libfaketime)."""
+    shown = world.run("faketime", "-f", f"{hours:+g}h", "env").stdout.splitlines()
+    return dict(line.split("=", 1) for line in shown if line.startswith(("LD_PRELOAD=", "FAKETIME")))
+
+
+def real_site(name: str) -> bytes:
+    """Return a real site's bytes; skip where the folder of real sites is not there."""
+    path = REAL_SITES / name
+    if not path.exists():
+        pytest.skip(f"no {path.name}: the real sites are kept beside the project, not in it")
+    return path.read_bytes()
+
+
+def start(world: World, site: bytes = TUTORIAL_SITE, *, ocsp: bool = True, authz_reuse: int = 0) -> bytes:
+    """Start CA, responder and nginx with the site; return the site's bytes as they stand on disk."""
+    world.start_pebble(ocsp=ocsp, authz_reuse=authz_reuse)
+    if ocsp:
+        world.start_responder()
+    adapted = world.adapt(site)
+    world.write_site(SITE_NAME, adapted)
+    world.start_nginx()
+    return adapted
+
+
+def certonly(world: World, *words: str | Path, check: bool = True, env: dict[str, str] | None = None) -> Run:
+    """Run the one line of the README."""
+    return world.certbot("certonly", "-a", "seafile", "-d", NAME, *world.plugin_options, *words, check=check, env=env)
+
+
+def site_bytes(world: World) -> bytes:
+    """Return what the site's file holds now."""
+    return (world.sites / SITE_NAME).read_bytes()
+
+
+def served_is_lineage(world: World, name: str = NAME) -> bool:
+    """Tell whether a TLS client is handed the lineage's leaf."""
+    return world.handshake(name).certificate == world.leaf(name)
+
+
+def served_staple(world: World, name: str = NAME) -> ocsp.OCSPResponse | None:
+    """Return the staple that comes with the next connection, parsed; None where none comes."""
+    staple = world.handshake(name).staple
+    return ocsp.load_der_ocsp_response(staple) if staple else None
+
+
+def staples_lineage(world: World, name: str = NAME) -> bool:
+    """Tell whether the next connection carries a good staple for the lineage's leaf."""
+    staple = served_staple(world, name)
+    return (
+        staple is not None
+        and staple.certificate_status == ocsp.OCSPCertStatus.GOOD
+        and staple.serial_number == world.leaf(name).serial_number
+    )
+
+
+def response_path(world: World, name: str = NAME) -> Path:
+    """Return where the lineage's staple is stored."""
+    return world.staple_dir / name / "ocsp.response"
+
+
+def ocsp_requests(world: World) -> int:
+    """Return how many requests the responder has had."""
+    return len(world.ocsp_log.read_text().splitlines()) if world.ocsp_log.exists() else 0
+
+
+def renewal(world: World, name: str = NAME) -> dict[str, str]:
+    """Return the parameters of the lineage's renewal file."""
+    text = (world.config_dir / "renewal" / f"{name}.conf").read_text()
+    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), strict=False)
+    parser.read_string("[top]\n" + text)
+    return dict(parser["renewalparams"])
+
+
+def leaf_der(world: World, name: str = NAME) -> bytes:
+    """Return the lineage's leaf as DER."""
+    return world.leaf(name).public_bytes(Encoding.DER)

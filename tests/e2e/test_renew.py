@@ -1,0 +1,126 @@
+"""Stock `certbot renew`, from any scheduler: what it does to staple, certificate, site and nginx."""
+
+from __future__ import annotations
+
+import pytest
+
+from e2e import road
+from e2e.world import World, snapshot
+
+
+@pytest.fixture
+def issued(world: World) -> World:
+    """Return a world in which the tutorial's site is served with its certificate and staple."""
+    road.start(world)
+    road.certonly(world)
+    assert road.staples_lineage(world)
+    return world
+
+
+def test_nothing_due_asks_nobody_and_reloads_nothing(issued: World) -> None:
+    """With certificate and staple fresh, renew sends no OCSP request and does not reload nginx."""
+    asked, reloads, site = road.ocsp_requests(issued), issued.reloads(), road.site_bytes(issued)
+    issued.certbot("renew")
+    assert (road.ocsp_requests(issued), issued.reloads(), road.site_bytes(issued)) == (asked, reloads, site)
+
+
+def test_a_staple_past_half_of_its_window_is_replaced(issued: World) -> None:
+    """The new one is stored and served, after one request and one reload."""
+    old, reloads = road.response_path(issued).read_bytes(), issued.reloads()
+    issued.set_responder(this_update_offset_hours=60)
+    issued.certbot("renew", env=road.clock(issued, hours=60))
+    new = road.response_path(issued).read_bytes()
+    assert new != old
+    assert issued.handshake(road.NAME).staple == new
+    assert issued.reloads() == reloads + 1
+
+
+def test_a_renewed_certificate_is_served_with_its_own_staple(issued: World) -> None:
+    """After --force-renewal the new leaf and a staple for it are served."""
+    before = issued.leaf(road.NAME).serial_number
+    issued.certbot("renew", "--force-renewal")
+    assert issued.leaf(road.NAME).serial_number != before
+    assert road.served_is_lineage(issued)
+    assert road.staples_lineage(issued)
+
+
+def test_dry_run_changes_no_file(issued: World) -> None:
+    """`renew --dry-run` leaves nginx's folder, the lineages and the webroot as they were."""
+    folders = (issued.server_root, issued.config_dir / "live", issued.config_dir / "renewal", issued.path("/var/www"))
+    before = [snapshot(folder) for folder in folders]
+    issued.certbot("renew", "--dry-run")
+    assert [snapshot(folder) for folder in folders] == before
+
+
+def test_first_dry_run_takes_its_wiring_out_again(world: World) -> None:
+    """`certonly --dry-run` on an untouched site passes, and every byte of nginx's folder is as before."""
+    road.start(world)
+    before = snapshot(world.server_root)
+    run = road.certonly(world, "--dry-run")
+    assert "dry run was successful" in run.output
+    assert snapshot(world.server_root) == before
+    assert world.fetch(road.NAME, "/.well-known/acme-challenge/x").stdout.startswith("HTTP/1.1 404")
+
+
+def test_ca_down_the_renewal_fails_and_the_staple_is_refreshed(issued: World) -> None:
+    """The same run that cannot renew the certificate stores and serves a new staple."""
+    old = road.response_path(issued).read_bytes()
+    issued.stop_pebble()
+    issued.set_responder(this_update_offset_hours=60)
+    run = issued.certbot("renew", "--force-renewal", check=False, env=road.clock(issued, hours=60))
+    assert run.exit_code == 1
+    assert "Failed to renew certificate home.seafile.com" in run.output
+    assert road.response_path(issued).read_bytes() != old
+    assert road.staples_lineage(issued)
+
+
+def test_stapling_is_withdrawn_when_the_ca_stops_offering_ocsp(issued: World) -> None:
+    """A renewed certificate without an OCSP URL is served without a staple, and nothing stale stays."""
+    issued.stop_pebble()
+    issued.start_pebble(ocsp=False)
+    issued.certbot("renew", "--force-renewal", "--server", issued.acme_url)
+    assert road.served_is_lineage(issued)
+    assert issued.handshake(road.NAME).staple is None
+    assert not road.response_path(issued).exists()
+    assert not (issued.staple_dir / f"{road.NAME}.conf").exists()
+    issued.run(issued.nginx_ctl, "-t")
+
+
+def test_responder_down_at_first_issue_is_mended_by_renew(world: World) -> None:
+    """The certificate goes live unstapled; the next renew staples it."""
+    road.start(world)
+    world.stop_responder()
+    run = road.certonly(world)
+    assert "without a staple" in run.output
+    assert road.served_is_lineage(world)
+    assert world.handshake(road.NAME).staple is None
+    world.start_responder()
+    world.certbot("renew")
+    assert road.staples_lineage(world)
+
+
+BAD_ANSWERS = ["garbage", "empty", "truncated", "expired", "wrong-serial", "forged"]
+
+
+@pytest.mark.parametrize("fault", BAD_ANSWERS)
+def test_a_bad_answer_is_never_stored(issued: World, fault: str) -> None:
+    """The good staple stays on disk and served; refresh says what was wrong and exits 1."""
+    good = road.response_path(issued).read_bytes()
+    issued.set_responder(fault=fault)
+    run = issued.seafile("refresh", "--force", check=False)
+    assert run.exit_code == 1
+    assert road.NAME in run.stderr
+    assert road.response_path(issued).read_bytes() == good
+    assert issued.handshake(road.NAME).staple == good
+
+
+def test_a_site_changed_by_hand_is_served_again_by_renew(issued: World) -> None:
+    """Where somebody took the include out, `certbot-seafile deploy` puts it back and nothing else changes."""
+    site = road.site_bytes(issued)
+    without = b"".join(line for line in site.splitlines(keepends=True) if b"OCSP" not in line)
+    (issued.sites / road.SITE_NAME).write_bytes(without)
+    issued.reload_nginx()
+    assert issued.handshake(road.NAME).staple is None
+    issued.seafile("deploy", "--cert-name", road.NAME)
+    assert road.site_bytes(issued) == site
+    assert road.staples_lineage(issued)
