@@ -108,7 +108,7 @@ class Front:
             x509.CertificateBuilder()
             .issuer_name(leaf.issuer)
             .subject_name(leaf.subject)
-            .public_key(leaf.public_key())  # type: ignore[arg-type]  # a leaf's key signs
+            .public_key(leaf.public_key())
             .serial_number(leaf.serial_number)
             .not_valid_before(begin)
             .not_valid_after(end)
