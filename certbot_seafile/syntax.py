@@ -22,9 +22,11 @@ from certbot_seafile import errors
 # NGX_CONF_BUFFER: nginx cannot look at more bytes of one word or comment than this.
 _BUFFER = 4096
 
-_BARE = rb"""(?:[^ \t\r\n;{}#"'\\$]|\\.|\${*+)(?:[^ \t\r\n;{\\$]++|\\.|\${*+)*+"""
-_QUOTED = rb""""(?:[^"\\]++|\\.)*+"|'(?:[^'\\]++|\\.)*+\'"""
-_GAP = rb"(?:[ \t\r\n]++|\#[^\n]*+)*+"
+# No group below is repeated possessively, because Python before 3.11.5 gets that wrong (CPython issue 106052), and none
+# needs to be: an item that is given back begins with a byte that nothing else here can begin with.
+_BARE = rb"""(?:[^ \t\r\n;{}#"'\\$]|\\.|\${*+)(?:[^ \t\r\n;{\\$]++|\\.|\${*+)*"""
+_QUOTED = rb""""(?:[^"\\]++|\\.)*"|'(?:[^'\\]++|\\.)*'"""
+_GAP = rb"(?:[ \t\r\n]++|\#[^\n]*+)*"
 
 # One step of the reader: what separates words, then a bare word (1), a quoted one (2) or a sign (3). After a
 # closing quote nginx insists on space, ";", "{" or, for the sake of "if", ")".
@@ -37,7 +39,7 @@ _QUOTED_WORD = re.compile(_QUOTED, re.DOTALL)
 _COMMENT = re.compile(rb"\#[^\n]*+")
 # Tokens leave a CR that belongs to the line's ending out of the comment, so that text put after a comment
 # stays one.
-_SPACE_OR_COMMENT = re.compile(rb"[ \t\r\n]++|(\#[^\r\n]*+(?:\r(?!\n)[^\r\n]*+)*+)")
+_SPACE_OR_COMMENT = re.compile(rb"[ \t\r\n]++|(\#[^\r\n]*+(?:\r(?!\n)[^\r\n]*+)*)")
 _ESCAPE = re.compile(rb"""\\(["'\\trn])""")
 _ESCAPED = {b"t": b"\t", b"r": b"\r", b"n": b"\n"}
 # What other readers of such files take for syntax, although nginx does not.
@@ -47,8 +49,8 @@ _MISREAD = re.compile(rb"""["'#;{}]""")
 # skipped.
 _LUA_HEAD = re.compile(rb"""[{}"']|(?:--)?\[(=*+)\[|--""")
 _LUA_STRING = {
-    0x22: re.compile(rb""""(?:\\[^\n]|[^"\n\\])*+("?)"""),
-    0x27: re.compile(rb"""'(?:\\[^\n]|[^'\n\\])*+('?)"""),
+    0x22: re.compile(rb""""(?:\\[^\n]|[^"\n\\]++)*("?)"""),
+    0x27: re.compile(rb"""'(?:\\[^\n]|[^'\n\\]++)*('?)"""),
 }
 
 
@@ -187,7 +189,7 @@ class _Reader:
     def word(self, start: int, end: int, quoted: bool) -> int:
         """Take a word; return where to read on."""
         first, last = (start + 1, end - 1) if quoted else (start, end)
-        if end - start >= _BUFFER - 2:
+        if end - start >= _BUFFER - 1:
             _check_word(self.source, first, end)
         value = self.source[first:last]
         if b"\\" in value:

@@ -73,6 +73,15 @@ def test_word_is_read_as_nginx_reads_it(written: bytes, read: bytes, after: byte
     assert word.quoted is (written[:1] in (b'"', b"'"))
 
 
+@pytest.mark.parametrize("quote", [b"", b'"', b"'"])
+def test_six_escapes_are_translated_and_no_other(quote: bytes) -> None:
+    """A backslash before any other byte stays, and so does that byte."""
+    translated = {b'"': b'"', b"'": b"'", b"\\": b"\\", b"t": b"\t", b"r": b"\r", b"n": b"\n"}
+    for byte in map(bytes, zip(range(256))):
+        (directive,) = syntax.parse(b"a " + quote + b"x\\" + byte + b"y" + quote + b";").directives
+        assert directive.arguments == (b"x" + translated.get(byte, b"\\" + byte) + b"y",)
+
+
 SPLIT = {
     b"a'b'{}": [[b"a'b'"]],
     b"a$ {}": [[b"a$"]],
@@ -160,7 +169,7 @@ TOO_LONG = [
     (b"", b"#" * 4095, b"\n"),
     (b"a ", b"#" * 4095, b"\n;"),
     (b"", b"#" * 4096, b""),
-    (b"a ", b"\\" * 4094, b";"),
+    (b"a ", b"\\." * 2047 + b"c", b";"),
 ]
 
 
@@ -168,7 +177,7 @@ TOO_LONG = [
 def test_word_that_outgrows_the_buffer_is_refused(before: bytes, longest: bytes, after: bytes) -> None:
     """nginx holds a word or comment and what ends it in 4096 bytes (NGX_CONF_BUFFER)."""
     assert syntax.parse(before + longest + after).to_bytes() == before + longest + after
-    refused = refusal(before + longest + longest[:2] + after)
+    refused = refusal(before + longest + b"c" + after)
     assert refused.reason.startswith("too long parameter")
     assert (refused.line, refused.column) == (1, len(before) + 1)
 
