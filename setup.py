@@ -50,6 +50,7 @@ setup(
     ],
     extras_require={
         "test": ["pytest>=7.2", "hypothesis"],
+        "bench": ["crossplane", "certbot-nginx"],
         "lint": ["ruff", "mypy", "types-requests"],
     },
     entry_points={
