@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import functools
 import hashlib
+import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -83,6 +84,7 @@ def make_leaf(
     issuer: Identity,
     names: Iterable[str] = ("seafile.example.com",),
     *,
+    addresses: Iterable[ipaddress.IPv4Address | ipaddress.IPv6Address] = (),
     ocsp_urls: Sequence[str] = ("http://ocsp.example.com",),
     features: Sequence[x509.TLSFeatureType] = (),
     serial: int | None = None,
@@ -90,7 +92,7 @@ def make_leaf(
     now: datetime.datetime | None = None,
 ) -> Identity:
     """Make a server's certificate. features: x509.TLSFeatureType.status_request makes it a must-staple one."""
-    alternatives = [x509.DNSName(name) for name in names]
+    alternatives = [*map(x509.DNSName, names), *map(x509.IPAddress, addresses)]
     extensions: list[tuple[x509.ExtensionType, bool]] = [(x509.SubjectAlternativeName(alternatives), False)]
     if ocsp_urls:
         extensions.append((x509.AuthorityInformationAccess([_responder(url) for url in ocsp_urls]), False))
@@ -240,6 +242,11 @@ def cert_id(leaf: x509.Certificate, issuer: x509.Certificate, hash_oid: str = SH
     return CertId(name_hash, hashlib.new(kind, key_bits(issuer)).digest(), leaf.serial_number, hash_oid)
 
 
+def sha1(data: bytes) -> bytes:
+    """Return the SHA-1."""
+    return hashlib.sha1(data).digest()
+
+
 def key_bits(certificate: x509.Certificate) -> bytes:
     """Return a public key's bits, as they stand in the certificate."""
     key = certificate.public_key()
@@ -275,7 +282,7 @@ def by_name(signer: Identity) -> bytes:
 
 def by_key(signer: Identity) -> bytes:
     """Return the responderID that is the SHA-1 of the signer's key."""
-    return tlv(0xA2, tlv(0x04, hashlib.sha1(key_bits(signer.certificate)).digest()))
+    return tlv(0xA2, tlv(0x04, sha1(key_bits(signer.certificate))))
 
 
 Signed = tuple[bytes, bytes]  # AlgorithmIdentifier and signature

@@ -139,9 +139,9 @@ def test_superfluous_certificates_do_no_harm(world: World) -> None:
 
 def test_a_response_made_by_cryptography_is_accepted(world: World) -> None:
     """An encoder that is not ours agrees with our reader."""
-    naive = [moment.replace(tzinfo=None) for moment in (NOW - HOUR, NOW + 4 * DAY)]
+    begin, end = (moment.replace(tzinfo=None) for moment in (NOW - HOUR, NOW + 4 * DAY))
     builder = ocsp.OCSPResponseBuilder().add_response(
-        world.leaf.certificate, world.ca.certificate, hashes.SHA1(), ocsp.OCSPCertStatus.GOOD, *naive, None, None
+        world.leaf.certificate, world.ca.certificate, hashes.SHA1(), ocsp.OCSPCertStatus.GOOD, begin, end, None, None
     )  # fmt: skip
     builder = builder.responder_id(ocsp.OCSPResponderEncoding.NAME, world.ca.certificate)
     signed = builder.sign(world.ca.key, hashes.SHA256())

@@ -1,0 +1,257 @@
+"""DER in, DER out: one question to an OCSP responder over HTTP (RFC 6960 appendix A, RFC 5019 5).
+
+The law of this module: a call ends by its deadline whatever the other side does, keeps at most `max_bytes`, speaks http
+and https only, and what cannot be used is errors.ResponderFailed. What the answer is worth is not decided here.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import http.cookiejar
+import socket
+import ssl
+import threading
+import time
+import urllib.parse
+from typing import Any
+
+import requests
+import requests.adapters
+import requests.auth
+import urllib3
+import urllib3.connection
+import urllib3.exceptions
+
+from certbot_seafile import __version__, errors
+
+_HEADERS = {
+    "Accept": "application/ocsp-response",
+    "Accept-Encoding": "identity",
+    "User-Agent": f"certbot-seafile/{__version__}",
+}
+_REDIRECTS = {301, 302, 303, 307, 308}
+_CHUNK_BYTES = 4096
+#: What requests, urllib3 and http.client let through for what the network, the URL or the environment can cause.
+_FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
+
+
+def fetch(
+    url: str, request: bytes, *, deadline_seconds: float = 10, max_bytes: int = 65536, max_redirects: int = 3
+) -> bytes:
+    """Return what the responder at `url` answers to a DER request, at most max_bytes.
+
+    deadline_seconds: for all of it, names, proxies, redirects and the second question by GET included. Proxies and
+    certificate authorities come from the environment, as requests reads it. Raises errors.ResponderFailed.
+    """
+    question = _Question(url, request, time.monotonic() + deadline_seconds, max_bytes, max_redirects)
+    question.start()
+    question.join(deadline_seconds)
+    if question.is_alive():
+        question.give_up()
+        raise errors.ResponderFailed(url, f"no whole answer within {deadline_seconds:g} s")
+    return question.outcome()
+
+
+class _Question(threading.Thread):
+    """One call, in a thread of its own.
+
+    Timeouts of sockets are per read, so a server that sends a byte now and then outlives them, and looking up a name
+    has none at all. The caller waits for the thread until the deadline, then ends its connections under it.
+    """
+
+    def __init__(self, url: str, request: bytes, deadline: float, max_bytes: int, max_redirects: int) -> None:
+        super().__init__(name=f"OCSP responder {url}", daemon=True)
+        self._url, self._request, self._deadline = url, request, deadline
+        self._max_bytes, self._redirects_left = max_bytes, max_redirects
+        self._connections = _Connections()
+        self._answer: bytes | None = None
+        self._failure: errors.ResponderFailed | None = None
+
+    def run(self) -> None:
+        """Ask, and keep answer or failure."""
+        try:
+            with self._connections, _session(self._connections) as session:
+                self._answer = self._ask(session)
+        except errors.ResponderFailed as failure:
+            self._failure = failure
+        except _FAILURES as error:
+            self._failure = errors.ResponderFailed(self._url, _phrase(error))
+
+    def give_up(self) -> None:
+        """End the connections, so that the thread ends too."""
+        self._connections.close()
+
+    def outcome(self) -> bytes:
+        """Return the answer. Raises errors.ResponderFailed."""
+        if self._failure is not None:
+            raise self._failure
+        if self._answer is None:
+            raise RuntimeError("asking the OCSP responder ended in a defect; its traceback is above")
+        return self._answer
+
+    def _ask(self, session: requests.Session) -> bytes:
+        """POST the request; repeat it by GET where the responder wants that, and follow redirects by hand."""
+        url, is_post = self._url, True
+        while True:
+            with contextlib.closing(self._send(session, url, is_post)) as response:
+                status = response.status_code
+                if status == 200:
+                    return self._read(response)
+                if status in _REDIRECTS and "Location" in response.headers:
+                    url = self._redirected(url, response.headers["Location"])
+                    # 303 names the place of the answer; the others want the same question elsewhere (RFC 9110 15.4).
+                    is_post = is_post and status != 303
+                elif status == 405 and is_post:
+                    url, is_post = _get_url(url, self._request), False
+                else:
+                    raise self._failed(f"HTTP {status} {response.reason or ''}".rstrip())
+
+    def _send(self, session: requests.Session, url: str, is_post: bool) -> requests.Response:
+        if urllib.parse.urlsplit(url).scheme.lower() not in ("http", "https"):
+            raise self._failed(f"{url} is neither http nor https")
+        left = max(self._deadline - time.monotonic(), 0.001)
+        options: dict[str, Any] = {"timeout": left, "stream": True, "allow_redirects": False}
+        if is_post:
+            options |= {"data": self._request, "headers": {"Content-Type": "application/ocsp-request"}}
+        return session.request("POST" if is_post else "GET", url, **options)
+
+    def _redirected(self, url: str, location: str) -> str:
+        if self._redirects_left == 0:
+            raise self._failed(f"it redirects too often, the last time to {location}")
+        self._redirects_left -= 1
+        return urllib.parse.urljoin(url, location)
+
+    def _read(self, response: requests.Response) -> bytes:
+        """Return the body as it is sent, in small pieces so that no more than a piece too much is ever held."""
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if encoding.lower() != "identity":
+            raise self._failed(f"the answer is encoded as {encoding}, which was not asked for")
+        body = bytearray()
+        for chunk in response.raw.stream(_CHUNK_BYTES, decode_content=False):
+            body += chunk
+            if len(body) > self._max_bytes:
+                raise self._failed(f"the answer is larger than {self._max_bytes} bytes")
+        announced = response.headers.get("Content-Length", "")
+        if announced.isdecimal() and len(body) < int(announced):  # urllib3 < 2 does not say so itself
+            raise self._failed(f"the connection ended after {len(body)} of {announced} bytes")
+        return bytes(body)
+
+    def _failed(self, reason: str) -> errors.ResponderFailed:
+        return errors.ResponderFailed(self._url, reason)
+
+
+def _get_url(url: str, request: bytes) -> str:
+    """Return the URL of a question by GET (RFC 5019 5: base64, then quoted, after a slash)."""
+    return f"{url.removesuffix('/')}/{urllib.parse.quote(base64.b64encode(request), safe='')}"
+
+
+# --- connections that can be ended from outside ----------------------------------------------------------------------
+
+
+class _Connections:
+    """The connections of one call; `close` ends them, and any that comes later."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._twins: list[socket.socket] = []
+        self._is_closed = False
+
+    def add(self, connection: socket.socket) -> socket.socket:
+        """Keep a twin of a new connection, which stays valid when TLS takes the descriptor over. Raises OSError."""
+        with self._lock:
+            if self._is_closed:
+                connection.close()
+                raise TimeoutError("given up")
+            self._twins.append(connection.dup())
+        return connection
+
+    def close(self) -> None:
+        """End all connections: a read that waits in another thread returns at once, which closing alone does not do."""
+        with self._lock:
+            self._is_closed = True
+            for twin in self._twins:
+                with contextlib.suppress(OSError):  # not connected any more
+                    twin.shutdown(socket.SHUT_RDWR)
+                twin.close()
+            self._twins.clear()
+
+    def __enter__(self) -> _Connections:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.close()
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """requests' adapter over urllib3's pools, whose connections are handed to `connections`."""
+
+    def __init__(self, connections: _Connections) -> None:
+        self._pools = _pools(connections)
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        """Use our pools for direct connections."""
+        super().init_poolmanager(*arguments, **options)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, proxy: Any, **options: Any) -> Any:
+        """Use our pools for connections to an HTTP proxy; a SOCKS proxy needs its own."""
+        manager = super().proxy_manager_for(proxy, **options)
+        if not proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = self._pools
+        return manager
+
+
+def _pools(connections: _Connections) -> dict[str, Any]:
+    """Return urllib3's pools by scheme. `_new_conn` is where urllib3 1.26 and 2 make every TCP connection."""
+
+    class Plain(urllib3.connection.HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            return connections.add(super()._new_conn())
+
+    class Secure(urllib3.connection.HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            return connections.add(super()._new_conn())
+
+    class PlainPool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    return {"http": PlainPool, "https": SecurePool}
+
+
+class _NoCredentials(requests.auth.AuthBase):
+    """What keeps requests from sending what ~/.netrc says."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        return request
+
+
+def _session(connections: _Connections) -> requests.Session:
+    session = requests.Session()
+    session.headers.clear()
+    session.headers.update(_HEADERS)
+    session.auth = _NoCredentials()
+    session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Adapter(connections))
+    return session
+
+
+def _phrase(error: BaseException) -> str:
+    """Return what really happened: the root of a chain of wrapped exceptions, in a few words."""
+    while (inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
+        error = inner
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its TLS certificate is not trusted: {error.verify_message}"
+    if isinstance(error, socket.gaierror):
+        return f"its name cannot be looked up: {error.strerror}"
+    if isinstance(error, TimeoutError):
+        return "it does not answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
