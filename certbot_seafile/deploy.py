@@ -22,7 +22,7 @@ from certbot_seafile.lineage import Lineage, Options
 
 logger = logging.getLogger(__name__)
 
-SETTLE_SECONDS = 10.0
+SETTLE_SECONDS = 2.0
 _POLL_SECONDS = 0.05
 MUST_STAPLE_TRIES_SECONDS = (0, 5, 20)
 

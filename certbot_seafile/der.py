@@ -244,15 +244,14 @@ class Certificate:
     subject: bytes
     not_before: datetime.datetime
     not_after: datetime.datetime
-    public_key_info: Element
+    public_key_info: bytes
+    key_bits: bytes
     extensions: tuple[Extension, ...]
 
     @cached_property
     def key_hash(self) -> bytes:
         """Return the SHA-1 of the public key's bits, without tag, length and unused bits (RFC 6960 4.1.1)."""
-        fields = self.public_key_info.fields()
-        fields.take(SEQUENCE, "the key's algorithm")
-        return sha1(fields.take(BIT_STRING, "the public key").bits())
+        return sha1(self.key_bits)
 
     def extension(self, oid: str) -> Element | None:
         """Return an extension's value; None where the certificate does not have it. Raises NotDer."""
@@ -280,13 +279,17 @@ def certificate(encoded: bytes) -> Certificate:
     validity = fields.take(SEQUENCE, "validity").fields()
     not_before, not_after = validity.take_any("notBefore").time(), validity.take_any("notAfter").time()
     subject, public_key_info = fields.take(SEQUENCE, "subject").encoded, fields.take(SEQUENCE, "subjectPublicKeyInfo")
+    key_fields = public_key_info.fields()
+    key_fields.take(SEQUENCE, "the public key's algorithm")
+    key_bits = key_fields.take(BIT_STRING, "the public key").bits()
+    key_fields.end("subjectPublicKeyInfo")
     for unique_id in (1, 2):
         fields.take_optional(CONTEXT | unique_id)
     found = extensions(fields.take_optional(CONTEXT | CONSTRUCTED | 3))
     fields.end("tbsCertificate")
     return Certificate(
-        encoded, signed.encoded, algorithm, signature, serial, issuer, subject, not_before, not_after, public_key_info,
-        found,
+        encoded, signed.encoded, algorithm, signature, serial, issuer, subject, not_before, not_after,
+        public_key_info.encoded, key_bits, found,
     )  # fmt: skip
 
 

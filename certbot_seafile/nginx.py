@@ -14,6 +14,7 @@ import re
 import shlex
 import ssl
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,9 @@ from certbot_seafile import errors, files, servers, syntax
 logger = logging.getLogger(__name__)
 
 DEFAULT_SERVER_ROOT = "/etc/nginx"
+SETTLE_SECONDS = 10.0
 _RUN_SECONDS = 120
+_POLL_SECONDS = 0.02
 
 # A superset of nginx's include directives, found without parsing: enough to see which files a file may reach.
 _MAY_INCLUDE = re.compile(rb"""(?:^|[;{}\s])["']?include["']?\s+([^;]+);""")
@@ -44,7 +47,12 @@ class Nginx:
         return done.stderr
 
     def reload(self) -> None:
-        """Make the running nginx read its configuration again. Raises errors.NginxRefused."""
+        """Make the running nginx read its configuration again, and wait until nobody answers by the old one.
+
+        The master lets old and new workers accept side by side for a while (ngx_master_process_cycle), so a look just
+        after the command may see either. Raises errors.NginxRefused.
+        """
+        old = self.workers()
         if self.reload_command:
             command = self.reload_command
             done = _run(["/bin/sh", "-c", command])
@@ -57,7 +65,26 @@ class Nginx:
                 f"nginx could not be reloaded by `{command}`: {said}; "
                 "start nginx if it is not running, then run `certbot renew` or `certbot-seafile deploy`"
             )
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while old & self.workers() and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
         logger.info("nginx reloaded by `%s`", command)
+
+    def workers(self) -> frozenset[int]:
+        """Return the process numbers of the workers that accept connections; none where they cannot be seen."""
+        try:
+            with open(self._pid_path(), encoding="ascii") as stream:
+                master = int(stream.read())
+            return frozenset(int(entry) for entry in os.listdir("/proc") if entry.isdigit() and _accepts(entry, master))
+        except (OSError, ValueError):
+            return frozenset()
+
+    def _pid_path(self) -> str:
+        said = [one for one in self.statements(lambda source: b"pid" in source) if one.name == b"pid" and one.arguments]
+        built_in = re.search(r"--pid-path=(\S+)", self.facts)
+        written = os.fsdecode(said[-1].arguments[0]) if said else built_in.group(1) if built_in else "logs/nginx.pid"
+        prefix = re.search(r"--prefix=(\S+)", self.facts)
+        return os.path.join(prefix.group(1) if prefix else "/", written)
 
     @functools.cached_property
     def facts(self) -> str:
@@ -88,7 +115,8 @@ class Nginx:
     def statements(self, matters: Callable[[bytes], bool] | None = None) -> tuple[servers.Statement, ...]:
         """Read nginx.conf and all that it includes, in nginx's order; includes stand replaced by what they name.
 
-        matters: with it, a file is parsed only where its bytes, or those of a file it may reach, make it true.
+        matters: with it, a file is parsed only where its bytes, or those of a file it may reach, make it true; what a
+        server block includes is parsed always.
         Raises errors.SyntaxRefused, errors.FileRefused.
         """
         return Reader(os.path.dirname(os.path.realpath(self.conf_path)), matters).read(self.conf_path)
@@ -111,7 +139,7 @@ class Reader:
         """Return the file's statements, includes expanded. Raises errors.SyntaxRefused, errors.FileRefused."""
         return self._expand_file(os.path.realpath(path), ())
 
-    def _expand_file(self, path: str, above: tuple[str, ...]) -> tuple[servers.Statement, ...]:
+    def _expand_file(self, path: str, above: tuple[str, ...], is_server: bool = False) -> tuple[servers.Statement, ...]:
         if path in above:
             raise errors.SyntaxRefused("it includes itself", 1, 1, path)
         if path not in self._trees:
@@ -120,21 +148,26 @@ class Reader:
             except errors.SyntaxRefused as refused:
                 raise errors.SyntaxRefused(refused.reason, refused.line, refused.column, path) from refused
         tree = self._trees[path]
-        return self._expand(tree.directives, path, tree.source, (*above, path))
+        return self._expand(tree.directives, path, tree.source, (*above, path), is_server)
 
     def _expand(
-        self, directives: Sequence[syntax.Directive], path: str, source: bytes, above: tuple[str, ...]
+        self,
+        directives: Sequence[syntax.Directive],
+        path: str,
+        source: bytes,
+        above: tuple[str, ...],
+        is_server: bool = False,
     ) -> tuple[servers.Statement, ...]:
         statements: list[servers.Statement] = []
         for directive in directives:
             children: tuple[servers.Statement, ...] | None = None
             if directive.block is not None:
-                children = self._expand(directive.block, path, source, above)
+                children = self._expand(directive.block, path, source, above, is_server or directive.name == b"server")
             elif directive.name == b"include" and len(directive.arguments) == 1:
                 children = ()
                 for target in self._targets(directive.arguments[0]):
-                    if self._reaches(target, ()):
-                        children += self._expand_file(target, above)
+                    if is_server or self._reaches(target, ()):
+                        children += self._expand_file(target, above, is_server)
             statements.append(servers.Statement(path, source, directive, children))
         return tuple(statements)
 
@@ -163,6 +196,18 @@ class Reader:
 
     def _may_target(self, written: bytes) -> list[str]:
         return [target for target in self._targets(written.strip(b" \t\r\n\"'")) if os.path.isfile(target)]
+
+
+def _accepts(process: str, master: int) -> bool:
+    """Tell whether a process is a worker of the master that has not been told to go (ngx_setproctitle's words)."""
+    try:
+        with open(f"/proc/{process}/cmdline", "rb") as stream:
+            title = stream.read(64)
+        with open(f"/proc/{process}/stat", "rb") as stream:
+            parent = int(stream.read().rpartition(b")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return parent == master and title.startswith(b"nginx: worker process") and b"shutting down" not in title
 
 
 def ciphers_allow_ecdsa(ciphers: str) -> bool:

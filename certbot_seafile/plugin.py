@@ -111,7 +111,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         return responses
 
     def cleanup(self, achalls: Iterable[Any]) -> None:
-        """Remove the validation files and, after a dry run, the wiring that it put in."""
+        """Remove the validation files, and the wiring that was put in for them."""
         for folder in self._webroots:
             folder.clear()
         self._webroots.clear()
@@ -126,7 +126,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         found = deploy.find_site(host, names)
         responses, expected = [], {}
         for achall in achalls:
-            response, validation = achall.response_and_validation(achall.account_key)
+            response, validation = achall.response_and_validation()
             responses.append(response)
             expected[_identifier(achall), achall.chall.encode("token")] = validation.encode()
         self._webroots = [webroot.Webroot(folder) for folder in deploy.challenge_folders(host, found)]
@@ -154,15 +154,13 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
             for (_, token), content in expected.items():
                 self._webroots[-1].write(token, content)
         planned = deploy.plan_challenge(host, found, only_unwired=False)
-        title = f"certbot-seafile challenge {names[0]}"
         with contextlib.ExitStack() as wiring:
-            wiring.enter_context(deploy.edited(host, planned, title, is_lasting=not self.config.dry_run))
+            # Lasting edits are the deployment's: where the CA refuses, or nothing is to last, the site is as it was.
+            title = f"certbot-seafile challenge {names[0]}"
+            wiring.enter_context(deploy.edited(host, planned, title, is_lasting=False))
             host.nginx.reload()
             deploy.wait_for_challenges(host, names, expected)
-            if self.config.dry_run:
-                self._wiring = wiring.pop_all()
-        if not self.config.dry_run:
-            display_util.notify(f"Site edited for the challenge: {deploy.count_lines(planned)}")
+            self._wiring = wiring.pop_all()
 
     # --- certbot.interfaces.Installer
 

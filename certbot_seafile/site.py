@@ -20,6 +20,7 @@ _TOKEN_URI = CHALLENGE_PATH + "certbot-seafile"
 _SEAFILE_LOCATION = re.compile(rb"/(?:seafhttp|seafmedia|seafdav)\b")
 _SEAFILE_UPSTREAM = re.compile(rb":(?:8000|8082)(?:/|$|\s)")
 _SEAFILE_BYTES = re.compile(rb"/seafhttp|/seafmedia|/seafdav|:8000\b|:8082\b")
+_SERVER_BLOCK = re.compile(rb"(?:^|[\s;{}])server\s*(?:\{|#|$)")
 _PASSES = (b"proxy_pass", b"fastcgi_pass")
 _REDIRECTS = (b"return", b"rewrite", b"if")
 _STAPLING = (b"ssl_stapling", b"ssl_stapling_file", b"ssl_stapling_verify", b"ssl_stapling_responder")
@@ -61,7 +62,11 @@ def matters(domains: Sequence[str], site_path: str | None) -> Callable[[bytes], 
     shape = re.compile(
         rb"|".join([*wanted, *parents, *heads, rb"server_name[^;]*~", rb"default", rb"http\s*[{#]", rb"http$"]), re.I
     )
-    return lambda source: shape.search(source) is not None or _SEAFILE_BYTES.search(source) is not None
+    return lambda source: (
+        shape.search(source) is not None
+        or _SEAFILE_BYTES.search(source) is not None
+        or _SERVER_BLOCK.search(source) is None  # small files with what every server inherits
+    )
 
 
 def is_seafile(server: Server) -> bool:
@@ -107,18 +112,20 @@ def find(every: Sequence[Server], domains: Sequence[str], *, site_path: str | No
             (tls if server.is_tls(listen) else plain)[server] = None
             if not is_named:
                 nameless[server, domain] = None
-    if not tls and not plain:
-        _refuse_ports(every, domains, site_path, http_port)
+    if not plain:
+        _refuse_other_ports(_members(every, domains[0], site_path), http_port)
     return Site(tuple(domains), tuple(tls), tuple(plain), tuple(nameless), tuple(every))
 
 
-def _refuse_ports(every: Sequence[Server], domains: Sequence[str], site_path: str | None, http_port: int) -> None:
-    members = _members(every, domains[0], site_path)
-    listens = ", ".join(str(listen.socket.port) for server in members for listen in server.listens)
-    raise errors.SiteRefused(
-        f"{members[0].path} listens on {listens or 'no port'}, not on port {http_port}, where the CA looks; "
-        f"add `listen {http_port};`, or name the port that port 80 is forwarded to with --http-01-port"
-    )
+def _refuse_other_ports(members: Sequence[Server], http_port: int) -> None:
+    """Refuse a site that listens in clear, but not where the CA looks: a router may forward, and only people know."""
+    clear = [(server, listen) for server in members for listen in server.listens if not server.is_tls(listen)]
+    if clear:
+        ports = ", ".join(dict.fromkeys(str(listen.socket.port) for _, listen in clear))
+        raise errors.SiteRefused(
+            f"the site in {clear[0][0]} listens on port {ports}, not on port {http_port}, where the CA looks: add "
+            f"`listen {http_port};` to it, or name the port that port 80 is forwarded to with --http-01-port"
+        )
 
 
 def _answering(

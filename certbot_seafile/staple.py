@@ -335,7 +335,8 @@ def _find_signer(
             return [], None
         faults.append(f"as a response of the issuer, {fault}")
     for delegate in basic.certificates:
-        if delegate.public_key_info != issuer.public_key_info and _is_named(basic, delegate):
+        is_issuer = (delegate.subject, delegate.key_bits) == (issuer.subject, issuer.key_bits)
+        if _is_named(basic, delegate) and not is_issuer:
             delegate_faults = list(_delegate_faults(basic, delegate, issuer, now))
             if not delegate_faults:
                 return [], delegate
@@ -402,7 +403,7 @@ def _verify(signer: der.Certificate, algorithm: der.Element, signature: bytes, s
     oid = algorithm.fields().take(der.OID, "algorithm").oid()
     if oid in _BROKEN:
         raise _Unverified(f"the signature is made with {_BROKEN[oid]}, which proves nothing any more")
-    key = load_der_public_key(signer.public_key_info.encoded)
+    key = load_der_public_key(signer.public_key_info)
     if oid == _PSS and isinstance(key, rsa.RSAPublicKey):
         pss, digest = _pss_parameters(algorithm)
         key.verify(signature, signed, pss, digest)

@@ -334,8 +334,32 @@ def respond(
     damage: Callable[[bytes], bytes] = bytes,
 ) -> bytes:
     """Return a successful OCSPResponse. certificates: those put into it; damage: what happens to the signature."""
-    data = sequence(responder(signer), time(produced_at), sequence(*singles), _extensions(extensions))
-    how, signature = signing(signer.key, data)
+    data = response_data(signer, singles, produced_at, responder=responder, extensions=extensions)
+    return signed_response(signer.key, data, certificates=certificates, signing=signing, damage=damage)
+
+
+def response_data(
+    signer: Identity,
+    singles: Sequence[bytes],
+    produced_at: datetime.datetime,
+    *,
+    responder: Callable[[Identity], bytes] = by_key,
+    extensions: Sequence[bytes] = (),
+) -> bytes:
+    """Return a tbsResponseData: what is signed."""
+    return sequence(responder(signer), time(produced_at), sequence(*singles), _extensions(extensions))
+
+
+def signed_response(
+    key: Key,
+    data: bytes,
+    *,
+    certificates: Sequence[Identity] = (),
+    signing: Callable[[Key, bytes], Signed] = sign,
+    damage: Callable[[bytes], bytes] = bytes,
+) -> bytes:
+    """Return a successful OCSPResponse around any bytes."""
+    how, signature = signing(key, data)
     embedded = tlv(0xA0, sequence(*(one.encoded for one in certificates))) if certificates else b""
     return successful(sequence(data, how, tlv(0x03, b"\x00", damage(signature)), embedded))
 

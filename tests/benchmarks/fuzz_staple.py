@@ -1,0 +1,205 @@
+"""Mutations of good OCSP responses by the hundred thousand: python tests/benchmarks/fuzz_staple.py [COUNT [SEED]]
+
+What holds for each: it is refused by one of our errors, or what the CA signed is unchanged in it and the verdict is
+the same. And what the CA itself signed in a mutated form is refused, or keeps the rules. Whatever breaks this ends the
+run with the response in hexadecimal. The property tests run a few thousand of the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import authority
+from authority import DAY, HOUR, Identity
+from certbot_seafile import errors, staple
+
+NOW = datetime.datetime(2026, 6, 1, 12, 0, tzinfo=datetime.UTC)
+
+
+class Violation(AssertionError):
+    """A mutation was accepted although it changes what is served or what was signed."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A good response, what the CA signed in it, and the verdict on it."""
+
+    name: str
+    leaf: x509.Certificate
+    chain: tuple[x509.Certificate, ...]
+    response: bytes
+    signed: bytes
+    respond: Callable[[bytes], bytes]  # around other bytes instead of what was signed
+    expected: staple.Staple
+
+    def judge(self, response: bytes) -> staple.Staple:
+        """Judge a mutation."""
+        return staple.judge(response, self.leaf, self.chain, NOW)
+
+    def verdict(self, response: bytes) -> str:
+        """Return "refused" or "harmless". Raises Violation."""
+        try:
+            found = self.judge(response)
+        except errors.ResponseRefused as refused:
+            return _worded(refused)
+        if self.signed not in response or dataclasses.replace(found, response=self.response) != self.expected:
+            raise Violation(f"accepted as {found}")
+        return "harmless"
+
+    def verdict_on_signed(self, signed: bytes) -> str:
+        """Return "refused" or "kept the rules" for other bytes that the CA signed. Raises Violation."""
+        try:
+            found = self.judge(self.respond(signed))
+        except errors.ResponseRefused as refused:
+            return _worded(refused)
+        age, left = NOW - found.this_update, found.end - NOW
+        if found.serial != self.leaf.serial_number or not (
+            -HOUR / 12 <= age < 10 * DAY and left > 25 * HOUR and found.end <= found.next_update
+        ):
+            raise Violation(f"accepted as {found}")
+        return "kept the rules"
+
+
+def _worded(refused: errors.ResponseRefused) -> str:
+    if not refused.reasons or not all(reason and reason.isprintable() for reason in refused.reasons):
+        raise Violation(f"refused without printable words: {refused.reasons!r}")
+    return "refused"
+
+
+def make_targets() -> list[Target]:
+    """Make a response by an issuer with each kind of key, one by a delegate, and one with a needless certificate."""
+    targets = [_target(f"issuer, {kind}", authority.make_ca(key=make())) for kind, make in authority.KEYS.items()]
+    ca = authority.make_ca()
+    delegate = authority.make_delegate(ca, begin=NOW - DAY, end=NOW + 60 * DAY)
+    pss = authority.make_ca("PSS CA", authority.rsa_key())
+    return [
+        *targets,
+        _target("issuer, RSASSA-PSS", pss, signing=authority.sign_with_pss),
+        _target("delegate by name", ca, delegate, responder=authority.by_name),
+        _target("delegate by key, whole chain", ca, delegate, certificates=[ca, delegate]),
+    ]
+
+
+def _target(
+    name: str,
+    ca: Identity,
+    delegate: Identity | None = None,
+    *,
+    responder: Callable[[Identity], bytes] = authority.by_key,
+    certificates: list[Identity] | None = None,
+    signing: Callable[[authority.Key, bytes], authority.Signed] = authority.sign,
+) -> Target:
+    leaf = authority.make_leaf(ca, now=NOW).certificate
+    signer, embedded = delegate or ca, certificates or ([delegate] if delegate else [])
+    single = authority.single(authority.cert_id(leaf, ca.certificate), NOW - HOUR, NOW + 4 * DAY)
+    extension = authority.extension("1.3.6.1.5.5.7.48.1.2", b"\x04\x04abcd")
+    signed = authority.response_data(signer, [single], NOW, responder=responder, extensions=[extension])
+
+    def respond(data: bytes) -> bytes:
+        return authority.signed_response(signer.key, data, certificates=embedded, signing=signing)
+
+    response = respond(signed)
+    expected = staple.judge(response, leaf, [ca.certificate], NOW)
+    return Target(name, leaf, (ca.certificate,), response, signed, respond, expected)
+
+
+# --- mutations -------------------------------------------------------------------------------------------------------
+
+
+def mutate(data: bytes, chance: random.Random) -> bytes:
+    """Return `data` with one to three things done to it; never `data` itself."""
+    mutated = data
+    while mutated == data:
+        for _ in range(chance.choice((1, 1, 1, 2, 3))):
+            mutated = chance.choice(_MUTATIONS)(mutated, chance)
+    return mutated
+
+
+def _turn_bit(data: bytes, chance: random.Random) -> bytes:
+    return _replace(data, chance, lambda old: old ^ 1 << chance.randrange(8))
+
+
+def _set_byte(data: bytes, chance: random.Random) -> bytes:
+    return _replace(data, chance, lambda old: chance.choice((0, 1, 0x7F, 0x80, 0x81, 0xFF, chance.randrange(256))))
+
+
+def _nudge(data: bytes, chance: random.Random) -> bytes:
+    return _replace(data, chance, lambda old: (old + chance.choice((-1, 1))) % 256)
+
+
+def _replace(data: bytes, chance: random.Random, change: Callable[[int], int]) -> bytes:
+    if not data:
+        return data
+    at = chance.randrange(len(data))
+    return data[:at] + bytes([change(data[at])]) + data[at + 1 :]
+
+
+def _cut(data: bytes, chance: random.Random) -> bytes:
+    begin, end = _range(data, chance)
+    return data[:begin] + data[end:]
+
+
+def _double(data: bytes, chance: random.Random) -> bytes:
+    begin, end = _range(data, chance)
+    return data[:end] + data[begin:]
+
+
+def _insert(data: bytes, chance: random.Random) -> bytes:
+    at = chance.randrange(len(data) + 1)
+    return data[:at] + chance.randbytes(chance.randrange(1, 9)) + data[at:]
+
+
+def _end_early(data: bytes, chance: random.Random) -> bytes:
+    return data[: chance.randrange(len(data) + 1)]
+
+
+def _range(data: bytes, chance: random.Random) -> tuple[int, int]:
+    begin = chance.randrange(len(data) + 1)
+    return begin, min(len(data), begin + chance.choice((1, 2, 5, 20, 100)))
+
+
+_MUTATIONS = (_turn_bit, _turn_bit, _set_byte, _set_byte, _nudge, _cut, _double, _insert, _end_early)
+
+
+def run(count: int, seed: int, targets: list[Target]) -> Counter[str]:
+    """Judge `count` mutations; return how many had which verdict. Raises what breaks the law, with a note."""
+    chance, verdicts = random.Random(seed), Counter[str]()
+    for number in range(count):
+        target = targets[number % len(targets)]
+        is_signed = number // len(targets) % 4 == 3
+        mutated = mutate(target.signed if is_signed else target.response, chance)
+        try:
+            verdict = target.verdict_on_signed(mutated) if is_signed else target.verdict(mutated)
+        except Exception as error:
+            error.add_note(f"{target.name}, seed {seed}, mutation {number}, signed: {is_signed}: {mutated.hex()}")
+            raise
+        verdicts[f"{'signed by the CA: ' if is_signed else ''}{verdict}"] += 1
+    return verdicts
+
+
+def main() -> None:
+    """Run, and print seed, verdicts and speed."""
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(2**32)
+    print(f"{count} mutations, seed {seed}", flush=True)
+    start = time.perf_counter()
+    for verdict, found in run(count, seed, make_targets()).most_common():
+        print(f"{verdict:32} {found:8}")
+    print(f"{(time.perf_counter() - start) / max(count, 1) * 1e6:.0f} microseconds for each, signing included")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Every shape of site ends with the new certificate served, or is refused with nothing changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from e2e import road, shapes
+from e2e.shapes import NAME, Shape
+from e2e.world import Run, World, snapshot
+
+REAL = sorted(path.name for path in road.REAL_SITES.glob("*.conf")) if road.REAL_SITES.is_dir() else []
+NAMES_OF_REAL = {
+    "community-subpath-http.conf": "192.168.1.2",
+    "manual2024-subpath-proxy.conf": "www.example.com",
+    "community-subpath-https.conf": "home.seafile.com",
+    "community-subpath-https-final.conf": "home.seafile.com",
+    "community-subpath-https-stapling.conf": "home.seafile.com",
+}
+#: The OCSP response tryLater (RFC 6960 4.2.1): nginx starts with it.
+TRY_LATER = b"\x30\x03\x0a\x01\x03"
+
+
+def build(world: World, shape: Shape) -> None:
+    """Write a shape's files and start the servers."""
+    ports = {8080: world.other_http_port, 8443: world.other_https_port}
+    for name, text in shape.snippets.items():
+        (world.server_root / "snippets" / name).write_bytes(world.adapt(text.encode(), ports))
+    for name, text in shape.others.items():
+        world.write_site(name, world.adapt(text.encode(), ports))
+    world.write_site(road.SITE_NAME, world.adapt(shape.content, ports))
+    _provide_by_name(world)
+    world.start_pebble(ocsp=False)
+    if shape.runs:
+        world.start_nginx()
+
+
+def _provide_by_name(world: World) -> None:
+    """Let a certificate path with a variable in it find a file."""
+    folder = world.path("/etc/ssl")
+    for ending, like in ((".pem", "cacert.pem"), (".key", "privkey.pem")):
+        if (folder / like).exists():
+            (folder / f"{NAME}{ending}").write_bytes((folder / like).read_bytes())
+
+
+def certonly(world: World, name: str, *words: str | Path) -> Run:
+    """Run the one line for a name."""
+    return world.certbot("certonly", "-a", "seafile", "-d", name, *world.plugin_options, *words, check=False)
+
+
+def assert_refused(world: World, run: Run, before: dict[str, tuple[int, bytes]], phrase: str) -> None:
+    """Assert that a run was refused with the phrase, without a traceback, and with nothing changed."""
+    assert run.exit_code == 1, run
+    assert phrase in run.output
+    assert "Traceback" not in run.output
+    assert snapshot(world.server_root) == before
+
+
+def assert_served(world: World, run: Run, before: dict[str, tuple[int, bytes]], name: str, tls_port: int) -> None:
+    """Assert that the certificate is served, a second run changes nothing, renewal works, and undo restores."""
+    assert run.exit_code == 0, run
+    assert "error" not in run.output.lower(), run
+    assert world.handshake(name, tls_port).certificate == world.leaf(name)
+    after = snapshot(world.server_root)
+    world.seafile("--https-port", str(world.https_port), "deploy", "--cert-name", name)
+    assert snapshot(world.server_root) == after
+    world.certbot("renew", "--force-renewal")
+    assert world.handshake(name, tls_port).certificate == world.leaf(name)
+    assert snapshot(world.server_root) == after
+    world.seafile("undo")
+    assert snapshot(world.server_root) == before
+
+
+@pytest.mark.parametrize("shape", shapes.SHAPES.values(), ids=list(shapes.SHAPES))
+def test_shape(world: World, shape: Shape) -> None:
+    """The shape ends served or refused, as its row says."""
+    build(world, shape)
+    before = snapshot(world.server_root)
+    words = [str(world.sites / road.SITE_NAME) if word == "SITE" else word for word in shape.words]
+    run = certonly(world, NAME, *words)
+    if shape.refused:
+        assert_refused(world, run, before, shape.refused)
+    else:
+        port = world.other_https_port if "8443" in shape.content.decode("latin-1") else world.https_port
+        assert_served(world, run, before, NAME, port)
+
+
+@pytest.mark.parametrize("file_name", REAL)
+def test_real_site(world: World, file_name: str) -> None:
+    """A real site as people have it ends served; one that nginx refuses is refused."""
+    content = road.real_site(file_name)
+    world.write_site(road.SITE_NAME, world.adapt(content, stand_in_lineages=True))
+    name = NAMES_OF_REAL.get(file_name, NAME)
+    if b"ssl_stapling_file" in content:
+        staple = world.staple_dir / name / "ocsp.response"
+        staple.parent.mkdir(parents=True)
+        staple.write_bytes(TRY_LATER)
+    if b"letsencrypt/live" in content:
+        _move_lineage_away(world)
+    world.start_pebble(ocsp=False)
+    if not file_name.startswith("xfail-"):
+        world.start_nginx()
+    before = snapshot(world.server_root)
+    run = certonly(world, name)
+    if file_name.startswith("xfail-"):
+        assert_refused(world, run, before, "unknown directive")
+    elif name[0].isdigit():
+        assert run.exit_code == 1
+        assert snapshot(world.server_root) == before
+    else:
+        assert_served(world, run, before, name, world.https_port)
+
+
+def _move_lineage_away(world: World) -> None:
+    """Let the site name a self-signed pair elsewhere: certbot refuses a lineage whose folder exists."""
+    site = world.sites / road.SITE_NAME
+    stand_in = world.config_dir / "live"
+    stand_in.rename(world.config_dir / "stand-in")
+    site.write_bytes(site.read_bytes().replace(b"/etc/letsencrypt/live/", b"/etc/letsencrypt/stand-in/"))
