@@ -279,18 +279,22 @@ def certificate(encoded: bytes) -> Certificate:
     validity = fields.take(SEQUENCE, "validity").fields()
     not_before, not_after = validity.take_any("notBefore").time(), validity.take_any("notAfter").time()
     subject, public_key_info = fields.take(SEQUENCE, "subject").encoded, fields.take(SEQUENCE, "subjectPublicKeyInfo")
-    key_fields = public_key_info.fields()
-    key_fields.take(SEQUENCE, "the public key's algorithm")
-    key_bits = key_fields.take(BIT_STRING, "the public key").bits()
-    key_fields.end("subjectPublicKeyInfo")
     for unique_id in (1, 2):
         fields.take_optional(CONTEXT | unique_id)
     found = extensions(fields.take_optional(CONTEXT | CONSTRUCTED | 3))
     fields.end("tbsCertificate")
     return Certificate(
         encoded, signed.encoded, algorithm, signature, serial, issuer, subject, not_before, not_after,
-        public_key_info.encoded, key_bits, found,
+        public_key_info.encoded, _key_bits(public_key_info), found,
     )  # fmt: skip
+
+
+def _key_bits(public_key_info: Element) -> bytes:
+    fields = public_key_info.fields()
+    fields.take(SEQUENCE, "the public key's algorithm")
+    bits = fields.take(BIT_STRING, "the public key").bits()
+    fields.end("subjectPublicKeyInfo")
+    return bits
 
 
 def extensions(explicit: Element | None) -> tuple[Extension, ...]:
