@@ -363,11 +363,15 @@ def withdraw_snippet(host: Host, found: Lineage) -> bool:
     return True
 
 
-def withdraw_response(found: Lineage) -> None:
-    """Remove the stored response, once no snippet names it and nginx has reloaded."""
-    if not os.path.lexists(found.snippet_path):
-        files.remove(found.response_path)
-        files.remove_folder_if_empty(os.path.dirname(found.response_path))
+def withdraw_response(host: Host, found: Lineage) -> None:
+    """Remove the stored response, once nginx has reloaded; it stays where the configuration still names it."""
+    named = os.fsencode(found.response_path)
+    statements = host.nginx.statements(lambda source: named in source)
+    everything = (inner for outer in statements for inner in (outer, *outer.walk()))
+    if any(said.name == b"ssl_stapling_file" and said.arguments == (named,) for said in everything):
+        return
+    files.remove(found.response_path)
+    files.remove_folder_if_empty(os.path.dirname(found.response_path))
 
 
 def mend(found: Lineage) -> None:
@@ -425,7 +429,7 @@ def _deploy(host: Host, found: Lineage, where: site.Site, outcome: Outcome) -> N
         host.nginx.reload()
         look(host, found)
     if outcome.staple is None and had_snippet:
-        withdraw_response(found)
+        withdraw_response(host, found)
     host.say(f"Served: the certificate of {found.name}, {staple_phrase(outcome)}")
 
 
@@ -517,7 +521,7 @@ def refresh(host: Host, found: Sequence[Lineage], *, force: bool = False) -> lis
         host.nginx.reload()
     for result in results:
         if result.outcome.staple is None and result.needs_reload:
-            withdraw_response(result.lineage)
+            withdraw_response(host, result.lineage)
     return results
 
 
@@ -629,8 +633,8 @@ def undo(host: Host, found: Sequence[Lineage]) -> bool:
     with files.lock(host.lock_path):
         clean = _undo_edits(host)
         for one in found:
-            withdraw_snippet(host, one)
-            withdraw_response(one)
+            if withdraw_snippet(host, one):
+                withdraw_response(host, one)
     return clean
 
 
