@@ -76,7 +76,11 @@ KEYS: dict[str, Callable[[], Key]] = {
 def make_ca(name: str = "Test CA", key: Key | None = None, signed_by: Identity | None = None) -> Identity:
     """Make a CA: a root, or signed by another one. The same name and key give a cross-signed twin."""
     key = key or ecdsa_key()
-    extensions = [(x509.BasicConstraints(ca=True, path_length=None), True)]
+    extensions: list[tuple[x509.ExtensionType, bool]] = [
+        (x509.BasicConstraints(ca=True, path_length=None), True),
+        (x509.KeyUsage(True, False, False, False, False, True, True, False, False), True),
+        (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
+    ]
     return _make(_name(name), key, signed_by, extensions=extensions)
 
 
@@ -93,7 +97,8 @@ def make_leaf(
 ) -> Identity:
     """Make a server's certificate. features: x509.TLSFeatureType.status_request makes it a must-staple one."""
     alternatives = [*map(x509.DNSName, names), *map(x509.IPAddress, addresses)]
-    extensions: list[tuple[x509.ExtensionType, bool]] = [(x509.SubjectAlternativeName(alternatives), False)]
+    # Critical, as the subject is empty (RFC 5280 4.2.1.6); Python 3.13 verifies that, and the key identifiers.
+    extensions: list[tuple[x509.ExtensionType, bool]] = [(x509.SubjectAlternativeName(alternatives), True)]
     if ocsp_urls:
         extensions.append((x509.AuthorityInformationAccess([_responder(url) for url in ocsp_urls]), False))
     if features:
@@ -137,9 +142,15 @@ def _make(
         .not_valid_before(begin or now - 30 * DAY)
         .not_valid_after(end or now + 60 * DAY)
     )
+    if issuer:
+        builder = builder.add_extension(_authority_key(issuer), critical=False)
     for extension, is_critical in extensions:
         builder = builder.add_extension(extension, critical=is_critical)
     return Identity(builder.sign(signer, None if is_edwards(signer) else hashes.SHA256()), key)
+
+
+def _authority_key(issuer: Identity) -> x509.AuthorityKeyIdentifier:
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
 
 
 def is_edwards(key: Key) -> bool:
