@@ -15,7 +15,7 @@ from cryptography.x509 import ocsp
 
 import authority
 from authority import DAY, HOUR, Identity
-from certbot_seafile import errors, staple
+from certbot_seafile import der, errors, staple
 
 NOW = datetime.datetime(2026, 6, 1, 12, 0, tzinfo=datetime.UTC)
 
@@ -205,6 +205,23 @@ def _delegate_of_another_issuer(world: World) -> bytes:
     return world.respond(signer=delegate, certificates=[delegate])
 
 
+def _of_a_namesake(world: World) -> bytes:
+    """Return a response about the same serial number of a CA with the same name but another key."""
+    about = authority.cert_id(world.leaf.certificate, authority.make_ca().certificate)
+    return world.respond(world.single(about=about))
+
+
+def _delegate_not_named(world: World) -> bytes:
+    """Return a response by a delegate that says that it is from somebody else."""
+    delegate, other = world.delegate(), authority.by_key(world.delegate())
+    return world.respond(signer=delegate, certificates=[delegate], responder=lambda signer: other)
+
+
+def _delegate_that_did_not_sign(world: World) -> bytes:
+    delegate = world.delegate()
+    return world.respond(signer=delegate, certificates=[delegate], damage=authority.flip)
+
+
 CRITICAL = authority.extension("1.2.3.4", authority.NULL, critical=True)
 REFUSED: dict[str, tuple[Callable[[World], bytes], str]] = {
     "empty": (lambda w: b"", "it is empty"),
@@ -222,6 +239,9 @@ REFUSED: dict[str, tuple[Callable[[World], bytes], str]] = {
     "successful without anything": (lambda w: authority.unsuccessful(0), "responseBytes is missing"),
     "wrong serial": (_of_another_serial, "it is about the serial number"),
     "another issuer's": (_of_another_issuer, "of an issuer with another name"),
+    "a namesake's": (_of_a_namesake, "of an issuer with another key"),
+    "delegate not named": (_delegate_not_named, "names neither the issuer nor a certificate"),
+    "delegate that did not sign": (_delegate_that_did_not_sign, "of a delegate, the signature is not from its key"),
     "SHA-256 CertID": (_with_sha256_id, "made with sha256, but clients look for SHA-1"),
     "two SingleResponses": (lambda w: w.respond(w.single(), w.single()), "2 SingleResponses instead of one"),
     "forged CA": (_forged, "the signature is not from its key"),
@@ -328,6 +348,194 @@ def test_every_reason_is_listed(world: World) -> None:
     ]  # fmt: skip
     assert len(reasons) == len(fragments)
     assert all(fragment in reason for fragment, reason in zip(fragments, reasons, strict=True))
+
+
+# --- signatures and encodings that only the signer could make wrong --------------------------------------------------
+
+
+def _pss(*, digest: bytes = b"", mask: str = "1.2.840.113549.1.1.8", salt: int = 32) -> Callable[[Any, bytes], Any]:
+    """Return a way to sign that is right, and says other parameters. digest: empty means SHA-256."""
+
+    def sign(key: authority.Key, data: bytes) -> authority.Signed:
+        sha256 = digest or authority.algorithm(authority.SHA256, authority.NULL)
+        parts = [sha256, authority.algorithm(mask, sha256), authority.integer(salt)]
+        tagged = authority.sequence(*(authority.tlv(0xA0 + number, part) for number, part in enumerate(parts)))
+        return authority.algorithm("1.2.840.113549.1.1.10", tagged), authority.sign_with_pss(key, data)[1]
+
+    return sign
+
+
+def _pss_without_parameters(key: authority.Key, data: bytes) -> authority.Signed:
+    """Sign with RSASSA-PSS without saying how: absence means SHA-1 (RFC 4055 3.1)."""
+    how = authority.algorithm("1.2.840.113549.1.1.10", authority.sequence())
+    return how, authority.sign_with_pss(key, data)[1]
+
+
+PSS = {
+    "no parameters": (_pss_without_parameters, "made with SHA-1"),
+    "SHA-1": (_pss(digest=authority.algorithm(authority.SHA1)), "made with SHA-1"),
+    "another mask": (_pss(mask="1.2.3.4"), "mask generation function is not MGF1"),
+    "a negative salt": (_pss(salt=-1), "salt or trailer"),
+    "an endless salt": (_pss(salt=2**64), "salt or trailer"),
+    "another salt": (_pss(salt=31), "the signature is not from its key"),
+}
+
+
+@pytest.mark.parametrize(("signing", "reason"), PSS.values(), ids=PSS)
+def test_parameters_of_pss_are_held_to_rfc_4055(signing: Callable[[Any, bytes], Any], reason: str) -> None:
+    """What is signed is right each time; what is said about how is not."""
+    world = World(authority.make_ca(key=authority.rsa_key()))
+    assert world.judge(world.respond(signing=_pss())).end == NOW + 4 * DAY
+    assert reason in world.reasons(world.respond(signing=signing))[0]
+
+
+def _like_ed25519(key: authority.Key, data: bytes) -> authority.Signed:
+    return authority.algorithm("1.3.101.112"), authority.sign(key, data)[1]
+
+
+def test_a_signature_of_a_kind_that_does_not_fit_the_key_is_refused(world: World) -> None:
+    """The algorithm is what the responder says, the key what the issuer has."""
+    assert "is not one for its key" in world.reasons(world.respond(signing=_like_ed25519))[0]
+
+
+tlv, sequence, integer, oid, NULL = authority.tlv, authority.sequence, authority.integer, authority.oid, authority.NULL
+
+
+def _parts(world: World) -> dict[str, bytes]:
+    """Return the pieces of a good response, each of which may be replaced."""
+    about = authority.cert_id(world.leaf.certificate, world.ca.certificate)
+    return {
+        "hash": sequence(oid(authority.SHA1), NULL),
+        "id": tlv(0x04, about.name_hash) + tlv(0x04, about.key_hash) + integer(about.serial),
+        "status": authority.GOOD,
+        "this": authority.time(NOW - HOUR),
+        "next": tlv(0xA0, authority.time(NOW + 4 * DAY)),
+        "single extra": b"",
+        "version": b"",
+        "responder": authority.by_key(world.ca),
+        "produced": authority.time(NOW),
+        "extensions": b"",
+        "data extra": b"",
+        "basic extra": b"",
+        "kind": oid("1.3.6.1.5.5.7.48.1.1"),
+        "bytes extra": b"",
+        "outer extra": b"",
+        "signature prefix": b"\0",
+        "code": integer(0, 0x0A),
+    }
+
+
+def _assemble(world: World, **replaced: bytes) -> bytes:
+    """Return a response of the pieces, signed after they were replaced."""
+    part = _parts(world) | {name.replace("_", " "): value for name, value in replaced.items()}
+    single = sequence(
+        sequence(part["hash"], part["id"]), part["status"], part["this"], part["next"], part["single extra"]
+    )
+    data = sequence(
+        part["version"], part["responder"], part["produced"], sequence(single), part["extensions"], part["data extra"]
+    )
+    how, signature = authority.sign(world.ca.key, data)
+    basic = sequence(data, how, tlv(0x03, part["signature prefix"], signature), part["basic extra"])
+    holder = sequence(part["kind"], tlv(0x04, basic), part["bytes extra"])
+    return sequence(part["code"], tlv(0xA0, holder), part["outer extra"])
+
+
+def _extension_list(*extensions: bytes) -> bytes:
+    return tlv(0xA1, sequence(*extensions))
+
+
+NONCE = authority.extension("1.3.6.1.5.5.7.48.1.2", b"\x04\x01a")
+REASON_WITH_MORE = tlv(0xA1, authority.time(NOW), tlv(0xA0, integer(1, 0x0A)), NULL)
+MISENCODED: dict[str, tuple[dict[str, bytes], str]] = {
+    "indefinite length": ({"extensions": b"\xa1\x80\x30\x00\x00\x00"}, "a length is indefinite"),
+    "length too long by a byte": ({"produced": b"\x18\x81\x0f20260601120000Z"}, "a length is not in its shortest form"),
+    "length after a zero": ({"extensions": b"\xa1\x82\x00\x02\x30\x00"}, "a length is not in its shortest form"),
+    "constructed octet string": ({"single_extra": tlv(0xA1, tlv(0x24, b""))}, "tag 0x24 is not allowed"),
+    "primitive sequence": ({"extensions": tlv(0xA1, b"\x10\x00")}, "tag 0x10 is not allowed"),
+    "tag of many bytes": ({"extensions": tlv(0xA1, b"\x1f\x81\x00\x00")}, "tag 0x1f is not allowed"),
+    "tag of nothing": ({"extensions": tlv(0xA1, b"\x00\x00")}, "tag 0x00 is not allowed"),
+    "default version": ({"version": tlv(0xA0, integer(0))}, "responderID has tag 0xa0"),
+    "critical that is neither": (
+        {"extensions": _extension_list(sequence(oid("1.2.3"), b"\x01\x01\x01", tlv(0x04, b"")))},
+        "a boolean is neither",
+    ),
+    "extension twice": ({"extensions": _extension_list(NONCE, NONCE)}, "an extension occurs twice"),
+    "extension with more": (
+        {"extensions": _extension_list(sequence(oid("1.2.3"), tlv(0x04, b""), NULL))},
+        "an extension holds more",
+    ),
+    "identifier padded": (
+        {"extensions": _extension_list(sequence(b"\x06\x03\x2a\x80\x01", tlv(0x04, b"")))},
+        "an object identifier is not in its shortest form",
+    ),
+    "identifier cut": (
+        {"extensions": _extension_list(sequence(b"\x06\x02\x2a\x81", tlv(0x04, b"")))},
+        "an object identifier is cut short",
+    ),
+    "good with content": ({"status": b"\x80\x01\x00"}, "a NULL is not empty"),
+    "status of no kind": ({"status": b"\x83\x00"}, "certStatus has tag 0x83"),
+    "hash with content in NULL": ({"hash": sequence(oid(authority.SHA1), b"\x05\x01\x00")}, "a NULL is not empty"),
+    "hash with more": ({"hash": sequence(oid(authority.SHA1), NULL, NULL)}, "AlgorithmIdentifier holds more"),
+    "certID with more": ({"id": tlv(0x04, b"") * 2 + integer(1) + NULL}, "certID holds more"),
+    "single with more": ({"single_extra": NULL}, "a SingleResponse holds more"),
+    "revoked with more": ({"status": REASON_WITH_MORE}, "revoked holds more"),
+    "data with more": ({"data_extra": NULL}, "tbsResponseData holds more"),
+    "basic with more": ({"basic_extra": NULL}, "BasicOCSPResponse holds more"),
+    "bytes with more": ({"bytes_extra": NULL}, "responseBytes holds more"),
+    "outer with more": ({"outer_extra": NULL}, "an OCSP response holds more"),
+    "another kind": ({"kind": oid("1.2.3.4")}, "responseType is 1.2.3.4"),
+    "signature of half bytes": ({"signature_prefix": b"\1"}, "a bit string does not consist of whole bytes"),
+    "code padded": ({"code": b"\x0a\x02\x00\x00"}, "an integer is not in its shortest form"),
+    "time without Z": ({"produced": tlv(0x18, b"20260601120000+0000")}, "a time is not in the form"),
+    "time with fractions": ({"produced": tlv(0x18, b"20260601120000.5Z")}, "a time is not in the form"),
+    "time that does not exist": ({"produced": tlv(0x18, b"20260231120000Z")}, "a time does not exist"),
+    "time of the other kind": ({"produced": tlv(0x17, b"260601120000Z")}, "producedAt has tag 0x17"),
+    "extensions of nothing": ({"extensions": tlv(0xA1)}, "extensions is missing"),
+}
+
+
+@pytest.mark.parametrize(("replaced", "reason"), MISENCODED.values(), ids=MISENCODED)
+def test_what_is_not_strict_der_is_refused_though_it_is_signed(
+    world: World, replaced: dict[str, bytes], reason: str
+) -> None:
+    """Every client reads DER; what each makes of anything else is its own affair (X.690 10, 11; RFC 6960 4.2.1)."""
+    assert world.judge(_assemble(world)).end == NOW + 4 * DAY
+    (found,) = world.reasons(_assemble(world, **replaced))
+    assert found.startswith("it is not an OCSP response in strict DER: ")
+    assert reason in found
+
+
+def test_what_is_nested_too_deep_is_refused(world: World) -> None:
+    """Forty floors are more than any response has."""
+    nested = b""
+    for _ in range(der.MAX_DEPTH + 1):
+        nested = sequence(nested)
+    assert "nested more than 40 deep" in world.reasons(_assemble(world, single_extra=tlv(0xA1, nested)))[0]
+
+
+def _resigned(world: World, *, extra_key: bytes = b"", outer: bytes = b"") -> bytes:
+    """Return a response with a delegate's certificate that the CA signed in a wrong form."""
+    delegate = world.delegate()
+    fields = list(der.read(delegate.certificate.tbs_certificate_bytes).children())
+    key = sequence(*(one.encoded for one in fields[6].children()), extra_key)
+    signed = sequence(*(one.encoded for one in fields[:6]), key, *(one.encoded for one in fields[7:]))
+    how, signature = authority.sign(world.ca.key, signed)
+    certificate = sequence(signed, outer or how, tlv(0x03, b"\0", signature))
+    return _assemble(world, basic_extra=tlv(0xA0, sequence(certificate)))
+
+
+def test_an_embedded_certificate_is_held_to_strict_der_too(world: World) -> None:
+    """Even one that nobody needs: clients read it before they know."""
+    assert world.judge(_resigned(world)).end == NOW + 4 * DAY
+    assert "subjectPublicKeyInfo holds more" in world.reasons(_resigned(world, extra_key=NULL))[0]
+    two = "names two signature algorithms (RFC 5280 4.1.1.2)"
+    assert two in world.reasons(_resigned(world, outer=authority.algorithm("1.2.840.10045.4.3.3")))[0]
+
+
+@pytest.mark.parametrize(("text", "year"), [(b"491231235959Z", 2049), (b"500101000000Z", 1950)])
+def test_a_year_of_two_digits_is_read_as_rfc_5280_says(text: bytes, year: int) -> None:
+    """From 1950 to 2049 (RFC 5280 4.1.2.5.1)."""
+    assert der.read(tlv(0x17, text)).time().year == year
 
 
 # --- time ------------------------------------------------------------------------------------------------------------
