@@ -397,9 +397,7 @@ def deploy(host: Host, found: Lineage) -> None:
         outcome = Outcome(None, reason) if reason else obtain(host, found, tries=_tries(host, found))
         if outcome.staple is None and found.is_must_staple and not outcome.is_revoked and not reason:
             raise errors.ResponseRefused(
-                [
-                    f"{found.name} must be stapled but cannot be, so the old certificate stays: {outcome.reason}"
-                ]
+                [f"{found.name} must be stapled but cannot be, so the old certificate stays: {outcome.reason}"]
             )
         _deploy(host, found, where, outcome)
     if host.hook_command and lineage.complete_renewal(found, host.hook_command):
@@ -416,8 +414,9 @@ def _deploy(host: Host, found: Lineage, where: site.Site, outcome: Outcome) -> N
     had_snippet = os.path.lexists(found.snippet_path)
     needs_reload = store(host, found, outcome) if outcome.staple else withdraw_snippet(host, found)
     has_stapling = why_unstapled(found) is None and why_paired(host, found, where) is None
-    include = site.staple_include(found.snippet_path) if has_stapling else None
-    wanted = site.Certificate(found.fullchain_path, found.key_path, include, kept_pairs(host, found))
+    wanted = site.Certificate(
+        found.fullchain_path, found.key_path, found.snippet_path, has_stapling, kept_pairs(host, found)
+    )
     planned = plan_deploy(host, where, wanted)
     if planned:
         with edited(host, planned, f"certbot-seafile deploy {found.name}"):

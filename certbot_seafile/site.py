@@ -336,12 +336,23 @@ def edits_before(planned: edits.Edits, server: Server, said: Statement, lines: S
 
 @dataclass(frozen=True)
 class Certificate:
-    """What the site is to use: two paths, the staple's include pattern (None: none), foreign pairs to keep."""
+    """What the site is to use: two paths, the snippet's path, whether to include it, foreign pairs to keep."""
 
     fullchain: str
     key: str
-    staple_include: str | None
+    snippet: str
+    is_stapled: bool
     kept: frozenset[str] = frozenset()
+
+    @property
+    def include(self) -> str:
+        """Return the argument of the include line for the snippet."""
+        return staple_include(self.snippet)
+
+    @property
+    def snippet_folder(self) -> str:
+        """Return the start of the paths of all snippets of this package."""
+        return self.snippet.rpartition("/")[0] + "/"
 
 
 def _word(path: str) -> bytes:
@@ -350,15 +361,16 @@ def _word(path: str) -> bytes:
 
 def install(planned: edits.Edits, site: Site, server: Server, wanted: Certificate) -> None:
     """Let a TLS server use the certificate and the staple's snippet, and comment out what they take the place of."""
-    gone = [said for said in server.level(*_STAPLING) if not _is_ours(said, wanted)]
+    gone = [said for said in server.level(*_STAPLING) if not said.path.startswith(wanted.snippet_folder)]
+    gone += [said for said in _snippet_includes(server, wanted) if _path(said) != wanted.include]
     for name, path in ((b"ssl_certificate", wanted.fullchain), (b"ssl_certificate_key", wanted.key)):
         replaced = [said for said in server.level(name) if _path(said) not in wanted.kept | {path}]
         if not any(_path(said) == path for said in server.level(name)):
             _put_in_place(planned, server, replaced, name + b" " + _word(path) + b";")
         gone += replaced
     _drop(planned, site, server, gone)
-    if wanted.staple_include and not _includes(server, wanted.staple_include):
-        _insert_below_key(planned, server, b"include " + _word(wanted.staple_include) + b";")
+    if wanted.is_stapled and wanted.include not in map(_path, _snippet_includes(server, wanted)):
+        _insert_below_key(planned, server, b"include " + _word(wanted.include) + b";")
 
 
 def _path(said: Statement) -> str:
@@ -396,15 +408,9 @@ def _readers(site: Site, path: str) -> set[Server]:
     return {server for server in site.every if _is_in(server, path)}
 
 
-def _is_ours(said: Statement, wanted: Certificate) -> bool:
-    return wanted.staple_include is not None and said.path == wanted.staple_include.replace("[.]", ".")
-
-
-def _includes(server: Server, pattern: str) -> bool:
-    return any(
-        child.name == b"include" and child.arguments == (pattern.encode("utf-8", "surrogateescape"),)
-        for child in server.statement.children or ()
-    )
+def _snippet_includes(server: Server, wanted: Certificate) -> list[Statement]:
+    children = server.statement.children or ()
+    return [said for said in children if said.name == b"include" and _path(said).startswith(wanted.snippet_folder)]
 
 
 def _insert_near_names(planned: edits.Edits, server: Server, lines: Sequence[bytes]) -> None:
@@ -482,8 +488,8 @@ def add_tls(planned: edits.Edits, site: Site, server: Server, wanted: Certificat
     if not said:
         lines.insert(0, b"listen 80;")
     lines += [b"ssl_certificate " + _word(wanted.fullchain) + b";", b"ssl_certificate_key " + _word(wanted.key) + b";"]
-    if wanted.staple_include:
-        lines.append(b"include " + _word(wanted.staple_include) + b";")
+    if wanted.is_stapled:
+        lines.append(b"include " + _word(wanted.include) + b";")
     _insert_near_names(planned, server, lines)
     redirect(planned, server, https_port, is_shared=True)
     _tell_seahub(planned, server)

@@ -14,11 +14,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from cryptography.x509 import ocsp  # noqa: E402
+from cryptography.x509 import ocsp
 
-from e2e import road  # noqa: E402
-from e2e.looks import Look  # noqa: E402
-from e2e.world import World  # noqa: E402
+from e2e import road
+from e2e.looks import Look
+from e2e.world import World
 
 WIDTH = 100
 
@@ -36,7 +36,9 @@ def main() -> int:
 
 def tell(text: str) -> None:
     """Print a paragraph."""
-    print(textwrap.fill(text, WIDTH) if not text.startswith("\n") else "\n" + textwrap.fill(text[1:], WIDTH), flush=True)
+    print(
+        textwrap.fill(text, WIDTH) if not text.startswith("\n") else "\n" + textwrap.fill(text[1:], WIDTH), flush=True
+    )
 
 
 def show(text: str) -> None:
@@ -53,7 +55,7 @@ def verdict(holds: bool, promise: str) -> bool:
 def set_up(world: World) -> bytes:
     """Start the servers with the tutorial's site and return the site's bytes."""
     tell(
-        f"A CA (Pebble), its OCSP responder and nginx run below {world.folder}. nginx has the site of the Seafile tutorial: "
+        f"A CA (Pebble), its OCSP responder and nginx run below {world.folder}. nginx has the Seafile tutorial's site: "
         "nameless servers, a self-signed certificate, a redirect, TLS 1.2 without ECDSA."
     )
     before = road.start(world)
@@ -151,7 +153,6 @@ def undone(world: World, before: bytes) -> bool:
     tell("\n6. certbot-seafile undo")
     show(told(world.seafile("undo").stdout, world))
     return verdict(road.site_bytes(world) == before, "the site is byte for byte what it was")
-
 
 
 if __name__ == "__main__":

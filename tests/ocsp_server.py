@@ -312,7 +312,8 @@ class Server(http.server.ThreadingHTTPServer):
             self.requests.append(request)
             if self._log_file is not None:
                 with self._log_file.open("a", encoding="utf-8") as log:
-                    log.write(f"{method} {path} {'-' if serial is None else format(serial, 'x')} {state.fault}\n")
+                    number = "-" if serial is None else format(serial, "x")
+                    log.write(f"{method} {path} {number} {state.fault} {headers.get('User-Agent', '-')}\n")
         return request, question
 
     def _question(self, asked: ocsp.OCSPRequest, state: State) -> Question | None:

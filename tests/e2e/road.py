@@ -6,6 +6,7 @@ The law of this module: steps and facts only; what is to be true is said in the 
 from __future__ import annotations
 
 import configparser
+import shutil
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,19 @@ def start(world: World, site: bytes = TUTORIAL_SITE, *, ocsp: bool = True, authz
     return adapted
 
 
+def restart_ca(world: World, *, ocsp: bool) -> None:
+    """Start the CA anew, for certificates with or without an OCSP URL; certbot gets a new account there."""
+    accounts = world.config_dir / "accounts"
+    (old,) = (path.parent.name for path in accounts.rglob("regr.json"))
+    shutil.rmtree(accounts)
+    world.stop_pebble()
+    world.start_pebble(ocsp=ocsp)
+    world.certbot("register")
+    (new,) = (path.parent.name for path in accounts.rglob("regr.json"))
+    for path in (world.config_dir / "renewal").glob("*.conf"):
+        path.write_text(path.read_text().replace(old, new))
+
+
 def certonly(world: World, *words: str | Path, check: bool = True, env: dict[str, str] | None = None) -> Run:
     """Run the one line of the README."""
     return world.certbot("certonly", "-a", "seafile", "-d", NAME, *world.plugin_options, *words, check=check, env=env)
@@ -125,8 +139,9 @@ def response_path(world: World, name: str = NAME) -> Path:
 
 
 def ocsp_requests(world: World) -> int:
-    """Return how many requests the responder has had."""
-    return len(world.ocsp_log.read_text().splitlines()) if world.ocsp_log.exists() else 0
+    """Return how many requests of ours the responder has had; certbot asks it too, whether to renew at once."""
+    lines = world.ocsp_log.read_text().splitlines() if world.ocsp_log.exists() else []
+    return sum("certbot-seafile/" in line for line in lines)
 
 
 def renewal(world: World, name: str = NAME) -> dict[str, str]:

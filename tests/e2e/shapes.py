@@ -73,11 +73,14 @@ SHAPES: dict[str, Shape] = {
     "CRLF": Shape(SITE.replace("\n", "\r\n")),
     "Latin-1 in a comment": Shape(SITE.encode() + "# für Zürich\n".encode("latin-1")),
     "several directives on one line": Shape(
-        SITE.replace(";\n    ssl_certificate_key", "; ssl_certificate_key").replace(";\n    server_name", "; server_name")
+        SITE.replace(";\n    ssl_certificate_key", "; ssl_certificate_key").replace(
+            ";\n    server_name", "; server_name"
+        )
     ),
     "a directive over several lines with a comment between": Shape(
         SITE.replace(
-            "    ssl_certificate /etc/ssl/cacert.pem;", "    ssl_certificate # the old one;\n        /etc/ssl/cacert.pem\n    ;"
+            "    ssl_certificate /etc/ssl/cacert.pem;",
+            "    ssl_certificate # the old one;\n        /etc/ssl/cacert.pem\n    ;",
         )
     ),
     "quoted paths with spaces": Shape(
@@ -110,7 +113,9 @@ SHAPES: dict[str, Shape] = {
         others={"other.conf": tls("    include /etc/nginx/snippets/params.conf;\n", names="other.example.org")},
     ),
     "certificate at http level": Shape(
-        "ssl_certificate /etc/ssl/cacert.pem;\nssl_certificate_key /etc/ssl/privkey.pem;\n" + plain() + tls(certificate="")
+        "ssl_certificate /etc/ssl/cacert.pem;\nssl_certificate_key /etc/ssl/privkey.pem;\n"
+        + plain()
+        + tls(certificate="")
     ),
     "certificate with a variable": Shape(
         plain()
@@ -120,17 +125,30 @@ SHAPES: dict[str, Shape] = {
         )
     ),
     "server-level rewrite": Shape(plain("    rewrite ^ https://$http_host$request_uri? permanent;\t# away\n") + tls()),
-    "server-level if": Shape(plain("    if ($host = seafile.example.com) {\n        return 301 https://$host$request_uri;\n    }\n    return 404;\n") + tls()),
+    "server-level if": Shape(
+        plain(
+            "    if ($host = seafile.example.com) {\n        return 301 https://$host$request_uri;\n    }\n    return 404;\n"
+        )
+        + tls()
+    ),
     "one server for both ports": Shape(tls(listen="80;\n    listen 443 ssl")),
-    "dotfiles denied by a regular expression": Shape(plain(DOTFILES + "    location / { return 301 https://$host$request_uri; }\n") + tls()),
+    "dotfiles denied by a regular expression": Shape(
+        plain(DOTFILES + "    location / { return 301 https://$host$request_uri; }\n") + tls()
+    ),
     "an ACME location that works": Shape(
-        plain("    location ^~ /.well-known/acme-challenge/ { root /var/www/acme; }\n    location / { return 301 https://$host$request_uri; }\n") + tls()
+        plain(
+            "    location ^~ /.well-known/acme-challenge/ { root /var/www/acme; }\n    location / { return 301 https://$host$request_uri; }\n"
+        )
+        + tls()
     ),
     "an ACME location that is proxied away": Shape(
         plain("    location /.well-known/acme-challenge/ { proxy_pass http://127.0.0.1:1; }\n" + REDIRECT) + tls()
     ),
     "a shorter location ^~ /.well-known/": Shape(
-        plain("    location ^~ /.well-known/ { return 404; }\n    location / { return 301 https://$host$request_uri; }\n") + tls()
+        plain(
+            "    location ^~ /.well-known/ { return 404; }\n    location / { return 301 https://$host$request_uri; }\n"
+        )
+        + tls()
     ),
     "location ^~ /": Shape(plain("    location ^~ / { return 301 https://$host$request_uri; }\n") + tls()),
     "no server_name": Shape(SITE.replace(f"    server_name {NAME};\n", "")),
@@ -140,10 +158,14 @@ SHAPES: dict[str, Shape] = {
     ),
     "server_name _ behind another site's default": Shape(
         plain(names="_") + tls(names="_"),
-        others={"000-default": plain("    root /var/www/html;\n", "80 default_server", "default.example.org")
-                + tls("    root /var/www/html;\n", "443 ssl default_server", "default.example.org")},
+        others={
+            "000-default": plain("    root /var/www/html;\n", "80 default_server", "default.example.org")
+            + tls("    root /var/www/html;\n", "443 ssl default_server", "default.example.org")
+        },
     ),
-    "regular expression as name": Shape(plain(names=r'"~^(?<sub>seafile)\.example\.com$"') + tls(names=r'"~^(?<sub>seafile)\.example\.com$"')),
+    "regular expression as name": Shape(
+        plain(names=r'"~^(?<sub>seafile)\.example\.com$"') + tls(names=r'"~^(?<sub>seafile)\.example\.com$"')
+    ),
     "wildcard name": Shape(plain(names="*.example.com") + tls(names="*.example.com")),
     "leading dot name": Shape(plain(names=".example.com") + tls(names=".example.com")),
     "mixed case": Shape(plain(names="Seafile.Example.COM") + tls(names="Seafile.Example.COM")),
@@ -159,20 +181,29 @@ SHAPES: dict[str, Shape] = {
         + SITE.replace("http://127.0.0.1:8000", "http://seahub")
     ),
     "listen *:80": Shape(plain(listen="*:80") + tls(listen="*:443 ssl")),
-    "IPv6 beside IPv4": Shape(plain(listen="80;\n    listen [::]:80") + tls(listen="443 ssl;\n    listen [::]:443 ssl")),
+    "IPv6 beside IPv4": Shape(
+        plain(listen="80;\n    listen [::]:80") + tls(listen="443 ssl;\n    listen [::]:443 ssl")
+    ),
     "HTTPS only": Shape(tls()),
     "HTTP only": Shape(plain(PROXY)),
     "tabs": Shape(SITE.replace("    ", "\t")),
     "auth_basic and deny all": Shape(
-        plain('    auth_basic "keep out";\n    auth_basic_user_file /etc/nginx/proxy_params;\n    deny all;\n' + PROXY) + tls()
+        plain('    auth_basic "keep out";\n    auth_basic_user_file /etc/nginx/proxy_params;\n    deny all;\n' + PROXY)
+        + tls()
     ),
     "stapling lines already there": Shape(
-        plain() + tls("    ssl_stapling on;\n    ssl_stapling_verify on;\n    ssl_trusted_certificate /etc/ssl/cacert.pem;\n" + PROXY)
+        plain()
+        + tls(
+            "    ssl_stapling on;\n    ssl_stapling_verify on;\n    ssl_trusted_certificate /etc/ssl/cacert.pem;\n"
+            + PROXY
+        )
     ),
     "ssl_reject_handshake in a default server": Shape(
         SITE, others={"000-reject": "server {\n    listen 443 ssl default_server;\n    ssl_reject_handshake on;\n}\n"}
     ),
-    "proxy_protocol": Shape(plain(listen="80 proxy_protocol") + tls(listen="443 ssl proxy_protocol"), refused="Some challenges have failed"),
+    "proxy_protocol": Shape(
+        plain(listen="80 proxy_protocol") + tls(listen="443 ssl proxy_protocol"), refused="Some challenges have failed"
+    ),
     "a TLS port other than 443": Shape(plain() + tls(listen="8443 ssl")),
     "locations in an included file": Shape(
         plain() + tls("    include /etc/nginx/snippets/locations.conf;\n"), snippets={"locations.conf": PROXY}

@@ -81,7 +81,9 @@ def test_webroot_is_a_file(world: World) -> None:
 
 def test_challenge_that_does_not_come_back(world: World) -> None:
     """Where nginx will not hand the file out, the line says what came instead, and the CA is not asked."""
-    road.start(world, road.TUTORIAL_SITE.replace(b"    server_tokens off;\n", b"    disable_symlinks on;\n", 1), ocsp=False)
+    road.start(
+        world, road.TUTORIAL_SITE.replace(b"    server_tokens off;\n", b"    disable_symlinks on;\n", 1), ocsp=False
+    )
     real = world.path("/srv/webroot")
     real.mkdir(parents=True)
     world.webroot.parent.mkdir(parents=True, exist_ok=True)

@@ -12,13 +12,13 @@ PACKAGE = Path(__file__).resolve().parents[2] / "certbot_seafile"
 
 FLOORS: dict[str, int] = {
     "errors": 0,
-    "syntax": 1, "staple": 1,
-    "servers": 2, "edits": 3, "site": 4,
+    "syntax": 1, "der": 1,
+    "staple": 2, "servers": 2, "edits": 3, "site": 4,
     "files": 2,
     "webroot": 5, "responder": 5, "nginx": 5, "lineage": 5, "probe": 5, "journal": 5,
     "deploy": 6, "report": 7, "plugin": 8, "cli": 9,
 }  # fmt: skip
-PURE = {"syntax", "staple", "servers", "edits", "site"}
+PURE = {"syntax", "der", "staple", "servers", "edits", "site"}
 IMPURE_MODULES = {"os", "subprocess", "requests", "time", "socket", "shutil", "tempfile", "pathlib", "glob"}
 MAY_KNOW_CERTBOT = {"errors", "plugin", "cli"}
 
