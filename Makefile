@@ -2,6 +2,8 @@
 # .venv has PyPI's newest certbot and the tools; .venv-debian stands on the distribution's own certbot.
 VENV := .venv
 VENV_DEBIAN := .venv-debian
+# End-to-end tests wait more than they compute: three at a time keep two cores busy.
+PARALLEL := -n 3
 SOURCES := setup.py tests/setup-environment
 
 .DEFAULT_GOAL := help
@@ -18,10 +20,10 @@ test: lint test-newest test-debian
 
 # --no-missing-tools: what is not installed fails here, instead of being skipped.
 test-newest: packages $(VENV)/.ready
-	$(VENV)/bin/python -m pytest --no-missing-tools
+	$(VENV)/bin/python -m pytest --no-missing-tools $(PARALLEL)
 
 test-debian: packages $(VENV_DEBIAN)/.ready
-	$(VENV_DEBIAN)/bin/python -m pytest --no-missing-tools tests/unit tests/e2e
+	$(VENV_DEBIAN)/bin/python -m pytest --no-missing-tools $(PARALLEL) tests/unit tests/e2e
 
 demo: packages $(VENV)/.ready
 	$(VENV)/bin/python tests/demo.py

@@ -49,7 +49,7 @@ setup(
         'zope.interface; python_version >= "3.13"',
     ],
     extras_require={
-        "test": ["pytest>=7.2", "hypothesis"],
+        "test": ["pytest>=7.2", "pytest-xdist", "hypothesis"],
         "bench": ["crossplane", "certbot-nginx"],
         "lint": ["ruff", "mypy", "types-requests"],
     },

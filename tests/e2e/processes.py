@@ -23,7 +23,10 @@ DEADLINE_SECONDS = 20.0
 LOOPBACK = "127.0.0.1"
 
 #: Below Linux' range for outgoing connections (32768 and up), so that no client's port collides with a server's.
-PORTS = range(18_000, 32_000)
+_ALL_PORTS = range(18_000, 32_000)
+#: Where tests run side by side, each worker process has ports of its own (pytest-xdist names it gw0 to gw9).
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 10
+PORTS = _ALL_PORTS[_WORKER * 1_400 : (_WORKER + 1) * 1_400]
 
 
 class ProcessFailed(AssertionError):
