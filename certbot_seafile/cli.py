@@ -16,7 +16,8 @@ from collections.abc import Sequence
 
 from certbot import configuration
 
-from certbot_seafile import __version__, deploy, errors, lineage, plugin, report
+from certbot_seafile import __version__, deploy, errors, lineage, plugin, report, stapling
+from certbot_seafile.host import Host
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ def _certbot_configuration(said: argparse.Namespace) -> configuration.NamespaceC
     )
 
 
-def _host(said: argparse.Namespace, options: lineage.Options) -> deploy.Host:
+def _host(said: argparse.Namespace, options: lineage.Options) -> Host:
     def say(text: str) -> None:
         if not said.quiet:
             print(text)
@@ -136,7 +137,7 @@ def _refresh(said: argparse.Namespace) -> int:
     good = True
     for found in chosen:
         host = _host(said, found.options)
-        good = deploy.report(host, deploy.refresh(host, [found], force=said.force)) and good
+        good = stapling.report(host, stapling.refresh(host, [found], force=said.force)) and good
     return DONE if good else FAILED
 
 

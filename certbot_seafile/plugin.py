@@ -22,7 +22,8 @@ from certbot.display import util as display_util
 from certbot.plugins import common
 
 if TYPE_CHECKING:
-    from certbot_seafile import deploy, site, webroot
+    from certbot_seafile import challenge
+    from certbot_seafile.host import Host
     from certbot_seafile.lineage import Lineage, Options
 
 logger = logging.getLogger(__name__)
@@ -41,8 +42,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
 
     def __init__(self, config: Any, name: str) -> None:
         super().__init__(config, name)
-        self._webroots: list[webroot.Webroot] = []
-        self._wiring = contextlib.ExitStack()
+        self._challenges: challenge.Challenges | None = None
         self._deployed: set[str] = set()
 
     @classmethod
@@ -102,65 +102,24 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
 
         Raises errors.ChallengeUnreachable and others; then nothing is left behind.
         """
+        from certbot_seafile import challenge
+
         if not self.config.installer and not self.config.dry_run:
             self.config.installer = self.name
-        with contextlib.ExitStack() as on_failure:
-            on_failure.callback(self.cleanup, achalls)
-            responses = self._perform(achalls)
-            on_failure.pop_all()
-        return responses
-
-    def cleanup(self, achalls: Iterable[Any]) -> None:
-        """Remove the validation files, and the wiring that was put in for them."""
-        for folder in self._webroots:
-            folder.clear()
-        self._webroots.clear()
-        self._wiring.close()
-
-    def _perform(self, achalls: list[Any]) -> list[Any]:
-        from certbot_seafile import deploy, errors, webroot
-
-        host = self._host()
-        names = list(dict.fromkeys(_identifier(achall) for achall in achalls))
-        _refuse_wildcards(names)
-        found = deploy.find_site(host, names)
+        _refuse_wildcards(map(_identifier, achalls))
         responses, expected = [], {}
         for achall in achalls:
             response, validation = achall.response_and_validation()
             responses.append(response)
             expected[_identifier(achall), achall.chall.encode("token")] = validation.encode()
-        self._webroots = [webroot.Webroot(folder) for folder in deploy.challenge_folders(host, found)]
-        self._write(expected)
-        try:
-            deploy.fetch_challenges(host, found, expected)
-        except errors.ChallengeUnreachable as unreachable:
-            logger.debug("before any edit: %s", unreachable)
-            self._wire(host, found, names, expected)
+        self._challenges = challenge.Challenges(self._host())
+        self._challenges.answer(expected)
         return responses
 
-    def _write(self, expected: dict[tuple[str, str], bytes]) -> None:
-        for folder in self._webroots:
-            for (_, token), content in expected.items():
-                logger.debug("validation file %s", folder.write(token, content))
-
-    def _wire(
-        self, host: deploy.Host, found: site.Site, names: Sequence[str], expected: dict[tuple[str, str], bytes]
-    ) -> None:
-        from certbot_seafile import deploy, webroot
-
-        own = os.path.join(host.options.webroot, ".well-known", "acme-challenge")
-        if own not in [folder.folder for folder in self._webroots]:
-            self._webroots.append(webroot.Webroot(own))
-            for (_, token), content in expected.items():
-                self._webroots[-1].write(token, content)
-        planned = deploy.plan_challenge(host, found, only_unwired=False)
-        with contextlib.ExitStack() as wiring:
-            # Lasting edits are the deployment's: where the CA refuses, or nothing is to last, the site is as it was.
-            title = f"certbot-seafile challenge {names[0]}"
-            wiring.enter_context(deploy.edited(host, planned, title, is_lasting=False))
-            host.nginx.reload()
-            deploy.wait_for_challenges(host, names, expected)
-            self._wiring = wiring.pop_all()
+    def cleanup(self, achalls: Iterable[Any]) -> None:
+        """Remove the validation files, and the wiring that was put in for them."""
+        if self._challenges is not None:
+            self._challenges.clear()
 
     # --- certbot.interfaces.Installer
 
@@ -183,11 +142,11 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
 
     def enhance(self, domain: str, enhancement: str, options: Any = None) -> None:
         """Add a redirect, Strict-Transport-Security, or (already part of every deployment) the staple."""
-        from certbot_seafile import deploy
+        from certbot_seafile import enhance
 
         if enhancement not in self.supported_enhancements():
             raise certbot_errors.NotSupportedError(f"{self.name} has no enhancement {enhancement}")
-        deploy.enhance(self._host(), domain, enhancement, options)
+        enhance.enhance(self._host(), domain, enhancement, options)
 
     def supported_enhancements(self) -> list[str]:
         """Return the enhancements of `certbot enhance` that this plugin has."""
@@ -227,7 +186,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
 
     # --- what stands between certbot and the rest
 
-    def _host(self, **chosen: Any) -> deploy.Host:
+    def _host(self, **chosen: Any) -> Host:
         return host_for(self.config, self._options(), display_util.notify, **chosen)
 
     def _options(self) -> Options:
@@ -249,11 +208,11 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
     def _requested_names(self) -> list[str]:
         return [_identifier(name) for name in (*self.config.domains, *getattr(self.config, "ip_addresses", ()))]
 
-    def _suit_key_to_site(self, host: deploy.Host, names: Sequence[str]) -> None:
-        from certbot_seafile import deploy
+    def _suit_key_to_site(self, host: Host, names: Sequence[str]) -> None:
+        from certbot_seafile import serving
 
-        found = deploy.find_site(host, names)
-        reason = deploy.why_no_ecdsa(host, found)
+        found = serving.find_site(host, names)
+        reason = serving.why_no_ecdsa(host, found)
         if reason is None or self.config.key_type != "ecdsa":
             return
         if self._is_chosen("key_type"):
@@ -282,7 +241,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
 
     def _refresh_before_renewal(self, names: Sequence[str]) -> None:
         """Refresh what is due now: where the CA turns out to be down, certbot calls nobody for this lineage again."""
-        from certbot_seafile import deploy, errors
+        from certbot_seafile import errors, stapling
         from certbot_seafile import lineage as lineages
 
         for name in lineages.names_of_plugin(self.config.config_dir):
@@ -291,7 +250,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
                 if set(found.names) == set(names):
                     host = self._host()
                     host.options = found.options
-                    deploy.report(host, deploy.refresh(host, [found]))
+                    stapling.report(host, stapling.refresh(host, [found]))
             except errors.Error as error:
                 logger.warning("the staple of %s could not be refreshed before the renewal: %s", name, error)
 
@@ -305,7 +264,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
 
 
 class Reverter:
-    """certbot's checkpoints, for deploy.Host."""
+    """certbot's checkpoints, for Host."""
 
     def __init__(self, config: Any) -> None:
         from certbot import reverter
@@ -326,13 +285,14 @@ class Reverter:
         shutil.rmtree(self._config.in_progress_dir, ignore_errors=True)
 
 
-def host_for(config: Any, options: Options, say: Callable[[str], None], **chosen: Any) -> deploy.Host:
+def host_for(config: Any, options: Options, say: Callable[[str], None], **chosen: Any) -> Host:
     """Return what the use cases work with, for certbot's configuration and our options."""
     import datetime
 
-    from certbot_seafile import deploy, nginx
+    from certbot_seafile import nginx
+    from certbot_seafile.host import Host
 
-    return deploy.Host(
+    return Host(
         nginx=nginx.Nginx(options.ctl, options.server_root, options.reload_cmd),
         options=options,
         config_dir=config.config_dir,

@@ -14,8 +14,8 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from certbot_seafile import deploy, errors, lineage, probe, staple
-from certbot_seafile.deploy import Host
+from certbot_seafile import errors, lineage, probe, serving, staple, stapling
+from certbot_seafile.host import Host
 from certbot_seafile.lineage import Lineage
 
 JSON_SCHEMA = 1
@@ -36,7 +36,7 @@ class Standing:
         """Return what the next `certbot renew` will do for the lineage, or what a person should."""
         if not self.served.is_current:
             return "deploy: the certificate on disk is not the one served"
-        if deploy.why_unstapled(self.lineage) is None and self.staple is None:
+        if stapling.why_unstapled(self.lineage) is None and self.staple is None:
             return "fetch a staple"
         if self.staple is not None:
             return f"refresh the staple after {staple.half_way(self.staple):%Y-%m-%d %H:%M} UTC"
@@ -55,17 +55,17 @@ class Served:
 def standing(host: Host, found: Lineage) -> Standing:
     """Gather the facts of one lineage; nothing is changed, and no responder is asked."""
     now = host.now()
-    return Standing(found, not_after(found.leaf), deploy.stored_staple(found, now), served(host, found), now)
+    return Standing(found, not_after(found.leaf), stapling.stored_staple(found, now), served(host, found), now)
 
 
 def served(host: Host, found: Lineage) -> Served:
     """Look at every TLS listen address of the lineage's site."""
     try:
-        where = deploy.find_site(host, found.names)
+        where = serving.find_site(host, found.names)
         looks = [
             probe.handshake(endpoint, name)
             for name in found.names
-            for endpoint in deploy.endpoints(where.tls, tls=True)
+            for endpoint in serving.endpoints(where.tls, tls=True)
         ]
     except errors.Error as error:
         return Served(False, False, str(error))
@@ -170,7 +170,7 @@ def faults(host: Host, found: Lineage) -> list[str]:
 
 def _staple_faults(one: Standing) -> list[str]:
     found = one.lineage
-    if deploy.why_unstapled(found) is not None:
+    if stapling.why_unstapled(found) is not None:
         return []
     if one.staple is None:
         return [f"{found.name}: there is no valid staple; run `certbot-seafile refresh --cert-name {found.name}`."]

@@ -13,10 +13,14 @@ PACKAGE = Path(__file__).resolve().parents[2] / "certbot_seafile"
 FLOORS: dict[str, int] = {
     "errors": 0,
     "syntax": 1, "der": 1,
-    "staple": 2, "servers": 2, "edits": 3, "site": 4,
-    "files": 2,
+    "servers": 2, "staple": 2, "files": 2,
+    "edits": 3, "site": 4,
     "webroot": 5, "responder": 5, "nginx": 5, "lineage": 5, "probe": 5, "journal": 5,
-    "deploy": 6, "report": 7, "plugin": 8, "cli": 9,
+    "host": 6,
+    "writing": 7, "serving": 7, "stapling": 7,
+    "challenge": 8,
+    "deploy": 9, "enhance": 10, "report": 10,
+    "plugin": 11, "cli": 12,
 }  # fmt: skip
 PURE = {"syntax", "der", "staple", "servers", "edits", "site"}
 IMPURE_MODULES = {"os", "subprocess", "requests", "time", "socket", "shutil", "tempfile", "pathlib", "glob"}

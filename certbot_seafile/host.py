@@ -1,0 +1,53 @@
+"""What a use case works with on this machine.
+
+The law: what the doors know and the rooms below need is handed over in one value; nothing here decides.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from certbot_seafile import journal, lineage, nginx
+from certbot_seafile.lineage import Options
+
+MUST_STAPLE_TRIES_SECONDS = (0, 5, 20)
+
+
+class Checkpoints(Protocol):
+    """certbot's reverter, as far as it is used."""
+
+    def add(self, paths: set[str], notes: str) -> None:
+        """Keep the files' present bytes for a rollback."""
+
+    def finish(self, title: str) -> None:
+        """Close the checkpoint: `certbot rollback` goes back behind it from now on."""
+
+    def drop(self) -> None:
+        """Forget the open checkpoint."""
+
+
+@dataclass
+class Host:
+    """What a use case works with on this machine."""
+
+    nginx: nginx.Nginx
+    options: Options
+    config_dir: str
+    checkpoints: Checkpoints
+    say: Callable[[str], None]
+    now: Callable[[], datetime.datetime]
+    hook_command: str = ""
+    must_staple_tries: Sequence[float] = MUST_STAPLE_TRIES_SECONDS
+    journal: journal.Journal = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.journal = journal.Journal(os.path.join(self.config_dir, lineage.PLUGIN_NAME))
+
+    @property
+    def lock_path(self) -> str:
+        """Return the file that keeps two runs from interleaving."""
+        return os.path.join(self.config_dir, lineage.PLUGIN_NAME, ".lock")
