@@ -23,6 +23,7 @@ _SEAFILE_BYTES = re.compile(rb"/seafhttp|/seafmedia|/seafdav|:8000\b|:8082\b")
 _SERVER_BLOCK = re.compile(rb"(?:^|[\s;{}])server\s*(?:\{|#|$)")
 _PASSES = (b"proxy_pass", b"fastcgi_pass")
 _REDIRECTS = (b"return", b"rewrite", b"if")
+_HEADER = b"proxy_set_header"
 _STAPLING = (b"ssl_stapling", b"ssl_stapling_file", b"ssl_stapling_verify", b"ssl_stapling_responder")
 _GUARD = rb"rewrite ^(/\.well-known/acme-challenge/.*)$ $1 break;"
 _HSTS = b"Strict-Transport-Security"
@@ -456,7 +457,8 @@ def add_plain_server(planned: edits.Edits, site: Site, server: Server, webroot: 
     listens = [_mirrored(listen, http_port, taken, b"") for listen in server.listens if server.is_tls(listen)]
     names = b" ".join(name.encode("idna") for name in site.domains)
     body = [*dict.fromkeys(listens), b"server_name " + names + b";", *_location_lines(server, webroot)]
-    body += [b"location / {", step + b"return 301 https://$host$request_uri;", b"}"]
+    ports = [listen.socket.port for listen in server.listens if server.is_tls(listen)]
+    body += [b"location / {", step + _redirect_line(ports[0]), b"}"]
     planned.insert_after(server.statement, [b"", b"server {", *(step + line for line in body), b"}"])
 
 
@@ -495,6 +497,11 @@ def add_tls(planned: edits.Edits, site: Site, server: Server, wanted: Certificat
     _tell_seahub(planned, server)
 
 
+def _redirect_line(https_port: int) -> bytes:
+    port = b"" if https_port == 443 else b":%d" % https_port
+    return b"return 301 https://$host" + port + b"$request_uri;"
+
+
 def redirects_all(server: Server) -> bool:
     """Tell whether the server redirects every plain request at its own level."""
     for said in server.level(b"return", b"rewrite"):
@@ -517,8 +524,7 @@ def redirect(planned: edits.Edits, server: Server, https_port: int, *, is_shared
 
     is_shared: the server speaks TLS too, so that only what came in clear may be redirected.
     """
-    port = b"" if https_port == 443 else b":%d" % https_port
-    lines = [b"return 301 https://$host" + port + b"$request_uri;"]
+    lines = [_redirect_line(https_port)]
     if is_shared:
         lines = [b"if ($scheme = http) {", edits.indentation_step(server.statement) + lines[0], b"}"]
     first = next(iter(server.level(*_REDIRECTS)), None)
@@ -529,13 +535,26 @@ def redirect(planned: edits.Edits, server: Server, https_port: int, *, is_shared
 
 
 def _tell_seahub(planned: edits.Edits, server: Server) -> None:
+    """Let every proxied request say https; own headers of a level hide outer ones (ngx_http_proxy_merge_loc_conf)."""
     line = b"proxy_set_header X-Forwarded-Proto https;"
-    for level in (server.statement, *(found for found in server.statement.walk() if found.name == b"location")):
-        said = [child for child in level.children or () if child.name == b"proxy_set_header"]
-        if said and not any(
-            child.arguments[:1] and child.arguments[0].lower() == b"x-forwarded-proto" for child in said
-        ):
+    locations = [found for found in server.statement.walk() if found.name == b"location"]
+    for level in (server.statement, *locations):
+        said = [child for child in level.children or () if child.name == _HEADER]
+        if said and not _says_proto(said):
             planned.insert_after(said[-1], [line])
+    if not server.level(_HEADER) and any(_passes_outer_headers(location) for location in locations):
+        outer = [said for said in server.http.flat() if said.name == _HEADER]
+        copies = [said.source[said.directive.start : said.directive.end] for said in outer]
+        _insert_near_names(planned, server, copies if _says_proto(outer) else [*copies, line])
+
+
+def _says_proto(headers: Sequence[Statement]) -> bool:
+    return any(said.arguments[:1] and said.arguments[0].lower() == b"x-forwarded-proto" for said in headers)
+
+
+def _passes_outer_headers(location: Statement) -> bool:
+    own = {child.name for child in location.flat()}
+    return b"proxy_pass" in own and _HEADER not in own
 
 
 def has_hsts(server: Server) -> bool:

@@ -45,7 +45,7 @@ SITE = plain() + tls()
 class Shape:
     """A site. refused: a phrase of the refusal ("" where it is to end served); snippets: files beside it.
 
-    others: further sites. words: further options. runs: whether nginx can start with it.
+    others: further sites. words: further options. is_old: newer nginx refuses it.
     """
 
     site: str | bytes
@@ -53,7 +53,7 @@ class Shape:
     snippets: dict[str, str] = field(default_factory=dict)
     others: dict[str, str] = field(default_factory=dict)
     words: tuple[str, ...] = ()
-    runs: bool = True
+    is_old: bool = False
 
     @property
     def content(self) -> bytes:
@@ -175,7 +175,7 @@ SHAPES: dict[str, Shape] = {
     "the whole site on one line": Shape(" ".join(line.strip() for line in SITE.splitlines())),
     "no final newline": Shape(SITE.rstrip("\n")),
     "a commented-out old server": Shape("".join(f"#{line}\n" for line in SITE.splitlines()) + SITE),
-    "listen 443; ssl on;": Shape(plain() + tls("    ssl on;\n" + PROXY, listen="443")),
+    "listen 443; ssl on;": Shape(plain() + tls("    ssl on;\n" + PROXY, listen="443"), is_old=True),
     "server lines in an upstream and a map": Shape(
         "upstream seahub { server 127.0.0.1:8000; }\nmap $host $server { default 1; server 2; }\n"
         + SITE.replace("http://127.0.0.1:8000", "http://seahub")
@@ -211,7 +211,7 @@ SHAPES: dict[str, Shape] = {
     "a redirect in an included file": Shape(
         plain("    include /etc/nginx/snippets/to-https.conf;\n") + tls(), snippets={"to-https.conf": REDIRECT}
     ),
-    "a site that nginx refuses": Shape(SITE + "server { no_such_thing; }\n", refused="no_such_thing", runs=False),
+    "a site that nginx refuses": Shape(SITE + "server { no_such_thing; }\n", refused="no_such_thing"),
     "two files with the same name": Shape(SITE, refused="--seafile-site", others={"zz-copy.conf": SITE}),
     "two files with the same name, one named": Shape(
         SITE, others={"zz-copy.conf": OTHER_TLS}, words=("--seafile-site", "SITE")

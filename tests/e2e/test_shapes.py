@@ -32,8 +32,13 @@ def build(world: World, shape: Shape) -> None:
     world.write_site(road.SITE_NAME, world.adapt(shape.content, ports))
     _provide_by_name(world)
     world.start_pebble(ocsp=False)
-    if shape.runs:
+    if starts(world):
         world.start_nginx()
+
+
+def starts(world: World) -> bool:
+    """Tell whether this machine's nginx can start with the sites that are there."""
+    return world.run(world.nginx_ctl, "-t", check=False).exit_code == 0
 
 
 def _provide_by_name(world: World) -> None:
@@ -83,9 +88,11 @@ def test_shape(world: World, shape: Shape) -> None:
     build(world, shape)
     before = snapshot(world.server_root)
     words = [str(world.sites / road.SITE_NAME) if word == "SITE" else word for word in shape.words]
+    could_start = starts(world)
+    assert could_start or shape.refused or shape.is_old
     run = certonly(world, NAME, *words)
-    if shape.refused:
-        assert_refused(world, run, before, shape.refused)
+    if shape.refused or not could_start:
+        assert_refused(world, run, before, shape.refused or "unknown directive")
     else:
         port = world.other_https_port if "8443" in shape.content.decode("latin-1") else world.https_port
         assert_served(world, run, before, NAME, port)
@@ -104,11 +111,13 @@ def test_real_site(world: World, file_name: str) -> None:
     if b"letsencrypt/live" in content:
         _move_lineage_away(world)
     world.start_pebble(ocsp=False)
-    if not file_name.startswith("xfail-"):
+    could_start = starts(world)
+    assert could_start or file_name.startswith(("xfail-", "manual2020-"))
+    if could_start:
         world.start_nginx()
     before = snapshot(world.server_root)
     run = certonly(world, name)
-    if file_name.startswith("xfail-"):
+    if not could_start:
         assert_refused(world, run, before, "unknown directive")
     elif name[0].isdigit():
         assert run.exit_code == 1

@@ -1,0 +1,111 @@
+"""What is made of half a site: a port-80 server for HTTPS only, TLS for HTTP only."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from OpenSSL import SSL
+
+from e2e import road, shapes
+from e2e.shapes import NAME
+from e2e.test_shapes import certonly
+from e2e.world import World
+
+
+@contextmanager
+def seahub() -> Iterator[tuple[int, list[dict[str, str]]]]:
+    """Run what stands for Seahub on loopback: yield its port and the headers of the requests it gets."""
+    seen: list[dict[str, str]] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append({name.lower(): value for name, value in self.headers.items()})
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"seahub")
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Be silent."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield server.server_port, seen
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def start(world: World, site: str) -> None:
+    """Start CA and nginx with the site."""
+    world.write_site(road.SITE_NAME, world.adapt(site.encode()))
+    world.start_pebble(ocsp=False)
+    world.start_nginx()
+
+
+def over_tls(world: World, path: str) -> str:
+    """Fetch a path over TLS with curl, which trusts the world's CA alone."""
+    return world.run(
+        "curl", "-sS", "--include", "--noproxy", "*", "--cacert", world.root,
+        "--connect-to", f"::127.0.0.1:{world.https_port}", f"https://{NAME}{path}",
+    ).stdout  # fmt: skip
+
+
+def test_http_only_seahub_learns_that_the_client_came_by_https(world: World) -> None:
+    """The TLS half proxies as the plain one did, with X-Forwarded-Proto https; plain requests are redirected."""
+    with seahub() as (port, seen):
+        start(world, shapes.plain(shapes.PROXY).replace("127.0.0.1:8000", f"127.0.0.1:{port}"))
+        assert certonly(world, NAME).exit_code == 0
+        assert over_tls(world, "/library/").endswith("seahub")
+        assert seen[-1]["x-forwarded-proto"] == "https"
+        assert seen[-1]["host"] == NAME
+    redirected = world.fetch(NAME, "/library/?p=1").stdout
+    assert redirected.startswith("HTTP/1.1 301")
+    assert f"Location: https://{NAME}:{world.https_port}/library/?p=1" in redirected
+    assert world.fetch(NAME, "/.well-known/acme-challenge/x").stdout.startswith("HTTP/1.1 404")
+
+
+def test_http_only_headers_of_an_outer_level_still_apply(world: World) -> None:
+    """Where a location has no proxy_set_header of its own, the server's ones reach Seahub as before."""
+    body = shapes.PROXY.replace("        proxy_set_header Host $http_host;\n", "")
+    with seahub() as (port, seen):
+        site = shapes.plain("    proxy_set_header X-Real-IP $remote_addr;\n" + body)
+        start(world, site.replace("127.0.0.1:8000", f"127.0.0.1:{port}"))
+        assert certonly(world, NAME).exit_code == 0
+        over_tls(world, "/")
+        assert (seen[-1]["x-forwarded-proto"], seen[-1]["x-real-ip"]) == ("https", "127.0.0.1")
+
+
+def test_http_only_without_any_header(world: World) -> None:
+    """A site that sets no header at all gets X-Forwarded-Proto, and http's own headers are not lost."""
+    body = shapes.PROXY.replace("        proxy_set_header Host $http_host;\n", "")
+    with seahub() as (port, seen):
+        site = "proxy_set_header X-Everywhere yes;\n" + shapes.plain(body)
+        start(world, site.replace("127.0.0.1:8000", f"127.0.0.1:{port}"))
+        assert certonly(world, NAME).exit_code == 0
+        over_tls(world, "/")
+        assert (seen[-1]["x-forwarded-proto"], seen[-1]["x-everywhere"]) == ("https", "yes")
+
+
+def test_https_only_gets_a_port_80_server(world: World) -> None:
+    """The new server redirects everything but the challenge, for the certificate's name."""
+    start(world, shapes.tls())
+    assert certonly(world, NAME).exit_code == 0
+    redirected = world.fetch(NAME, "/library/").stdout
+    assert redirected.startswith("HTTP/1.1 301")
+    assert f"Location: https://{NAME}" in redirected
+    assert world.fetch(NAME, "/.well-known/acme-challenge/x").stdout.startswith("HTTP/1.1 404")
+
+
+def test_a_pair_is_replaced_as_a_pair(world: World) -> None:
+    """Where a site had an RSA and an ECDSA certificate, no client is handed one of the old ones."""
+    start(world, str(shapes.SHAPES["an RSA and ECDSA pair"].site))
+    assert certonly(world, NAME, "--key-type", "ecdsa").exit_code == 0
+    assert world.handshake(NAME, only="ecdsa").certificate == world.leaf(NAME)
+    with pytest.raises(SSL.Error):
+        world.handshake(NAME, only="rsa")
