@@ -6,6 +6,7 @@ the live folder is refused.
 
 from __future__ import annotations
 
+import datetime
 import io
 import os
 from dataclasses import dataclass, fields
@@ -77,6 +78,26 @@ class Lineage:
     def leaf_der(self) -> bytes:
         """Return the leaf's DER, as a TLS server hands it out."""
         return self.leaf.public_bytes(Encoding.DER)
+
+    @property
+    def not_before(self) -> datetime.datetime:
+        """Return when the leaf begins to hold, aware, UTC."""
+        if hasattr(self.leaf, "not_valid_before_utc"):
+            return self.leaf.not_valid_before_utc
+        return self.leaf.not_valid_before.replace(tzinfo=datetime.UTC)  # cryptography below 42
+
+    @property
+    def not_after(self) -> datetime.datetime:
+        """Return when the leaf expires, aware, UTC."""
+        if hasattr(self.leaf, "not_valid_after_utc"):
+            return self.leaf.not_valid_after_utc
+        return self.leaf.not_valid_after.replace(tzinfo=datetime.UTC)  # cryptography below 42
+
+    @property
+    def hooks(self) -> str:
+        """Return the deploy hook of the renewal file, under the name that this certbot gives it; "" without."""
+        said = (self.renewal.get("deploy_hook"), self.renewal.get("renew_hook"))
+        return next((hook for hook in said if hook and hook != "None"), "")
 
     @property
     def key_type(self) -> str:

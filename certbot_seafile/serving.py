@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from certbot_seafile import errors, lineage, nginx, probe, servers, site
 from certbot_seafile.host import Host
@@ -24,21 +24,16 @@ def find_site(host: Host, domains: Sequence[str]) -> site.Site:
     Raises errors.SiteNotFound, errors.SiteAmbiguous, errors.SiteRefused, errors.SyntaxRefused.
     """
     site_path = os.path.realpath(host.options.site) if host.options.site else None
-    found = _find_in(host, host.nginx.statements(site.matters(domains, site_path)), domains, site_path)
-    if found is None or found.nameless or found.spans_files:
-        # Who answers by default, and who shares an included file, only the whole configuration tells.
-        whole = servers.http_servers(host.nginx.statements())
-        return site.find(whole, domains, site_path=site_path, http_port=host.options.http_port)
-    return found
 
+    def find(statements: Sequence[servers.Statement]) -> site.Site:
+        every = servers.http_servers(statements)
+        return site.find(every, domains, site_path=site_path, http_port=host.options.http_port)
 
-def _find_in(
-    host: Host, statements: Sequence[servers.Statement], domains: Sequence[str], site_path: str | None
-) -> site.Site | None:
-    every = servers.http_servers(statements)
-    if not all(any(servers.match_rank(server, name) for server in every) for name in domains):
-        return None
-    return site.find(every, domains, site_path=site_path, http_port=host.options.http_port)
+    if site_path is not None:
+        return find(host.nginx.statements())
+    found = find(host.nginx.statements(site.matters(domains)))
+    # Who else reads an included file, only the whole configuration tells.
+    return find(host.nginx.statements()) if found.spans_files else found
 
 
 def endpoints(chosen: Sequence[servers.Server], port: int | None = None, *, tls: bool = False) -> list[probe.Endpoint]:
@@ -68,19 +63,24 @@ def look(host: Host, found: Lineage) -> None:
             time.sleep(_POLL_SECONDS)
 
 
-def _look_once(host: Host, found: Lineage, where: site.Site) -> None:
-    looked = False
+def looks(host: Host, found: Lineage, where: site.Site) -> Iterator[tuple[str, probe.Endpoint, probe.Look]]:
+    """Yield what a TLS client is handed for each name at each listen address of the site. Raises errors.NotServed."""
     paired = why_paired(host, found, where) is not None
     ciphers = {"rsa": b"aRSA", "ecdsa": b"aECDSA"}.get(found.key_type) if paired else None
     for name in found.names:
         for endpoint in endpoints(where.tls, tls=True):
-            seen = probe.handshake(endpoint, name, ciphers=ciphers, tls12=ciphers is not None)
-            looked = True
-            if seen.leaf_der != found.leaf_der:
-                raise errors.NotServed(
-                    f"after the reload a TLS client that asks {endpoint} for {name} is handed another certificate than "
-                    f"{found.name}'s: another server block answers there"
-                )
+            yield name, endpoint, probe.handshake(endpoint, name, ciphers=ciphers, tls12=ciphers is not None)
+
+
+def _look_once(host: Host, found: Lineage, where: site.Site) -> None:
+    looked = False
+    for name, endpoint, seen in looks(host, found, where):
+        looked = True
+        if seen.leaf_der != found.leaf_der:
+            raise errors.NotServed(
+                f"after the reload a TLS client that asks {endpoint} for {name} is handed another certificate than "
+                f"{found.name}'s: another server block answers there"
+            )
     if not looked:
         raise errors.NotServed(f"no server block of the site speaks TLS for {', '.join(found.names)}")
 
