@@ -115,8 +115,8 @@ class Nginx:
     def statements(self, matters: Callable[[bytes], bool] | None = None) -> tuple[servers.Statement, ...]:
         """Read nginx.conf and all that it includes, in nginx's order; includes stand replaced by what they name.
 
-        matters: with it, a file is parsed only where its bytes, or those of a file it may reach, make it true; what a
-        server block includes is parsed always.
+        matters: with it, a file that has server blocks is parsed only where its bytes, or those of a file it may reach,
+        make it true.
         Raises errors.SyntaxRefused, errors.FileRefused.
         """
         return Reader(os.path.dirname(os.path.realpath(self.conf_path)), matters).read(self.conf_path)
@@ -166,7 +166,7 @@ class Reader:
             elif directive.name == b"include" and len(directive.arguments) == 1:
                 children = ()
                 for target in self._targets(directive.arguments[0]):
-                    if is_server or self._reaches(target, ()):
+                    if is_server or self._is_wanted(target):
                         children += self._expand_file(target, above, is_server)
             statements.append(servers.Statement(path, source, directive, children))
         return tuple(statements)
@@ -181,6 +181,10 @@ class Reader:
         if path not in self._sources:
             self._sources[path] = files.read(path)
         return self._sources[path]
+
+    def _is_wanted(self, path: str) -> bool:
+        # A file without a server block is small, and may hold what every server inherits.
+        return self._reaches(path, ()) or not servers.MAY_HOLD_SERVER.search(self._source(path))
 
     def _reaches(self, path: str, above: tuple[str, ...]) -> bool:
         if self._matters is None or path in above:

@@ -15,6 +15,10 @@ from functools import cached_property
 from certbot_seafile import syntax
 
 
+#: Matches wherever a server block may start, and in comments too.
+MAY_HOLD_SERVER = re.compile(rb"(?:^|[\s;{}])server\s*(?:\{|#|$)")
+
+
 @dataclass(frozen=True, eq=False)
 class Statement:
     """A directive where it stands: the real path and bytes of its file; children are a block's or an include's."""

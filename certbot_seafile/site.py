@@ -20,7 +20,8 @@ _TOKEN_URI = CHALLENGE_PATH + "certbot-seafile"
 _SEAFILE_LOCATION = re.compile(rb"/(?:seafhttp|seafmedia|seafdav)\b")
 _SEAFILE_UPSTREAM = re.compile(rb":(?:8000|8082)(?:/|$|\s)")
 _SEAFILE_BYTES = re.compile(rb"/seafhttp|/seafmedia|/seafdav|:8000\b|:8082\b")
-_SERVER_BLOCK = re.compile(rb"(?:^|[\s;{}])server\s*(?:\{|#|$)")
+_LISTEN = re.compile(rb"\blisten\s+([^\s;]+)")
+_COMMENT = re.compile(rb"#[^\n]*")
 _PASSES = (b"proxy_pass", b"fastcgi_pass")
 _REDIRECTS = (b"return", b"rewrite", b"if")
 _HEADER = b"proxy_set_header"
@@ -55,19 +56,26 @@ class Site:
         return any(said.path != server.path for server in self.tls for said in server.level(*watched))
 
 
-def matters(domains: Sequence[str], site_path: str | None) -> Callable[[bytes], bool]:
-    """Return a test on a file's bytes: could it take part in who answers for the domains? (A superset.)"""
-    wanted = [re.escape(name.lower().encode()) for name in domains]
-    parents = [re.escape(name.lower().encode()[name.index(".") :]) for name in domains if "." in name]
-    heads = [re.escape(name.lower().split(".")[0].encode()) + rb"\.\*" for name in domains]
-    shape = re.compile(
-        rb"|".join([*wanted, *parents, *heads, rb"server_name[^;]*~", rb"default", rb"http\s*[{#]", rb"http$"]), re.I
-    )
-    return lambda source: (
-        shape.search(source) is not None
-        or _SEAFILE_BYTES.search(source) is not None
-        or _SERVER_BLOCK.search(source) is None  # small files with what every server inherits
-    )
+def matters(domains: Sequence[str]) -> Callable[[bytes], bool]:
+    """Return a test for the bytes of each file, in nginx's order: could it take part in who answers for the domains?
+
+    A superset: files that name one of the domains, that name nobody, or that proxy Seafile; files with a default
+    server; and the first file with each listen address, because its first server is the default (ngx_http_add_address).
+    """
+    names = [name.lower().encode() for name in domains]
+    exact = [re.escape(name) for name in names]
+    parents = [re.escape(name[name.index(b".") :]) for name in names if b"." in name]
+    heads = [re.escape(name.split(b".")[0]) + rb"\.\*" for name in names]
+    shape = re.compile(rb"|".join([*exact, *parents, *heads, rb"server_name[^;]*~", rb"default"]), re.I)
+    seen: set[bytes] = set()
+
+    def takes_part(source: bytes) -> bool:
+        told = _LISTEN.findall(source)
+        is_first = not seen.issuperset(told) if told else servers.MAY_HOLD_SERVER.search(source) is not None
+        seen.update(_LISTEN.findall(_COMMENT.sub(b"", source)))
+        return is_first or _SEAFILE_BYTES.search(source) is not None or shape.search(source) is not None
+
+    return takes_part
 
 
 def is_seafile(server: Server) -> bool:

@@ -1,0 +1,163 @@
+"""How long it takes to find and edit one site among a thousand, beside certbot's own nginx plugin in the same run.
+
+Prints CPU seconds, without `nginx -t`. The peer only reads the same files: its edit is not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from certbot_seafile import deploy, nginx, serving, site
+from certbot_seafile.host import Host
+from certbot_seafile.lineage import Options
+
+NAME = "seafile.example.com"
+TARGET_SECONDS = 0.3
+
+NEIGHBOUR = """\
+# site {number}
+server {{
+    listen 80;
+    listen [::]:80;
+    server_name site{number}.example.org www.site{number}.example.org;
+    return 301 https://$host$request_uri;
+}}
+
+server {{
+    listen 443 ssl http2;
+    listen [::]:443 ssl http2;
+    server_name site{number}.example.org www.site{number}.example.org;
+
+    ssl_certificate /etc/letsencrypt/live/site{number}.example.org/fullchain.pem;
+    ssl_certificate_key /etc/letsencrypt/live/site{number}.example.org/privkey.pem;
+    ssl_protocols TLSv1.2 TLSv1.3;
+
+    root /srv/www/site{number};
+    index index.html;
+    access_log /var/log/nginx/site{number}.access.log;
+    error_log /var/log/nginx/site{number}.error.log;
+
+    location / {{
+        try_files $uri $uri/ =404;
+    }}
+
+    location /api/ {{
+        proxy_pass http://127.0.0.1:9{number:03d};
+        include proxy_params;
+        proxy_read_timeout 60s;
+    }}
+
+    location ~* \\.(png|jpe?g|css|js)$ {{
+        expires 7d;
+        add_header Cache-Control "public, max-age=604800";
+    }}
+
+    # nothing else
+}}
+"""
+
+SEAFILE = """\
+server {{
+    listen 80;
+    server_name {name};
+    return 301 https://$host$request_uri;
+}}
+server {{
+    listen 443 ssl;
+    server_name {name};
+    ssl_certificate /etc/ssl/cacert.pem;
+    ssl_certificate_key /etc/ssl/privkey.pem;
+    location / {{ proxy_pass http://127.0.0.1:8000; }}
+    location /seafhttp {{ proxy_pass http://127.0.0.1:8082; }}
+}}
+"""
+
+
+class NoCheckpoints:
+    """Stand for certbot's reverter where nothing is written."""
+
+    def add(self, paths: set[str], notes: str) -> None:
+        """Keep nothing."""
+
+    def finish(self, title: str) -> None:
+        """Close nothing."""
+
+    def drop(self) -> None:
+        """Drop nothing."""
+
+
+def main() -> int:
+    """Print the figures; exit code 1 where ours is above its target."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sites", type=int, default=1000)
+    count = parser.parse_args().sites
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        good = True
+        for title, server_name in (("by its name", NAME), ("server_name _", "_")):
+            lay_out(root, count, server_name)
+            seconds = cpu_seconds(lambda: find_and_edit(root))
+            print(f"ours, one site of {count} {title}: {seconds:.3f} s of CPU")
+            good = good and seconds < TARGET_SECONDS
+        peer = cpu_seconds(lambda: read_with_peer(root))
+        print(f"certbot's nginx plugin, reading the same files: {peer:.1f} s of CPU, {peer / seconds:.0f} times ours")
+    return 0 if good else 1
+
+
+def lay_out(root: Path, count: int, server_name: str) -> None:
+    """Write nginx.conf and the sites."""
+    sites = root / "sites-enabled"
+    sites.mkdir(exist_ok=True)
+    (root / "proxy_params").write_text("proxy_set_header Host $http_host;\n")
+    (root / "nginx.conf").write_text(f"events {{}}\nhttp {{\n    include {sites}/*;\n}}\n")
+    for number in range(count):
+        (sites / f"site{number:04d}").write_text(NEIGHBOUR.format(number=number))
+    (sites / "000-seafile").write_text(SEAFILE.format(name=server_name))
+
+
+def cpu_seconds(work: Callable[[], None]) -> float:
+    """Return the least CPU time of three runs."""
+    taken = []
+    for _ in range(3):
+        began = time.process_time()
+        work()
+        taken.append(time.process_time() - began)
+        if taken[-1] > 5:
+            break
+    return min(taken)
+
+
+def find_and_edit(root: Path) -> None:
+    """Find the site among all, plan its edits and make its new bytes."""
+    server = nginx.Nginx("nginx", str(root))
+    host = Host(server, Options(), str(root), NoCheckpoints(), print, now=_no_clock)
+    found = serving.find_site(host, [NAME])
+    wanted = site.Certificate("/live/fullchain.pem", "/live/privkey.pem", f"/etc/nginx/OCSP/{NAME}.conf", True)
+    planned = deploy.plan_deploy(host, found, wanted)
+    (path,) = planned.paths
+    if b"/live/fullchain.pem" not in planned.after(path):
+        raise SystemExit("the edit is not there")
+
+
+def _no_clock() -> datetime.datetime:
+    raise SystemExit("nothing here asks for the time")
+
+
+def read_with_peer(root: Path) -> None:
+    """Let certbot's nginx plugin read the configuration, as it does at each start. Its room moved between releases."""
+    try:
+        parser = importlib.import_module("certbot_nginx._internal.parser")
+    except ImportError:
+        parser = importlib.import_module("certbot._internal.plugins.nginx.parser")
+    parser.NginxParser(str(root)).load()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
