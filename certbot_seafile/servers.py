@@ -245,12 +245,18 @@ def _dotted_rank(written: str, name: str) -> tuple[int, int] | None:
 
 
 def _regex_matches(pattern: str, name: str) -> bool:
-    # PCRE's named groups in Python's spelling; nginx matches without regard to case only where (?i) is written, but
-    # ngx_http_validate_host has made the name lower case before.
+    # The name is in lower case already (ngx_http_validate_host), and a pattern with a capital letter in it is matched
+    # without regard to case (ngx_http_core_server_name): so none is a matter of case.
+    return _matches(pattern, name, ignore_case=True)
+
+
+def _matches(pattern: str, subject: str, *, ignore_case: bool) -> bool:
+    """Tell whether a PCRE pattern matches, as far as Python reads it; one that it cannot read matches nothing."""
     try:
-        return re.search(re.sub(r"\(\?P?<(\w)", r"(?P<\1", pattern), name) is not None
+        compiled = re.compile(re.sub(r"\(\?P?<(\w)", r"(?P<\1", pattern), re.IGNORECASE if ignore_case else 0)
     except re.error:
         return False
+    return compiled.search(subject) is not None
 
 
 def choose(servers: Sequence[Server], socket: Socket, name: str | None) -> Server | None:
@@ -297,17 +303,9 @@ def _location_at(level: Statement, uri: str) -> Statement | None:
         return best
     for statement in regexes:
         modifier, written = location_path(statement)
-        if _location_regex_matches(written, uri, modifier == "~*"):
+        if _matches(written, uri, ignore_case=modifier == "~*"):
             return statement
     return best
-
-
-def _location_regex_matches(pattern: str, uri: str, ignore_case: bool) -> bool:
-    try:
-        compiled = re.compile(re.sub(r"\(\?P?<(\w)", r"(?P<\1", pattern), re.IGNORECASE if ignore_case else 0)
-    except re.error:
-        return False
-    return compiled.search(uri) is not None
 
 
 def location_path(statement: Statement) -> tuple[str, str]:

@@ -37,6 +37,7 @@ CHOSEN = {
     "a leading dot is the name itself": (["x.org", ".example.com"], "example.com", 1),
     "a leading dot is a wildcard too": (["x.org", ".example.com"], "a.b.example.com", 1),
     "a wildcard is not the name itself": (["x.org", "*.example.com"], "example.com", 0),
+    "a capital letter in a regular expression": (["x.org", "~ORG$", "~COM$"], "a.example.com", 2),
     "named groups in PCRE's spelling": (["x.org", "~^(?<sub>a)\\.example"], "a.example.com", 1),
     "nobody: the first": (["x.org", "y.org"], "a.example.com", 0),
 }
