@@ -14,7 +14,6 @@ from functools import cached_property
 
 from certbot_seafile import syntax
 
-
 #: Matches wherever a server block may start, and in comments too.
 MAY_HOLD_SERVER = re.compile(rb"(?:^|[\s;{}])server\s*(?:\{|#|$)")
 

@@ -39,7 +39,9 @@ def some_server(rng: random.Random, group: int, number: int, port: int, *, may_b
     listen = f"127.0.0.1:{port}" + (" default_server" if may_be_default and rng.random() < 0.2 else "")
     said = f"    server_name {names};\n" if names else ""
     body = some_locations(rng, f"{group}.{number}")
-    return f'server {{\n    listen {listen};\n{said}{body}\n    set $nobody "{group}.{number}/none";\n    error_page 404 = @none;\n    location @none {{ return 200 $nobody; }}\n}}\n'
+    nobody = f'    set $nobody "{group}.{number}/none";\n    error_page 404 = @none;\n'
+    none = "    location @none { return 200 $nobody; }\n"
+    return f"server {{\n    listen {listen};\n{said}{body}\n{nobody}{none}}}\n"
 
 
 def label_of(server: servers.Server, uri: str) -> str:
