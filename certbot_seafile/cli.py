@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from certbot import configuration
 
-from certbot_seafile import __version__, deploy, errors, lineage, plugin, report, stapling
+from certbot_seafile import __version__, check, deploy, errors, lineage, plugin, report, stapling, undo
 from certbot_seafile.host import Host
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--logs-dir", default="/var/log/letsencrypt", metavar="D", help="certbot's log folder")
     parser.add_argument("--http-01-port", dest="http_port", type=int, help="as certbot's option of that name")
     parser.add_argument("--https-port", dest="https_port", type=int, help="as certbot's option of that name")
+    parser.add_argument("--seafile-ctl", dest="ctl", metavar="PATH", help="nginx binary, where no lineage says it")
+    parser.add_argument(
+        "--seafile-staple-dir", dest="staple_dir", metavar="DIR", help="folder of staples, where no lineage says it"
+    )
     volume = parser.add_mutually_exclusive_group()
     volume.add_argument("-q", "--quiet", action="store_true", help="say nothing but failures")
     volume.add_argument("-v", "--verbose", action="store_true", help="say each step, with the site's diff")
@@ -58,7 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     refresh.add_argument("--force", action="store_true", help="refresh them all, due or not")
     status = commands.add_parser("status", parents=[one], help="a table of the lineages and what is served")
     status.add_argument("--json", action="store_true", help="the same as JSON, for monitoring")
-    commands.add_parser("check", parents=[one], help="say what is wrong and what to do; exit 1 if anything is")
+    checked = commands.add_parser(
+        "check", parents=[one], help="say what is wrong and what to do; exit 1 if anything is"
+    )
+    checked.add_argument(
+        "--root", default="/", metavar="DIR", help="where timers and crontabs are looked for, for example a container's"
+    )
     commands.add_parser("undo", parents=[one], help="take this package's edits and files out again")
     return parser
 
@@ -111,14 +120,26 @@ def _load(said: argparse.Namespace, name: str) -> lineage.Lineage:
     return lineage.load(os.path.abspath(said.config_dir), name, **ports)
 
 
+def _machine_host(said: argparse.Namespace, found: Sequence[lineage.Lineage]) -> Host:
+    """Return what to work with on the machine as a whole: as the lineages say, else as the command line does."""
+    if found:
+        return _host(said, found[0].options)
+    chosen = {key: value for key in ("ctl", "staple_dir") if (value := getattr(said, key))}
+    return _host(said, lineage.Options(**chosen))
+
+
 def _chosen(said: argparse.Namespace) -> list[lineage.Lineage]:
-    config_dir = os.path.abspath(said.config_dir)
-    names = [said.cert_name] if said.cert_name else lineage.names_of_plugin(config_dir)
+    names = [said.cert_name] if said.cert_name else lineage.names_of_plugin(os.path.abspath(said.config_dir))
     if not names:
-        raise errors.LineageRefused(
-            f"no lineage in {config_dir} uses the seafile plugin; get one with `certbot certonly -a seafile -d NAME`"
-        )
+        raise _no_lineage(said)
     return [_load(said, name) for name in names]
+
+
+def _no_lineage(said: argparse.Namespace) -> errors.LineageRefused:
+    return errors.LineageRefused(
+        f"no lineage in {os.path.abspath(said.config_dir)} uses the seafile plugin; "
+        "get one with `certbot certonly -a seafile -d NAME`"
+    )
 
 
 def _deploy(said: argparse.Namespace) -> int:
@@ -141,31 +162,68 @@ def _refresh(said: argparse.Namespace) -> int:
     return DONE if good else FAILED
 
 
+def _readable(said: argparse.Namespace) -> tuple[list[lineage.Lineage], list[report.Damaged]]:
+    """Return the lineages that were asked for, and those of them that cannot be read."""
+    config_dir = os.path.abspath(said.config_dir)
+    found, damaged = [], []
+    for name in [said.cert_name] if said.cert_name else lineage.names_of_plugin(config_dir):
+        try:
+            found.append(_load(said, name))
+        except errors.LineageRefused as refused:
+            damaged.append(report.Damaged(name, str(refused)))
+    return found, damaged
+
+
 def _status(said: argparse.Namespace) -> int:
-    standings = [report.standing(_host(said, found.options), found) for found in _chosen(said)]
+    found, damaged = _readable(said)
+    standings = [report.standing(_host(said, one.options), one) for one in found]
     if said.json:
-        print(json.dumps(report.as_json(standings), indent=2))
+        print(json.dumps(report.as_json(standings, damaged), indent=2))
+    elif found or damaged:
+        print(report.as_table(standings, damaged))
     else:
-        print(report.as_table(standings))
-    return DONE
+        raise _no_lineage(said)
+    return FAILED if damaged else DONE
 
 
 def _check(said: argparse.Namespace) -> int:
-    wrong = [line for found in _chosen(said) for line in report.faults(_host(said, found.options), found)]
-    for line in wrong:
-        print(line)
-    if not wrong and not said.quiet:
-        print("All is well.")
-    return FAILED if wrong else DONE
+    found, damaged = _readable(said)
+    host = _machine_host(said, found)
+    findings = [check.Finding(f"{one.name}: {one.failure}.") for one in damaged if not _is_deleted(said, one.name)]
+    findings += [finding for one in found for finding in check.lineage_findings(_host(said, one.options), one)]
+    findings += check.machine_findings(host, found, said.root)
+    if not found and not findings:
+        raise _no_lineage(said)
+    for finding in findings:
+        print(finding)
+    is_wrong = any(finding.is_fault for finding in findings)
+    if not is_wrong:
+        host.say("All is well.")
+    return FAILED if is_wrong else DONE
+
+
+def _is_deleted(said: argparse.Namespace, name: str) -> bool:
+    return name not in lineage.all_names(os.path.abspath(said.config_dir))
 
 
 def _undo(said: argparse.Namespace) -> int:
-    chosen = _chosen(said)
-    host = _host(said, chosen[0].options)
-    if deploy.undo(host, chosen):
+    found, _ = _readable(said)
+    host = _machine_host(said, found)
+    if said.cert_name:
+        is_clean = undo.undo_one(host, said.cert_name)
+    else:
+        names = {one.name for one in found} | set(check.stapled_names(host))
+        if not names and not host.journal.entries():
+            raise _no_lineage(said)
+        is_clean = undo.undo_all(host, sorted(names))
+    if is_clean:
         host.say("The site is as it was; the certificates and their renewal are certbot's and stay.")
         return DONE
-    print("certbot-seafile: some lines were changed by others too and stay; see the log", file=sys.stderr)
+    print(
+        "certbot-seafile: lines of ours that somebody has changed since were left in the site; "
+        "look for certbot-seafile and /etc/letsencrypt in it, and take out by hand what is not wanted",
+        file=sys.stderr,
+    )
     return FAILED
 
 

@@ -91,16 +91,3 @@ def keep(host: Host, found: Lineage) -> None:
     stapling.report(host, results)
     if result.outcome.is_revoked or (found.is_must_staple and result.failure):
         raise errors.ResponseRefused([f"{found.name}: {result.failure}"])
-
-
-def undo(host: Host, found: Sequence[Lineage]) -> bool:
-    """Take our edits out of every file, then the staples; return whether all could be taken out.
-
-    Raises errors.NginxRefused where nginx would refuse the result; then nothing was changed.
-    """
-    with files.lock(host.lock_path):
-        clean = writing.take_out_edits(host)
-        for one in found:
-            if stapling.withdraw_snippet(host, one):
-                stapling.withdraw_response(host, one)
-    return clean

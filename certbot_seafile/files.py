@@ -28,10 +28,11 @@ def read(path: str, *, at_most_bytes: int = 64 * 1024 * 1024) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise errors.FileRefused(f"{path} cannot be read: {error.strerror}") from error
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode):  # before open(), which raises at a folder
+        os.close(descriptor)
+        raise errors.FileRefused(f"{path} is not a regular file")
     with open(descriptor, "rb") as stream:
-        facts = os.fstat(stream.fileno())
-        if not stat.S_ISREG(facts.st_mode):
-            raise errors.FileRefused(f"{path} is not a regular file")
         if facts.st_size > at_most_bytes:
             raise errors.FileRefused(f"{path} is larger than {at_most_bytes} bytes")
         return stream.read(at_most_bytes + 1)

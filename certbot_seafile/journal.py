@@ -10,24 +10,47 @@ import base64
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from certbot_seafile import edits, errors, files
 
 
 @dataclass(frozen=True)
+class Step:
+    """One edit of a file: the lineage or domain that it was made for, and the bytes around it."""
+
+    owner: str
+    before: bytes
+    after: bytes
+
+
+@dataclass(frozen=True)
 class Entry:
-    """One file's record: its path, its bytes without our edits, and the two last states that we gave it."""
+    """One file's record: its path, its bytes without our edits, and the two last states that we gave it.
+
+    steps: how it came to `after`, in order, so that one lineage's edits can be taken out of a file that others share.
+    """
 
     path: str
     before: bytes
     after: bytes
     earlier: bytes
+    steps: tuple[Step, ...] = ()
 
     def without_edits(self, now: bytes) -> tuple[bytes, bool]:
         """Return `now` without our edits, and whether all of them could be taken out."""
         known = self.earlier if now == self.earlier else self.after
         return edits.take_out(self.before, known, now)
+
+    def without_steps_of(self, owners: Collection[str], now: bytes) -> tuple[bytes, bool]:
+        """Return `now` without the edits made for these owners, and whether all of them could be taken out."""
+        clean = True
+        for step in reversed(self.steps):
+            if step.owner in owners:
+                now, complete = edits.take_out(step.before, step.after, now)
+                clean = clean and complete
+        return now, clean
 
 
 class Journal:
@@ -48,11 +71,20 @@ class Journal:
         place = self._place(path)
         return self._read(place) if os.path.exists(place) else None
 
-    def record(self, path: str, now: bytes, after: bytes) -> None:
-        """Write down that the file, whose bytes are `now`, is about to become `after`."""
+    def record(self, path: str, now: bytes, after: bytes, owner: str) -> None:
+        """Write down that the file, whose bytes are `now`, is about to become `after` for the owner's sake."""
         known = self.entry(path)
         before = known.without_edits(now)[0] if known is not None else now
-        self._write(Entry(path, before, after, now))
+        steps = known.steps if known is not None else ()
+        self._write(Entry(path, before, after, now, (*steps, Step(owner, now, after))))
+
+    def forget_steps_of(self, entry: Entry, owners: Collection[str], after: bytes) -> None:
+        """Write down that the owners' edits were taken out of the entry's file, which thereby became `after`."""
+        steps = tuple(step for step in entry.steps if step.owner not in owners)
+        if steps:
+            self._write(replace(entry, after=after, earlier=after, steps=steps))
+        else:
+            self.forget(entry.path)
 
     def restore(self, path: str, entry: Entry | None) -> None:
         """Put an earlier record back (None: there was none)."""
@@ -70,19 +102,26 @@ class Journal:
 
     def _write(self, entry: Entry) -> None:
         files.make_folder(self.folder, 0o700)
-        fields = {
-            name: base64.b64encode(value).decode("ascii")
-            for name, value in (("before", entry.before), ("after", entry.after), ("earlier", entry.earlier))
-        }
-        content = json.dumps({"path": entry.path, **fields}, indent=1).encode()
+        states = {name: _packed(getattr(entry, name)) for name in ("before", "after", "earlier")}
+        steps = [[step.owner, _packed(step.before), _packed(step.after)] for step in entry.steps]
+        content = json.dumps({"path": entry.path, **states, "steps": steps}, indent=1).encode()
         files.replace(self._place(entry.path), content, mode=0o600)
 
     def _read(self, place: str) -> Entry:
         try:
             said = json.loads(files.read(place))
-            before, after, earlier = (base64.b64decode(said[name]) for name in ("before", "after", "earlier"))
-            return Entry(said["path"], before, after, earlier)
+            before, after, earlier = (_unpacked(said[name]) for name in ("before", "after", "earlier"))
+            steps = tuple(Step(owner, _unpacked(old), _unpacked(new)) for owner, old, new in said["steps"])
+            return Entry(said["path"], before, after, earlier, steps)
         except (ValueError, KeyError, TypeError) as error:
             raise errors.FileRefused(
                 f"the journal {place} is damaged ({error}); move it away to go on without undo"
             ) from error
+
+
+def _packed(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
+
+
+def _unpacked(written: str) -> bytes:
+    return base64.b64decode(written)

@@ -117,12 +117,12 @@ class Lineage:
     @property
     def response_path(self) -> str:
         """Return the path of the stored staple."""
-        return os.path.join(self.options.staple_dir, self.name, "ocsp.response")
+        return response_path(self.options, self.name)
 
     @property
     def snippet_path(self) -> str:
         """Return the path of the file with the two stapling directives."""
-        return os.path.join(self.options.staple_dir, f"{self.name}.conf")
+        return snippet_path(self.options, self.name)
 
     @property
     def renewal_path(self) -> str:
@@ -133,6 +133,16 @@ class Lineage:
 def renewal_path(config_dir: str, name: str) -> str:
     """Return the path of the renewal file of the lineage called name."""
     return os.path.join(config_dir, "renewal", f"{name}.conf")
+
+
+def response_path(options: Options, name: str) -> str:
+    """Return the path of the stored staple of the lineage called name."""
+    return os.path.join(options.staple_dir, name, "ocsp.response")
+
+
+def snippet_path(options: Options, name: str) -> str:
+    """Return the path of the file with the stapling directives of the lineage called name."""
+    return os.path.join(options.staple_dir, f"{name}.conf")
 
 
 def key_type(certificate: x509.Certificate) -> str:

@@ -1,24 +1,36 @@
-"""How things stand: facts about a lineage, as a table, as JSON, and as sentences about what is wrong.
+"""How lineages stand: facts at one moment, as a table for people and as JSON for monitoring.
 
-The law: nothing here changes anything.
+The law: nothing here changes anything, asks a responder, or judges; what is wrong is said in check.py.
 """
 
 from __future__ import annotations
 
 import datetime
-import os
+import urllib.parse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-
-from certbot_seafile import errors, lineage, probe, serving, staple, stapling
+from certbot_seafile import errors, probe, serving, staple, stapling
 from certbot_seafile.host import Host
 from certbot_seafile.lineage import Lineage
 
 JSON_SCHEMA = 1
+_NAMES_IN_TABLE = 2
+
+
+@dataclass(frozen=True)
+class Served:
+    """What TLS clients are handed now, over all names and listen addresses of a lineage.
+
+    is_current: always the lineage's leaf. is_stapled: always with an OCSP response. is_stored: always with the stored
+    one. failure: why nobody could look; then the three are False.
+    """
+
+    is_current: bool = False
+    is_stapled: bool = False
+    is_stored: bool = False
+    failure: str | None = None
 
 
 @dataclass(frozen=True)
@@ -26,175 +38,179 @@ class Standing:
     """One lineage's facts at one moment; times are aware and UTC."""
 
     lineage: Lineage
-    expires: datetime.datetime
     staple: staple.Staple | None
+    last_success: datetime.datetime | None
     served: Served
     now: datetime.datetime
 
     @property
+    def due(self) -> datetime.datetime:
+        """Return when the staple is due: `certbot renew` replaces it from then on."""
+        if self.staple is None or self.last_success is None:
+            return self.now
+        return min(staple.half_way(self.staple), self.last_success + staple.REFRESH_AFTER)
+
+    @property
     def next_action(self) -> str:
         """Return what the next `certbot renew` will do for the lineage, or what a person should."""
-        if not self.served.is_current:
-            return "deploy: the certificate on disk is not the one served"
-        if stapling.why_unstapled(self.lineage) is None and self.staple is None:
-            return "fetch a staple"
-        if self.staple is not None:
-            return f"refresh the staple after {staple.half_way(self.staple):%Y-%m-%d %H:%M} UTC"
-        return "nothing until renewal"
+        if self.served.failure or not self.served.is_current:
+            return "you: run `certbot-seafile check`"
+        if stapling.why_unstapled(self.lineage) is not None:
+            return "none until certbot renews it"
+        if self.staple is None:
+            return "renew: fetch a staple"
+        if not self.served.is_stored:
+            return "you: run `certbot-seafile check`"
+        if self.due <= self.now:
+            return "renew: refresh the staple"
+        return f"renew: refresh the staple from {self.due:%Y-%m-%d %H:%M} UTC on"
 
 
 @dataclass(frozen=True)
-class Served:
-    """What TLS clients are handed: whether it is the lineage's leaf, whether stapled, and why nothing came."""
+class Damaged:
+    """A lineage that cannot be read, and why."""
 
-    is_current: bool
-    is_stapled: bool
-    failure: str | None = None
+    name: str
+    failure: str
 
 
 def standing(host: Host, found: Lineage) -> Standing:
     """Gather the facts of one lineage; nothing is changed, and no responder is asked."""
     now = host.now()
-    return Standing(found, not_after(found.leaf), stapling.stored_staple(found, now), served(host, found), now)
+    stored = stapling.stored_staple(found, now)
+    return Standing(found, stored, stapling.last_success(found), served(host, found, stored), now)
 
 
-def served(host: Host, found: Lineage) -> Served:
+def served(host: Host, found: Lineage, stored: staple.Staple | None) -> Served:
     """Look at every TLS listen address of the lineage's site."""
     try:
-        where = serving.find_site(host, found.names)
-        looks = [
-            probe.handshake(endpoint, name)
-            for name in found.names
-            for endpoint in serving.endpoints(where.tls, tls=True)
-        ]
+        looks = [look for _, _, look in serving.looks(host, found, serving.find_site(host, found.names))]
     except errors.Error as error:
-        return Served(False, False, str(error))
+        return Served(failure=str(error))
     if not looks:
-        return Served(False, False, "no server block of the site speaks TLS")
+        return Served(failure="no server block of the site speaks TLS")
     return Served(
-        all(look.leaf_der == found.leaf_der for look in looks), all(look.staple is not None for look in looks)
+        is_current=all(look.leaf_der == found.leaf_der for look in looks),
+        is_stapled=all(look.staple is not None for look in looks),
+        is_stored=all(_is_stored(look, stored) for look in looks),
     )
 
 
-def not_after(certificate: x509.Certificate) -> datetime.datetime:
-    """Return when the certificate expires, aware, UTC (cryptography below 42 has only the naive attribute)."""
-    if hasattr(certificate, "not_valid_after_utc"):
-        return certificate.not_valid_after_utc
-    return certificate.not_valid_after.replace(tzinfo=datetime.UTC)
+def _is_stored(look: probe.Look, stored: staple.Staple | None) -> bool:
+    return stored is not None and look.staple == stored.response
 
 
-def as_json(standings: Sequence[Standing]) -> dict[str, Any]:
-    """Return the facts for monitoring; docs/reference describes the schema."""
-    return {"schema": JSON_SCHEMA, "lineages": [_fields(one) for one in standings]}
+def as_json(standings: Sequence[Standing], damaged: Sequence[Damaged] = ()) -> dict[str, Any]:
+    """Return the facts for monitoring.
+
+    The schema's promise: within one "schema" number, keys are added but never renamed, removed or given another type.
+    Times are RFC 3339 in UTC ("2026-11-23T12:00:00Z"), spans are whole seconds (negative once over), digests lower-case
+    hexadecimal.
+
+    schema (int) 1; lineages (list), of each: name, names (list of str), expires (time), seconds_left, serial (hex),
+    sha256 (of the leaf's DER), key_type ("rsa", "ecdsa", "other"), ocsp_url (str or null), must_staple (bool),
+    stapling ("auto", "off"), staple (null, where there is none that is good, or this_update, next_update, end, due
+    (times) and seconds_left (until end)), served (current, stapled, stored_staple (bools), failure (str or null)),
+    next_action (str, for people); damaged (list) of lineages that cannot be read, of each: name, failure.
+    """
+    return {
+        "schema": JSON_SCHEMA,
+        "lineages": [_fields(one) for one in standings],
+        "damaged": [{"name": one.name, "failure": one.failure} for one in damaged],
+    }
 
 
 def _fields(one: Standing) -> dict[str, Any]:
-    found, kept = one.lineage, one.staple
+    found = one.lineage
     return {
         "name": found.name,
         "names": list(found.names),
-        "expires": _time(one.expires),
+        "expires": _time(found.not_after),
+        "seconds_left": _seconds(found.not_after - one.now),
         "serial": f"{found.leaf.serial_number:x}",
-        "sha256": found.leaf.fingerprint(hashes.SHA256()).hex(),
+        "sha256": found.fingerprint.hex(),
+        "key_type": found.key_type,
         "ocsp_url": found.responder_url,
         "must_staple": found.is_must_staple,
-        "staple": None
-        if kept is None
-        else {
-            "this_update": _time(kept.this_update),
-            "next_update": _time(kept.next_update),
-            "end": _time(kept.end),
-            "seconds_left": int((kept.end - one.now).total_seconds()),
-        },
+        "stapling": found.options.stapling,
+        "staple": _staple_fields(one),
         "served": {
             "current": one.served.is_current,
             "stapled": one.served.is_stapled,
+            "stored_staple": one.served.is_stored,
             "failure": one.served.failure,
         },
         "next_action": one.next_action,
     }
 
 
+def _staple_fields(one: Standing) -> dict[str, Any] | None:
+    kept = one.staple
+    if kept is None:
+        return None
+    return {
+        "this_update": _time(kept.this_update),
+        "next_update": _time(kept.next_update),
+        "end": _time(kept.end),
+        "due": _time(one.due),
+        "seconds_left": _seconds(kept.end - one.now),
+    }
+
+
 def _time(moment: datetime.datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def as_table(standings: Sequence[Standing]) -> str:
-    """Return the facts as a table for people, one row a lineage."""
+def _seconds(span: datetime.timedelta) -> int:
+    return int(span.total_seconds())
+
+
+def as_table(standings: Sequence[Standing], damaged: Sequence[Damaged] = ()) -> str:
+    """Return the facts as a table for people, one row a lineage; below it the lineages that cannot be read."""
     rows: list[tuple[str, ...]] = [
-        ("LINEAGE", "NAMES", "EXPIRES IN", "OCSP RESPONDER", "MUST-STAPLE", "STAPLE LEFT", "SERVED", "NEXT")
+        ("LINEAGE", "NAMES", "EXPIRES IN", "RESPONDER", "MUST-STAPLE", "STAPLE LEFT", "SERVED NOW", "NEXT")
     ]
     rows += [_row(one) for one in standings]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, *(f"{one.name}: {one.failure}" for one in damaged)])
 
 
 def _row(one: Standing) -> tuple[str, ...]:
-    served_now = "no" if not one.served.is_current else "yes, stapled" if one.served.is_stapled else "yes, unstapled"
+    found = one.lineage
+    more = len(found.names) - _NAMES_IN_TABLE
+    names = ", ".join(found.names[:_NAMES_IN_TABLE]) + (f" +{more}" if more > 0 else "")
+    url = found.responder_url
     return (
-        one.lineage.name,
-        ",".join(one.lineage.names),
-        _span(one.expires - one.now),
-        one.lineage.responder_url or "none",
-        "yes" if one.lineage.is_must_staple else "no",
-        _span(one.staple.end - one.now) if one.staple else "-",
-        served_now,
+        found.name,
+        names,
+        _span(found.not_after - one.now),
+        (urllib.parse.urlsplit(url).hostname or url) if url else "none",
+        "yes" if found.is_must_staple else "no",
+        _staple_cell(one),
+        _served_cell(one),
         one.next_action,
     )
+
+
+def _staple_cell(one: Standing) -> str:
+    if one.staple is None:
+        return "none" if stapling.why_unstapled(one.lineage) is None else "-"
+    return f"{_span(one.staple.end - one.now)} of {_span(one.staple.end - one.staple.this_update)}"
+
+
+def _served_cell(one: Standing) -> str:
+    if one.served.failure:
+        return "nothing"
+    if not one.served.is_current:
+        return "ANOTHER certificate"
+    if one.served.is_stored:
+        return "yes, stapled"
+    return "yes, ANOTHER staple" if one.served.is_stapled else "yes, unstapled"
 
 
 def _span(span: datetime.timedelta) -> str:
     hours = int(span.total_seconds() // 3600)
     if hours < 0:
-        return "expired"
+        return "over"
     return f"{hours // 24} d" if hours >= 72 else f"{hours} h"
-
-
-def faults(host: Host, found: Lineage) -> list[str]:
-    """Return what is wrong with a lineage, each a sentence that says what to do; [] where nothing is."""
-    wrong: list[str] = []
-    one = standing(host, found)
-    if one.served.failure:
-        wrong.append(f"{found.name}: {one.served.failure}.")
-    elif not one.served.is_current:
-        wrong.append(
-            f"{found.name}: the certificate on disk is not the one served; "
-            f"run `certbot-seafile deploy --cert-name {found.name}`."
-        )
-    wrong += _staple_faults(one)
-    wrong += _renewal_faults(found)
-    return wrong
-
-
-def _staple_faults(one: Standing) -> list[str]:
-    found = one.lineage
-    if stapling.why_unstapled(found) is not None:
-        return []
-    if one.staple is None:
-        return [f"{found.name}: there is no valid staple; run `certbot-seafile refresh --cert-name {found.name}`."]
-    if one.served.is_current and not one.served.is_stapled:
-        return [
-            f"{found.name}: a staple is stored but not served: no line of the site includes {found.snippet_path}; "
-            f"run `certbot-seafile deploy --cert-name {found.name}`."
-        ]
-    return []
-
-
-def _renewal_faults(found: Lineage) -> list[str]:
-    wrong = []
-    if found.renewal.get("installer") != lineage.PLUGIN_NAME:
-        wrong.append(
-            f"{found.name}: {found.renewal_path} names no installer, so `certbot renew` will not refresh the staple; "
-            f"run `certbot-seafile deploy --cert-name {found.name}`."
-        )
-    hooks = (found.renewal.get("renew_hook") or "") + (found.renewal.get("deploy_hook") or "")
-    if f"{lineage.PLUGIN_COMMAND}" not in hooks:
-        wrong.append(
-            f"{found.name}: {found.renewal_path} has no deploy hook of ours; "
-            f"run `certbot-seafile deploy --cert-name {found.name}`."
-        )
-    if not os.path.exists(found.key_path):
-        wrong.append(f"{found.name}: the key {found.key_path} is missing; run `certbot renew --force-renewal`.")
-    return wrong

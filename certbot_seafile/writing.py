@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from certbot_seafile import edits, errors, files, journal
 from certbot_seafile.host import Host
@@ -45,7 +45,7 @@ def edited(host: Host, planned: edits.Edits, title: str, *, is_lasting: bool = T
 def _write_edit(host: Host, planned: edits.Edits, path: str, title: str) -> None:
     before, after = planned.before(path), planned.after(path)
     host.checkpoints.add({path}, f"{title}: {path}\n")
-    host.journal.record(path, before, after)
+    host.journal.record(path, before, after, owner=title.split()[-1])
     files.replace(path, after, expected=before)
     logger.debug("%s: %s\n%s", title, path, diff(path, before, after))
 
@@ -55,7 +55,7 @@ def _put_back(
 ) -> None:
     for path in reversed(written):
         try:
-            files.replace(path, planned.before(path), expected=planned.after(path))
+            _take_out(path, planned)
         except errors.FileRefused as refused:
             logger.error("%s could not be put back: %s", path, refused)
     for path, entry in records.items():
@@ -66,29 +66,57 @@ def _put_back(
             host.nginx.reload()
 
 
-def take_out_edits(host: Host) -> bool:
-    clean, written = True, []
+def _take_out(path: str, planned: edits.Edits) -> None:
+    """Take one file's edits out again; what a person wrote into it since stays."""
+    now = files.read(path)
+    without, is_clean = edits.take_out(planned.before(path), planned.after(path), now)
+    files.replace(path, without, expected=now)
+    if not is_clean:
+        logger.error("%s was changed by someone else meanwhile: lines that both changed stay as they are now", path)
+
+
+def take_out_edits(host: Host, owners: Collection[str] | None = None) -> bool:
+    """Take our edits out of every file (owners: only those made for them); return whether all could be taken out.
+
+    Raises errors.NginxRefused where nginx would refuse the result; then nothing was changed.
+    """
+    taken, clean = _without_edits(host, owners)
+    written: list[tuple[journal.Entry, bytes, bytes]] = []
     done = False
     try:
-        for entry in host.journal.entries():
-            now = files.read_if_present(entry.path)
-            if now is None:
-                continue
-            without, complete = entry.without_edits(now)
-            clean = clean and complete
+        for entry, now, without in taken:
             files.replace(entry.path, without, expected=now)
-            written.append((entry.path, now, without))
+            written.append((entry, now, without))
         host.nginx.test()
-        if written:
-            host.nginx.reload()
         done = True
     finally:
         if not done:
-            for path, now, without in reversed(written):
-                files.replace(path, now, expected=without)
-    for entry in host.journal.entries():
-        host.journal.forget(entry.path)
+            for entry, now, without in reversed(written):
+                files.replace(entry.path, now, expected=without)
+    if owners is None:
+        for entry in host.journal.entries():
+            host.journal.forget(entry.path)
+    else:
+        for entry, _, without in taken:
+            host.journal.forget_steps_of(entry, owners, without)
+    if any(now != without for _, now, without in taken):
+        host.nginx.reload()
     return clean
+
+
+def _without_edits(
+    host: Host, owners: Collection[str] | None
+) -> tuple[list[tuple[journal.Entry, bytes, bytes]], bool]:
+    taken, clean = [], True
+    for entry in host.journal.entries():
+        others = [step for step in entry.steps if owners is not None and step.owner not in owners]
+        now = files.read_if_present(entry.path)
+        if now is None or len(others) == len(entry.steps) > 0:
+            continue
+        without, complete = entry.without_steps_of(owners or (), now) if others else entry.without_edits(now)
+        taken.append((entry, now, without))
+        clean = clean and complete
+    return taken, clean
 
 
 def diff(path: str, before: bytes, after: bytes) -> str:

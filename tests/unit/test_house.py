@@ -16,11 +16,12 @@ FLOORS: dict[str, int] = {
     "servers": 2, "staple": 2, "files": 2,
     "edits": 3, "site": 4,
     "webroot": 5, "responder": 5, "nginx": 5, "lineage": 5, "probe": 5, "journal": 5,
+    "schedule": 5, "seahub": 5,
     "host": 6,
     "writing": 7, "serving": 7, "stapling": 7,
     "challenge": 8,
-    "deploy": 9, "enhance": 10, "report": 10,
-    "plugin": 11, "cli": 12,
+    "deploy": 9, "undo": 9, "enhance": 10, "report": 10, "check": 11,
+    "plugin": 12, "cli": 13,
 }  # fmt: skip
 PURE = {"syntax", "der", "staple", "servers", "edits", "site"}
 IMPURE_MODULES = {"os", "subprocess", "requests", "time", "socket", "shutil", "tempfile", "pathlib", "glob"}
