@@ -70,7 +70,9 @@ class Nginx:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "nginx.conf"
-        self.head = b"error_log stderr; pid %s/pid; events {} http {" % bytes(folder)
+        kinds = (b"client_body", b"proxy", b"fastcgi", b"uwsgi", b"scgi")
+        temporary = b" ".join(b"%s_temp_path %s/%s;" % (kind, bytes(folder), kind) for kind in kinds)
+        self.head = b"error_log stderr; pid %s/pid; events {} http { %s " % (bytes(folder), temporary)
 
     def reads(self, source: bytes) -> Verdict:
         """Return what `nginx -t` says about this file."""
