@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import configparser
 import shutil
+import urllib.request
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
@@ -155,3 +158,22 @@ def renewal(world: World, name: str = NAME) -> dict[str, str]:
 def leaf_der(world: World, name: str = NAME) -> bytes:
     """Return the lineage's leaf as DER."""
     return world.leaf(name).public_bytes(Encoding.DER)
+
+
+def give_scheduler(world: World) -> None:
+    """Put cron and a crontab that runs `certbot renew` twice a day into the world's folder; nothing runs them."""
+    for path, text in (("/usr/sbin/cron", ""), ("/etc/cron.d/certbot", "0 */12 * * * root certbot -q renew\n")):
+        world.path(path).parent.mkdir(parents=True, exist_ok=True)
+        world.path(path).write_text(text)
+
+
+def ask_responder(world: World, name: str = NAME) -> bytes:
+    """Return what the responder answers for the lineage now, unjudged."""
+    issuer = x509.load_pem_x509_certificate((world.lineage(name) / "chain.pem").read_bytes())
+    request = ocsp.OCSPRequestBuilder().add_certificate(world.leaf(name), issuer, hashes.SHA1()).build()
+    posted = urllib.request.Request(world.ocsp_url, request.public_bytes(Encoding.DER))
+    posted.add_header("Content-Type", "application/ocsp-request")
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(posted, timeout=10) as answer:
+        response: bytes = answer.read()
+    return response

@@ -1,0 +1,246 @@
+"""`certbot-seafile check` and `status`: what is wrong is said in a sentence, what is well is not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from e2e import road
+from e2e.front import validity
+from e2e.world import Run, World
+
+
+@pytest.fixture(scope="module")
+def kept(tools: None) -> Iterator[World]:
+    """Give the tests of this module one world, with a certificate, its staple, and a crontab that renews it."""
+    with World() as made:
+        road.start(made)
+        road.certonly(made)
+        road.give_scheduler(made)
+        shutil.copytree(made.path("/etc"), made.folder / "kept", symlinks=True)
+        yield made
+
+
+@pytest.fixture
+def issued(kept: World) -> Iterator[World]:
+    """Give a test that world, and put its files back afterwards."""
+    yield kept
+    shutil.rmtree(kept.path("/etc"))
+    shutil.copytree(kept.folder / "kept", kept.path("/etc"), symlinks=True)
+    kept.set_responder()
+    kept.reload_nginx()
+
+
+def check(world: World, hours: float = 0) -> Run:
+    """Run check as at a clock that many hours ahead."""
+    env = road.clock(world, hours=hours) if hours else None
+    return world.seafile("check", "--root", world.folder, check=False, env=env)
+
+
+def the_fault(world: World, hours: float = 0) -> str:
+    """Return the one sentence that check says."""
+    run = check(world, hours)
+    assert run.exit_code == 1, run
+    assert len(run.stdout.splitlines()) == 1, run
+    assert run.stderr == ""
+    return run.stdout
+
+
+def replace(world: World, path: str, old: str, new: str) -> None:
+    """Replace text in a file of the world, which must hold it."""
+    file = world.path(path)
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def test_all_is_well(issued: World) -> None:
+    """Nothing is wrong after `certonly`: exit 0, one sentence; and no file was touched."""
+    run = check(issued)
+    assert (run.exit_code, run.stdout) == (0, "All is well.\n"), run
+
+
+def test_the_certificate_on_disk_is_not_the_one_served(issued: World) -> None:
+    """A site that somebody put back to its own certificate is noticed; the sentence's command mends it."""
+    ssl = issued.path("/etc/ssl/private")
+    live = issued.lineage(road.NAME)
+    site = road.site_bytes(issued)
+    by_hand = site.replace(b"%s/fullchain" % bytes(live), b"%s/cacert" % bytes(ssl))
+    (issued.sites / road.SITE_NAME).write_bytes(by_hand.replace(bytes(live), bytes(ssl)))
+    issued.reload_nginx()
+    assert f"not the one served; run `certbot-seafile deploy --cert-name {road.NAME}`" in check(issued).stdout
+    issued.seafile("deploy", "--cert-name", road.NAME)
+    assert check(issued).exit_code == 0
+
+
+def test_the_renewal_file_lacks_installer_and_hook(issued: World) -> None:
+    """Both are named; deploy puts them back and keeps the person's own hook."""
+    renewal = f"/etc/letsencrypt/renewal/{road.NAME}.conf"
+    replace(issued, renewal, road.renewal(issued)["renew_hook"], "true")
+    replace(issued, renewal, "installer = seafile", "installer = None")
+    run = check(issued)
+    assert run.exit_code == 1
+    assert "does not name the installer seafile" in run.stdout
+    assert "has no deploy hook of certbot-seafile" in run.stdout
+    issued.seafile("deploy", "--cert-name", road.NAME)
+    assert check(issued).exit_code == 0
+    assert road.renewal(issued)["renew_hook"].strip("\"").endswith("; true")
+
+
+def test_staple_missing(issued: World) -> None:
+    """Where somebody removed it, refresh is named."""
+    road.response_path(issued).unlink()
+    (issued.staple_dir / f"{road.NAME}.conf").unlink()
+    run = check(issued)
+    assert run.exit_code == 1
+    assert "there is no staple" in run.stdout
+    assert f"certbot-seafile refresh --cert-name {road.NAME}" in run.stdout
+
+
+def test_staple_of_another_certificate(issued: World) -> None:
+    """A stored response for another serial number is no staple."""
+    issued.set_responder(fault="wrong-serial")
+    road.response_path(issued).write_bytes(road.ask_responder(issued))
+    assert "serial number" in check(issued).stdout
+
+
+def test_staple_stale(issued: World) -> None:
+    """A staple that nobody refreshed for days, and one whose end is near, are told apart."""
+    assert "was last refreshed on" in check(issued, hours=60).stdout
+    assert "the staple is stale: it ends on" in check(issued, hours=80).stdout
+
+
+def test_staple_served_is_not_the_stored_one(issued: World) -> None:
+    """nginx that was not reloaded serves an old staple; reloading is named."""
+    issued.set_responder(this_update_offset_hours=-1)
+    road.response_path(issued).write_bytes(road.ask_responder(issued))
+    assert f"reload nginx with `{issued.nginx_ctl} -s reload`" in the_fault(issued)
+
+
+def test_the_include_is_gone(issued: World) -> None:
+    """The server block is named by file and line, with the line that it lacks."""
+    site = issued.sites / road.SITE_NAME
+    site.write_bytes(b"".join(line for line in road.site_bytes(issued).splitlines(True) if b"OCSP" not in line))
+    issued.reload_nginx()
+    said = the_fault(issued)
+    assert f"{site}:" in said
+    assert f"include {issued.staple_dir}/{road.NAME}[.]conf;" in said
+
+
+def test_the_hooks_program_is_gone(issued: World) -> None:
+    """A hook that names a removed virtual environment is noticed."""
+    hook = road.renewal(issued)["renew_hook"]
+    replace(issued, f"/etc/letsencrypt/renewal/{road.NAME}.conf", hook, "/opt/gone/bin/certbot-seafile deploy")
+    assert "runs /opt/gone/bin/certbot-seafile, which is not there" in the_fault(issued)
+
+
+def test_nobody_runs_renew(issued: World) -> None:
+    """Without a timer or crontab, and with a weekly one, the way to one is named."""
+    issued.path("/etc/cron.d/certbot").unlink()
+    assert "no timer and no crontab runs `certbot renew`" in the_fault(issued)
+    issued.path("/etc/crontab").write_text("1 2 * * 0 root certbot -q renew\n")
+    assert "less than once a day" in the_fault(issued)
+
+
+def test_port_80_is_not_reachable(issued: World) -> None:
+    """Where nginx does not run, both ports are named."""
+    issued.stop_nginx()
+    said = check(issued).stdout
+    issued.start_nginx()
+    assert f"port {issued.http_port} is not reachable" in said
+    assert "clients get no certificate" in said
+
+
+def test_the_challenge_location_is_shadowed(issued: World) -> None:
+    """A rule that answers for every path is named, also where it stands beyond what the lines tell."""
+    site = road.site_bytes(issued)
+    (issued.sites / road.SITE_NAME).write_bytes(site.replace(b"location ^~ /.well-known/", b"location ^~ /unknown/", 1))
+    issued.reload_nginx()
+    assert "the challenge location of the server block at" in the_fault(issued)
+    (issued.sites / road.SITE_NAME).write_bytes(site.replace(b"default_type text/plain;", b"return 403;", 1))
+    issued.reload_nginx()
+    assert "the challenge location" in the_fault(issued)
+
+
+@pytest.mark.parametrize("hours", [-48, -0.2])
+def test_the_clock_is_behind(issued: World, hours: float) -> None:
+    """A clock from before the certificate, or from before the files were written, is named first."""
+    first = check(issued, hours=hours).stdout.splitlines()[0]
+    assert "the clock of this machine is wrong" in first
+    assert "timedatectl" in first
+
+
+def test_the_certificate_was_not_renewed(issued: World) -> None:
+    """Near its end, and behind it, the certificate itself is what is wrong."""
+    begin, end = validity(issued.leaf(road.NAME))
+    hours = (end - begin).total_seconds() / 3600
+    assert "and was not renewed" in check(issued, hours=hours * 0.9).stdout
+    assert "the certificate expired on" in check(issued, hours=hours + 1).stdout
+
+
+SETTINGS = {
+    "seahub_settings.py": "SERVICE_URL = 'http://home.seafile.com'\nFILE_SERVER_ROOT = 'http://192.168.1.2/seafhttp'\n",
+    ".env": "SEAFILE_SERVER_PROTOCOL=http\n",
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_seafile_still_says_http(issued: World, name: str) -> None:
+    """Seafile's settings are found through the site's root; each setting is named with its line."""
+    conf = issued.path("/opt/seafile/conf")
+    conf.mkdir(parents=True, exist_ok=True)
+    (conf / name).write_text(SETTINGS[name])
+    run = check(issued)
+    (conf / name).unlink()
+    lines = SETTINGS[name].splitlines()
+    assert run.exit_code == 1
+    for number, (said, line) in enumerate(zip(run.stdout.splitlines(), lines, strict=True), 1):
+        assert f"{conf / name}:{number}" in said
+        assert line.split("=")[0].strip() in said
+
+
+def test_nginx_refuses_its_configuration(issued: World) -> None:
+    """A broken file anywhere is quoted from nginx."""
+    issued.path("/etc/nginx/conf.d/broken.conf").write_text("nonsense on;\n")
+    assert "nonsense" in check(issued).stdout
+
+
+def test_status_is_a_table_of_one_line_a_lineage(issued: World) -> None:
+    """A person reads name, names, days left, staple and what is served."""
+    header, row = issued.seafile("status").stdout.splitlines()
+    assert header.split("  ")[0] == "LINEAGE"
+    assert row.startswith(f"{road.NAME}  {road.NAME}  ")
+    assert "yes, stapled" in row
+    assert "3 d of 4 d" in row
+    assert "renew: refresh the staple from" in row
+
+
+STATUS_SHAPE = {
+    "name": str, "names": list, "expires": str, "seconds_left": int, "serial": str, "sha256": str, "key_type": str,
+    "ocsp_url": str, "must_staple": bool, "stapling": str, "staple": dict, "served": dict, "next_action": str,
+}  # fmt: skip
+
+
+def test_status_as_json_keeps_its_schema(issued: World) -> None:
+    """Schema 1 has these keys of these types, and says what is so."""
+    said = json.loads(issued.seafile("status", "--json").stdout)
+    (one,) = said["lineages"]
+    assert (said["schema"], said["damaged"]) == (1, [])
+    assert {key: type(value) for key, value in one.items()} == STATUS_SHAPE
+    assert set(one["staple"]) == {"this_update", "next_update", "end", "due", "seconds_left"}
+    assert one["served"] == {"current": True, "stapled": True, "stored_staple": True, "failure": None}
+    assert int(one["serial"], 16) == issued.leaf(road.NAME).serial_number
+
+
+def test_status_goes_on_past_a_damaged_lineage(issued: World) -> None:
+    """One that cannot be read is named below the others, and the exit code is 1."""
+    renewal = issued.config_dir / "renewal"
+    (renewal / "damaged.conf").write_text((renewal / f"{road.NAME}.conf").read_text())
+    run = issued.seafile("status", check=False)
+    assert run.exit_code == 1
+    assert "yes, stapled" in run.stdout
+    assert run.stdout.splitlines()[-1].startswith("damaged: ")
+    assert "damaged: " in check(issued).stdout
