@@ -1,9 +1,13 @@
 """The package for pip. Tools' settings are in pyproject.toml."""
 
+import gzip
+import os
 import re
+import tarfile
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.sdist import sdist
 
 HERE = Path(__file__).parent
 
@@ -23,6 +27,37 @@ def read_description() -> str:
     return readme.read_text(encoding="utf-8") if readme.exists() else ""
 
 
+class ReproducibleSdist(sdist):  # type: ignore[misc]  # setuptools has no types everywhere
+    """Write the same bytes for the same files, where SOURCE_DATE_EPOCH says which time they are to carry.
+
+    setuptools itself heeds SOURCE_DATE_EPOCH for wheels only.
+    """
+
+    def make_archive(self, base_name, format, root_dir=None, base_dir=None, owner=None, group=None):  # type: ignore
+        """Return the path of the archive of the folder base_dir, made by setuptools where no time is given."""
+        epoch = os.environ.get("SOURCE_DATE_EPOCH")
+        if format != "gztar" or epoch is None:
+            return super().make_archive(base_name, format, root_dir, base_dir, owner, group)
+        path = f"{base_name}.tar.gz"
+        with (
+            open(path, "wb") as raw,
+            gzip.GzipFile("", "wb", fileobj=raw, mtime=int(epoch)) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+        ):
+            for entry in (Path(base_dir), *sorted(Path(base_dir).rglob("*"))):
+                archive.add(entry, recursive=False, filter=lambda member: normal(member, int(epoch)))
+        return path
+
+
+def normal(member: tarfile.TarInfo, epoch: int) -> tarfile.TarInfo:
+    """Return the member without what differs from one machine to the next: owner, umask, time."""
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+    member.mtime = epoch
+    return member
+
+
 setup(
     name="certbot-seafile",
     version=read_version(),
@@ -35,6 +70,7 @@ setup(
     package_data={"certbot_seafile": ["py.typed"]},
     include_package_data=False,
     zip_safe=False,
+    cmdclass={"sdist": ReproducibleSdist},
     # No upper caps on certbot and acme: certbot <= 2.6 resolves these lines through pkg_resources at every start, and
     # one that does not resolve breaks every certbot command, not only this plugin.
     install_requires=[
@@ -42,7 +78,9 @@ setup(
         "acme>=2.1.0",
         "configobj",
         "cryptography>=38",
+        "pyopenssl",
         "requests",
+        "urllib3",
         # The metadata of zope.interface 8 is named zope_interface, which the pkg_resources of older setuptools does not
         # find under "zope.interface". Python 3.13 is where that pair ends: certbot 2.6 and older do not run on it.
         'zope.interface<8; python_version < "3.13"',
