@@ -27,13 +27,13 @@ def read_description() -> str:
     return readme.read_text(encoding="utf-8") if readme.exists() else ""
 
 
-class ReproducibleSdist(sdist):  # type: ignore[misc]  # setuptools has no types everywhere
+class ReproducibleSdist(sdist):
     """Write the same bytes for the same files, where SOURCE_DATE_EPOCH says which time they are to carry.
 
     setuptools itself heeds SOURCE_DATE_EPOCH for wheels only.
     """
 
-    def make_archive(self, base_name, format, root_dir=None, base_dir=None, owner=None, group=None):  # type: ignore
+    def make_archive(self, base_name, format, root_dir=None, base_dir=None, owner=None, group=None):
         """Return the path of the archive of the folder base_dir, made by setuptools where no time is given."""
         epoch = os.environ.get("SOURCE_DATE_EPOCH")
         if format != "gztar" or epoch is None:
