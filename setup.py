@@ -11,6 +11,9 @@ from setuptools.command.sdist import sdist
 
 HERE = Path(__file__).parent
 
+# A wheel keeps the modes of the files that are written for it; they are not to depend on who builds it.
+os.umask(0o022)
+
 
 def read_version() -> str:
     """Return the version that the package states, without importing it (and so without needing certbot)."""
