@@ -7,12 +7,15 @@ PARALLEL := -n 3
 SOURCES := setup.py tests/setup-environment
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-newest test-debian demo lint bench packages clean
+.PHONY: help test test-newest test-debian test-offline test-packages dist demo lint bench packages clean
 
 help:
 	@echo "make demo   show a certificate's whole life on this machine, without touching its real nginx"
 	@echo "make test   lint, then all tests with PyPI's newest certbot, then with the distribution's"
 	@echo "make lint   ruff and mypy"
+	@echo "make test-offline   unit and property tests: no network, no root, with the Python that is there (docs/packaging.md)"
+	@echo "make test-packages  the Debian packages, in bare roots of Debian 12 and 13 (root; long)"
+	@echo "make dist   sdist and wheel, reproducible and checked"
 	@echo "make bench  the benchmarks, beside what else can do the same"
 	@echo "make clean  remove the environments and caches"
 
@@ -24,6 +27,18 @@ test-newest: packages $(VENV)/.ready
 
 test-debian: packages $(VENV_DEBIAN)/.ready
 	$(VENV_DEBIAN)/bin/python -m pytest --no-missing-tools $(PARALLEL) tests/unit tests/e2e
+
+# For packagers, whose builders have neither: PYTHON=python3 chooses the distribution's Python and modules.
+PYTHON ?= $(firstword $(wildcard $(VENV)/bin/python) python3)
+test-offline:
+	$(PYTHON) -m pytest tests/unit tests/property tests/packaging
+
+test-packages:
+	tests/packaging/debian-root bookworm
+	tests/packaging/debian-root trixie
+
+dist: packages $(VENV)/.dist-ready
+	tests/packaging/dist $(VENV)/bin/python dist
 
 demo: packages $(VENV)/.ready
 	$(VENV)/bin/python tests/demo.py
@@ -50,6 +65,11 @@ $(VENV_DEBIAN)/.ready: $(SOURCES) | packages
 # What the benchmarks compare this package with.
 $(VENV)/.bench-ready: $(VENV)/.ready
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+# What makes and checks sdist and wheel.
+$(VENV)/.dist-ready: $(VENV)/.ready
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dist]'
 	@touch $@
 
 clean:

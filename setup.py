@@ -92,6 +92,7 @@ setup(
     extras_require={
         "test": ["pytest>=7.2", "pytest-xdist", "hypothesis"],
         "bench": ["crossplane", "certbot-nginx"],
+        "dist": ["build", "twine"],
         "lint": ["ruff", "mypy", "types-requests"],
     },
     entry_points={
