@@ -215,12 +215,28 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         reason = serving.why_no_ecdsa(host, found)
         if reason is None or self.config.key_type != "ecdsa":
             return
+        self._refuse_key_change(names, reason)
         if self._is_chosen("key_type"):
             raise certbot_errors.PluginError(
                 f"the site cannot serve an ECDSA certificate: {reason}; leave out --key-type ecdsa, or change that line"
             )
         self.config.key_type = "rsa"
         display_util.notify(f"Asking for an RSA certificate: the site cannot serve an ECDSA one ({reason})")
+
+    def _refuse_key_change(self, names: Sequence[str], reason: str) -> None:
+        """Refuse where a lineage for the names has an ECDSA key: certbot changes a key's type only when told twice."""
+        from certbot_seafile import errors
+        from certbot_seafile import lineage as lineages
+
+        for name in lineages.all_names(self.config.config_dir):
+            with contextlib.suppress(errors.LineageRefused):
+                found = lineages.load(self.config.config_dir, name)
+                asked = name == self.config.certname if self.config.certname else set(found.names) == set(names)
+                if asked and found.key_type == "ecdsa":
+                    raise certbot_errors.PluginError(
+                        f"the certificate {name} has an ECDSA key, which the site cannot serve: {reason}; "
+                        f"run again with --cert-name {name} --key-type rsa"
+                    )
 
     def _is_chosen(self, option: str) -> bool:
         """Tell whether the person chose the option themselves: on the command line or in certbot's own files."""

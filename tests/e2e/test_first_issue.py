@@ -136,3 +136,21 @@ def test_ecdsa_that_the_site_cannot_serve_is_refused_where_it_was_chosen(world: 
     assert f"{road.SITE_NAME}:" in run.output
     assert road.site_bytes(world) == before
     assert not world.lineage(road.NAME).exists()
+
+
+def test_an_ecdsa_lineage_on_a_site_that_needs_rsa_is_told_the_way(world: World) -> None:
+    """A lineage made with --webroot has an ECDSA key, which certbot changes only when told so: the line says how."""
+    site = road.TUTORIAL_SITE.replace(
+        b"    server_tokens off;\n",
+        b"    server_tokens off;\n    location /.well-known/acme-challenge/ { root /var/www/letsencrypt; }\n",
+        1,
+    )
+    before = road.start(world, site, ocsp=False)
+    world.webroot.mkdir(parents=True, exist_ok=True)
+    world.certbot("certonly", "--webroot", "-w", world.webroot, "-d", road.NAME, "--key-type", "ecdsa")
+    run = road.certonly(world, "--force-renewal", check=False)
+    assert run.exit_code == 1
+    assert f"--cert-name {road.NAME} --key-type rsa" in run.output
+    assert road.site_bytes(world) == before
+    road.certonly(world, "--force-renewal", "--cert-name", road.NAME, "--key-type", "rsa")
+    assert road.served_is_lineage(world)
