@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import io
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import configobj
 from cryptography import x509
@@ -234,14 +234,15 @@ def read_renewal(path: str) -> configobj.ConfigObj:
 
 
 def complete_renewal(lineage: Lineage, hook_command: str) -> bool:
-    """Put the installer and the deploy hook into the renewal file where they are missing; return whether it changed.
+    """Put installer, deploy hook and options into the renewal file where they are missing; return whether it changed.
 
-    A person's own deploy hook is kept behind ours. Raises errors.LineageRefused, errors.FileRefused.
+    Options at their defaults are not written. A person's own deploy hook is kept behind ours.
+    Raises errors.LineageRefused, errors.FileRefused.
     """
     before = files.read(lineage.renewal_path)
     renewal = read_renewal(lineage.renewal_path)
     parameters = renewal.setdefault("renewalparams", {})
-    wanted = {"installer": PLUGIN_NAME}
+    wanted = {"installer": PLUGIN_NAME, **_chosen(lineage.options)}
     # certbot <= 5.x keeps the deploy hook under its old name, renew_hook; a file has one of the two.
     hook_key = "deploy_hook" if "deploy_hook" in parameters else "renew_hook"
     wanted[hook_key] = join_hooks(hook_command, parameters.get(hook_key))
@@ -252,6 +253,24 @@ def complete_renewal(lineage: Lineage, hook_command: str) -> bool:
     renewal.write(after)
     files.replace(lineage.renewal_path, after.getvalue(), expected=before)
     return True
+
+
+def _chosen(options: Options) -> dict[str, str]:
+    """Return the options that are not at their defaults, as a renewal file has them; ports are certbot's to save."""
+    chosen = {one.name: getattr(options, one.name) for one in fields(Options) if not one.name.endswith("_port")}
+    return {f"seafile_{name}": value for name, value in chosen.items() if value != getattr(Options(), name)}
+
+
+def merge(saved: Options, given: Options) -> Options:
+    """Return the saved options, with those given instead that are not at their defaults."""
+    return replace(saved, **{
+        one.name: value for one in fields(Options) if (value := getattr(given, one.name)) != one.default
+    })  # fmt: skip
+
+
+def saved_options(config_dir: str, name: str) -> Options:
+    """Return the options in the renewal file of the lineage called name. Raises errors.LineageRefused."""
+    return _options(_parameters(read_renewal(renewal_path(config_dir, name))))
 
 
 def join_hooks(ours: str, theirs: str | None) -> str:

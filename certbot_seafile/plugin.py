@@ -190,9 +190,9 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         return host_for(self.config, self._options(), display_util.notify, **chosen)
 
     def _options(self) -> Options:
-        from certbot_seafile.lineage import Options
+        from certbot_seafile import lineage
 
-        return Options(
+        given = lineage.Options(
             site=self.conf("site"),
             server_root=self.conf("server-root"),
             ctl=self.conf("ctl"),
@@ -204,6 +204,10 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
             http_port=self.config.http01_port,
             https_port=self.config.https_port,
         )
+        if self.config.verb in ("install", "enhance") and self.config.certname:
+            # certbot gives these verbs nothing of the renewal file.
+            return lineage.merge(lineage.saved_options(self.config.config_dir, self.config.certname), given)
+        return given
 
     def _requested_names(self) -> list[str]:
         return [_identifier(name) for name in (*self.config.domains, *getattr(self.config, "ip_addresses", ()))]

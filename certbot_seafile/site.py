@@ -196,6 +196,8 @@ def _named(every: Sequence[Server], domain: str) -> list[Server]:
 def _recognised(every: Sequence[Server], domain: str) -> list[Server]:
     seafile = [server for server in every if is_seafile(server)]
     fitting = [server for server in seafile if is_nameless(server)]
+    if not fitting and _is_address(domain):  # a request for an address names no server: the default one answers
+        fitting = [server for server in seafile if _is_default(every, server)]
     if len({server.path for server in fitting}) > 1:
         _refuse_ambiguous(domain, fitting)
     if fitting:
@@ -209,6 +211,10 @@ def _recognised(every: Sequence[Server], domain: str) -> list[Server]:
         f"no Seafile site found for {domain}: no server_name that nginx loads matches it and no server block proxies "
         "Seafile; name the site's file with --seafile-site"
     )
+
+
+def _is_default(every: Sequence[Server], server: Server) -> bool:
+    return any(servers.default_server(every, listen.socket) is server for listen in server.listens)
 
 
 def _refuse_ambiguous(domain: str, candidates: Sequence[Server]) -> None:

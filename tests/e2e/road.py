@@ -177,3 +177,9 @@ def ask_responder(world: World, name: str = NAME) -> bytes:
     with opener.open(posted, timeout=10) as answer:
         response: bytes = answer.read()
     return response
+
+
+def names(world: World, name: str = NAME) -> list[str]:
+    """Return the DNS names of the lineage's leaf."""
+    found = world.leaf(name).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return found.get_values_for_type(x509.DNSName)
