@@ -31,6 +31,24 @@ def plan_deploy(host: Host, found: site.Site, wanted: site.Certificate) -> edits
     return planned
 
 
+def rehearse(host: Host, names: Sequence[str]) -> site.Site:
+    """Plan a deployment for the names and write nothing: what cannot be done is refused before the CA is asked.
+
+    Raises errors.SiteRefused and its kinds.
+    """
+    found = serving.find_site(host, names)
+    folder = os.path.join(host.config_dir, "live", names[0])
+    pair = os.path.join(folder, "fullchain.pem"), os.path.join(folder, "privkey.pem")
+    plan_deploy(host, found, site.Certificate(*pair, os.path.join(host.options.staple_dir, f"{names[0]}.conf"), True))
+    for server in found.tls:
+        if strangers := site.strangers(server, names):
+            host.say(
+                f"{', '.join(strangers)}: {server} answers for this name too, and the certificate is not for it; "
+                f"add it with -d {' -d '.join(strangers)}"
+            )
+    return found
+
+
 def deploy(host: Host, found: Lineage) -> None:
     """Let the site use the lineage's certificate, with its staple: the whole of the deploy hook.
 

@@ -72,6 +72,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
             self._suit_key_to_site(host, names)
         if not self.config.dry_run:
             self._add_hook()
+            self._move_over(names)
         if self.config.verb == "renew" and not self.config.dry_run:
             self._refresh_before_renewal(names)
 
@@ -213,9 +214,9 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         return [_identifier(name) for name in (*self.config.domains, *getattr(self.config, "ip_addresses", ()))]
 
     def _suit_key_to_site(self, host: Host, names: Sequence[str]) -> None:
-        from certbot_seafile import serving
+        from certbot_seafile import deploy, serving
 
-        found = serving.find_site(host, names)
+        found = deploy.rehearse(host, names)
         reason = serving.why_no_ecdsa(host, found)
         if reason is None or self.config.key_type != "ecdsa":
             return
@@ -258,6 +259,21 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
             if hasattr(self.config, attribute):
                 joined = lineage.join_hooks(hook_command(self.config), getattr(self.config, attribute))
                 setattr(self.config, attribute, joined)
+
+    def _move_over(self, names: Sequence[str]) -> None:
+        """Get a lineage anew that another plugin made: certbot would find it not due, and renew it as before."""
+        from certbot_seafile import lineage
+
+        asked_for = (self.config.authenticator, self.config.configurator)
+        if self.config.verb == "renew" or self.config.reinstall or self.name not in asked_for:
+            return
+        for name in lineage.all_names(self.config.config_dir):
+            other = lineage.authenticator_for(self.config.config_dir, name, names)
+            if other not in (None, self.name) and not self.config.renew_by_default:
+                self.config.renew_by_default = True
+                display_util.notify(
+                    f"{name} was made with {other}: it is got anew, so that its renewals go by {self.name} from now on"
+                )
 
     def _refresh_before_renewal(self, names: Sequence[str]) -> None:
         """Refresh what is due now: where the CA turns out to be down, certbot calls nobody for this lineage again."""

@@ -376,6 +376,7 @@ def _word(path: str) -> bytes:
 
 def install(planned: edits.Edits, site: Site, server: Server, wanted: Certificate) -> None:
     """Let a TLS server use the certificate and the staple's snippet, and comment out what they take the place of."""
+    _refuse_variable(server, site)
     gone = [said for said in server.level(*_STAPLING) if not said.path.startswith(wanted.snippet_folder)]
     gone += [said for said in _snippet_includes(server, wanted) if _path(said) != wanted.include]
     for name, path in ((b"ssl_certificate", wanted.fullchain), (b"ssl_certificate_key", wanted.key)):
@@ -386,6 +387,24 @@ def install(planned: edits.Edits, site: Site, server: Server, wanted: Certificat
     _drop(planned, site, server, gone)
     if wanted.is_stapled and wanted.include not in map(_path, _snippet_includes(server, wanted)):
         _insert_below_key(planned, server, b"include " + _word(wanted.include) + b";")
+
+
+def strangers(server: Server, domains: Sequence[str]) -> list[str]:
+    """Return the server's plain names that are none of the domains."""
+    asked = {domain.lower() for domain in domains}
+    plain = [name.lstrip(".") for name in server.names if not name.startswith("~") and "*" not in name]
+    return [name for name in plain if "." in name and name not in asked and not _is_address(name)]
+
+
+def _refuse_variable(server: Server, site: Site) -> None:
+    """Refuse to put one certificate where a variable chooses among several."""
+    others = strangers(server, site.domains)
+    for said in server.level(b"ssl_certificate"):
+        if b"$" in said.arguments[0] and others:
+            raise errors.SiteRefused(
+                f"{said.path}:{said.line} chooses a certificate by a variable, and {server} answers for "
+                f"{', '.join(others)} too: name them all with -d, or give the Seafile site a server block of its own"
+            )
 
 
 def _path(said: Statement) -> str:

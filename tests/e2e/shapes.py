@@ -124,6 +124,17 @@ SHAPES: dict[str, Shape] = {
             "    ssl_certificate_key /etc/ssl/$ssl_server_name.key;\n"
         )
     ),
+    "certificate with a variable for several names": Shape(
+        plain()
+        + tls(
+            names=f"{NAME} files.example.com",
+            certificate="    ssl_certificate /etc/ssl/$ssl_server_name.pem;\n"
+            "    ssl_certificate_key /etc/ssl/$ssl_server_name.key;\n",
+        ),
+        refused="-d",
+    ),
+    "another name in the same server block": Shape(plain() + tls(names=f"{NAME} files.example.com")),
+    "both families on one socket": Shape(plain(listen="[::]:80 ipv6only=off") + tls(listen="[::]:443 ssl ipv6only=off")),
     "server-level rewrite": Shape(plain("    rewrite ^ https://$http_host$request_uri? permanent;\t# away\n") + tls()),
     "server-level if": Shape(
         plain(
