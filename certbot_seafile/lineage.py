@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import io
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import configobj
@@ -195,6 +196,15 @@ def is_of_plugin(config_dir: str, name: str) -> bool:
     except errors.LineageRefused:
         return False
     return PLUGIN_NAME in (parameters.get("authenticator"), parameters.get("installer"))
+
+
+def authenticator_for(config_dir: str, name: str, names: Sequence[str]) -> str | None:
+    """Return who authenticates the lineage called name, where its certificate is for exactly these names; else None."""
+    try:
+        found = load(config_dir, name)
+    except errors.LineageRefused:
+        return None
+    return found.renewal.get("authenticator") if set(found.names) == set(names) else None
 
 
 def load(config_dir: str, name: str, *, options: Options | None = None, **ports: int) -> Lineage:
