@@ -48,26 +48,26 @@ def read_if_present(path: str) -> bytes | None:
 def replace(path: str, content: bytes, *, expected: bytes | None = None, mode: int = PUBLIC_MODE) -> None:
     """Put content at path in one step, through a synced temporary file in the same folder.
 
-    A link is followed to the real file first, so that the link stays. An existing file keeps its mode and owner; a
-    new one gets `mode`. With `expected`, the file must still hold those bytes just before the step.
+    No link is followed: one that stands at path is replaced itself, since whoever may write to the folder may have
+    planted it; callers that mean the file behind a link pass its real path. An existing file keeps its mode and owner;
+    a new one gets `mode`. With `expected`, the file must still hold those bytes just before the step.
     Raises errors.FileRefused; then the file is as it was.
     """
-    real = os.path.realpath(path)
-    folder, name = os.path.split(real)
+    folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.certbot-seafile")
     try:
-        facts = os.stat(real) if os.path.exists(real) else None
+        facts = os.lstat(path) if os.path.lexists(path) else None
         try:
-            _write_synced(temporary, content, facts, mode)
-            if expected is not None and read_if_present(real) != expected:
-                raise errors.FileRefused(f"{real} was changed by someone else meanwhile; it is left as it is now")
-            os.replace(temporary, real)
+            _write_synced(temporary, content, facts if facts and stat.S_ISREG(facts.st_mode) else None, mode)
+            if expected is not None and read_if_present(path) != expected:
+                raise errors.FileRefused(f"{path} was changed by someone else meanwhile; it is left as it is now")
+            os.replace(temporary, path)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
         sync_folder(folder)
     except OSError as error:
-        raise errors.FileRefused(f"{real} cannot be written: {error.strerror}") from error
+        raise errors.FileRefused(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _write_synced(path: str, content: bytes, like: os.stat_result | None, mode: int) -> None:
