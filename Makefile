@@ -2,17 +2,19 @@
 # .venv has PyPI's newest certbot and the tools; .venv-debian stands on the distribution's own certbot.
 VENV := .venv
 VENV_DEBIAN := .venv-debian
+VENV_OLDEST := .venv-oldest
 # End-to-end tests wait more than they compute: three at a time keep two cores busy.
 PARALLEL := -n 3
 SOURCES := setup.py tests/setup-environment
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-newest test-debian test-offline test-packages dist demo lint bench packages clean
+.PHONY: help test test-newest test-debian test-matrix test-oldest test-offline test-packages dist demo lint bench packages clean
 
 help:
 	@echo "make demo   show a certificate's whole life on this machine, without touching its real nginx"
 	@echo "make test   lint, then all tests with PyPI's newest certbot, then with the distribution's"
 	@echo "make lint   ruff and mypy"
+	@echo "make test-matrix    all tests with the certbots of Debian 12 and 13 (bare roots: root; long) and PyPI's oldest"
 	@echo "make test-offline   unit and property tests: no network, no root, with the Python that is there (docs/packaging.md)"
 	@echo "make test-packages  the Debian packages, in bare roots of Debian 12 and 13 (root; long)"
 	@echo "make dist   sdist and wheel, reproducible and checked"
@@ -27,6 +29,15 @@ test-newest: packages $(VENV)/.ready
 
 test-debian: packages $(VENV_DEBIAN)/.ready
 	$(VENV_DEBIAN)/bin/python -m pytest --no-missing-tools $(PARALLEL) tests/unit tests/e2e
+
+# One suite for every supported certbot: what `make test` does here is done in roots of both Debians, with nothing but
+# their own packages, and with the oldest certbot from PyPI.
+test-matrix: test-oldest
+	tests/matrix bookworm
+	tests/matrix trixie
+
+test-oldest: packages $(VENV_OLDEST)/.ready
+	$(VENV_OLDEST)/bin/python -m pytest --no-missing-tools $(PARALLEL) tests/unit tests/e2e
 
 # For packagers, whose builders have neither: PYTHON=python3 chooses the distribution's Python and modules.
 PYTHON ?= $(firstword $(wildcard $(VENV)/bin/python) python3)
@@ -62,6 +73,10 @@ $(VENV_DEBIAN)/.ready: $(SOURCES) | packages
 	tests/setup-environment debian $(VENV_DEBIAN)
 	@touch $@
 
+$(VENV_OLDEST)/.ready: $(SOURCES) tests/oldest.txt | packages
+	tests/setup-environment oldest $(VENV_OLDEST)
+	@touch $@
+
 # What the benchmarks compare this package with.
 $(VENV)/.bench-ready: $(VENV)/.ready
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
@@ -73,5 +88,5 @@ $(VENV)/.dist-ready: $(VENV)/.ready
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV_DEBIAN) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV_DEBIAN) $(VENV_OLDEST) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

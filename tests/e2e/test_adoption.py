@@ -63,7 +63,7 @@ def by_hand(world: World) -> World:
     assert b"\nssl_certificate_key" not in FINISHED_SITE
     self_signed = road.TUTORIAL_SITE.replace(
         b"    location /seafile {\n      rewrite",
-        b"    location /.well-known/acme-challenge { root /var/www/letsencrypt; }\n    location /seafile {\n      rewrite",
+        b"    location /.well-known/ { root /var/www/letsencrypt; }\n    location /seafile {\n      rewrite",
         1,
     )
     road.start(world, self_signed)
