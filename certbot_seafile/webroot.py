@@ -32,14 +32,13 @@ class Webroot:
         """Write one validation file, mode 0644, and return its path. Raises errors.FileRefused."""
         if not _TOKEN.match(token):
             raise errors.FileRefused(f"the CA sent a token that is no base64url: {token!r}")
-        self._made += files.make_folder(self.folder)
         path = os.path.join(self.folder, token)
         try:
-            with self._opened() as folder:
+            with self._opened(make=True) as folder:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(token, dir_fd=folder)
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-                with open(os.open(token, flags, 0o644, dir_fd=folder), "wb") as stream:
+                with open(os.open(token, flags, files.PUBLIC_MODE, dir_fd=folder), "wb") as stream:
                     os.fchmod(stream.fileno(), files.PUBLIC_MODE)
                     stream.write(content)
         except OSError as error:
@@ -53,7 +52,7 @@ class Webroot:
     def clear(self) -> None:
         """Remove every validation file that write() made, then the folders it made, where they are empty."""
         if self._written:
-            with contextlib.suppress(FileNotFoundError), self._opened() as folder:
+            with contextlib.suppress(OSError), self._opened() as folder:  # whoever replaced it took ours along
                 for token in self._written:
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(token, dir_fd=folder)
@@ -63,9 +62,38 @@ class Webroot:
         self._made.clear()
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[int]:
-        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    def _opened(self, *, make: bool = False) -> Iterator[int]:
+        """Open the folder, step by step through its last two names, which an unprivileged user may have planted."""
+        base, *names = self.folder.rsplit("/", 2)
+        if make:
+            self._made += files.make_folder(base or "/")
+        descriptor = os.open(base or "/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            so_far = base
+            for name in names:
+                so_far = f"{so_far}/{name}"
+                if make and self._make(name, descriptor):
+                    self._made.append(so_far)
+                inner = _enter(name, descriptor)
+                os.close(descriptor)
+                descriptor = inner
             yield descriptor
         finally:
             os.close(descriptor)
+
+    @staticmethod
+    def _make(name: str, parent: int) -> bool:
+        try:
+            os.mkdir(name, files.FOLDER_MODE, dir_fd=parent)
+        except FileExistsError:
+            return False
+        os.chmod(name, files.FOLDER_MODE, dir_fd=parent)
+        return True
+
+
+def _enter(name: str, parent: int) -> int:
+    """Open a folder below an open one; follow a link only where nobody but root or we could have put it there."""
+    facts = os.fstat(parent)
+    is_ours = facts.st_uid in (0, os.geteuid()) and not facts.st_mode & 0o022
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    return os.open(name, flags if is_ours else flags | os.O_NOFOLLOW, dir_fd=parent)
