@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_SERVER_ROOT = "/etc/nginx"
 SETTLE_SECONDS = 10.0
 _RUN_SECONDS = 120
+_SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _POLL_SECONDS = 0.02
 
 # A superset of nginx's include directives, found without parsing: enough to see which files a file may reach.
@@ -43,7 +44,9 @@ class Nginx:
         """Run `nginx -t`; return what it said (warnings included). Raises errors.NginxMissing, errors.NginxRefused."""
         done = self._run("-t")
         if done.returncode:
-            raise errors.NginxRefused(f"nginx refuses its configuration: {complaint(done.stderr)}")
+            raise errors.NginxRefused(
+                f"nginx refuses its configuration: {complaint(done.stderr)}; mend that line, and run again"
+            )
         return done.stderr
 
     def reload(self) -> None:
@@ -231,10 +234,16 @@ def complaint(said: str) -> str:
     return " / ".join(wrong) or "it gave no reason"
 
 
+def _environment() -> dict[str, str]:
+    """Return the environment with the folders of system programs on its PATH: cron leaves them out."""
+    return os.environ | {"PATH": os.pathsep.join([os.environ.get("PATH", os.defpath), *_SYSTEM_FOLDERS])}
+
+
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
             command,
+            env=_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
@@ -249,4 +258,6 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
             f"{command[0]} cannot be run: {error.strerror}; name nginx with --seafile-ctl"
         ) from error
     except subprocess.TimeoutExpired as error:
-        raise errors.NginxRefused(f"`{shlex.join(command)}` did not end within {_RUN_SECONDS} s") from error
+        raise errors.NginxRefused(
+            f"`{shlex.join(command)}` did not end within {_RUN_SECONDS} s; run it by hand to see why"
+        ) from error

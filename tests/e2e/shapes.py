@@ -174,6 +174,14 @@ SHAPES: dict[str, Shape] = {
             + tls("    root /var/www/html;\n", "443 ssl default_server", "default.example.org")
         },
     ),
+    "server_name _ beside Debian's own default site": Shape(
+        plain(names="_") + tls(names="_"),
+        others={
+            "default": "server {\n    listen 80 default_server;\n    listen [::]:80 default_server;\n    root /var/www/html;\n"
+            "    index index.html;\n    server_name _;\n    location / {\n        try_files $uri $uri/ =404;\n    }\n}\n"
+        },
+    ),
+    "TLS without a name, plain with one": Shape(plain() + tls(names="_")),
     "regular expression as name": Shape(
         plain(names=r'"~^(?<sub>seafile)\.example\.com$"') + tls(names=r'"~^(?<sub>seafile)\.example\.com$"')
     ),
