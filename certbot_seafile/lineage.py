@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import io
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -21,6 +22,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from certbot_seafile import errors, files, staple
 
 PLUGIN_NAME = "seafile"
+PLUGIN_COMMAND = "certbot-seafile"
+
+_WORD = r"(?:'[^']*'|[^\s';|&])+"
+_PROGRAM = rf"(?:'[^']*{PLUGIN_COMMAND}'|[^\s';|&]*{PLUGIN_COMMAND})"
+_OUR_HOOK = re.compile(rf"{_PROGRAM}(?: --[a-z0-9-]+ {_WORD})* deploy\b")
 
 
 @dataclass(frozen=True)
@@ -226,9 +232,11 @@ def certificates(path: str, at_least: int = 1) -> list[x509.Certificate]:
         blocks = [b"-----BEGIN CERTIFICATE-----" + rest for rest in content.split(b"-----BEGIN CERTIFICATE-----")[1:]]
         found = [x509.load_pem_x509_certificate(block) for block in blocks]
     except (errors.FileRefused, ValueError) as error:
-        raise errors.LineageRefused(f"the certificate {path} cannot be read: {error}") from error
+        raise errors.LineageRefused(
+            f"the certificate {path} is missing or damaged ({error}); get it anew with `certbot renew --force-renewal`"
+        ) from error
     if len(found) < at_least:
-        raise errors.LineageRefused(f"{path} holds no certificate")
+        raise errors.LineageRefused(f"{path} holds no certificate; get it anew with `certbot renew --force-renewal`")
     return found
 
 
@@ -286,16 +294,14 @@ def saved_options(config_dir: str, name: str) -> Options:
 def join_hooks(ours: str, theirs: str | None) -> str:
     """Return one shell command that runs our deploy hook, then the person's own; it fails where either fails.
 
-    theirs: None or "" where there is none, or a command that may hold ours already (then it is returned as it is).
+    theirs: None or "" where there is none, or a command that may hold ours already, as an earlier run wrote it: then
+    only that part is brought up to date.
     """
-    if not theirs or theirs in ("None", ours):
+    if not theirs or theirs == "None":
         return ours
-    if ours in theirs or f"{PLUGIN_COMMAND} deploy" in theirs:
-        return theirs
+    if _OUR_HOOK.search(theirs):
+        return _OUR_HOOK.sub(lambda _: ours, theirs, count=1)
     return f"{ours} || trap 'exit 1' EXIT; {theirs}"
-
-
-PLUGIN_COMMAND = "certbot-seafile"
 
 
 def _parameters(renewal: configobj.ConfigObj) -> dict[str, str]:
