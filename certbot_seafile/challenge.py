@@ -115,7 +115,7 @@ def fetch(host: Host, found: site.Site, expected: Expected) -> None:
                 came = f"{answer}" if answer.status != 200 else "HTTP status 200 with other content"
                 raise errors.ChallengeUnreachable(
                     f"the challenge for {domain} does not come back from nginx at {endpoint}: {came} came instead; "
-                    "the CA was not asked"
+                    "the CA was not asked; look at what else the site says about that path, and at nginx's error log"
                 )
 
 

@@ -271,10 +271,8 @@ def _nginx(host: Host) -> Iterator[str]:
     try:
         host.nginx.test()
     except errors.NginxRefused as refused:
-        if os.geteuid() == 0:
-            yield f"{refused}; mend that line: nginx would not start again, and no change can be made until then."
-        elif "Permission denied" not in str(refused):
-            yield f"{refused}; run this as root, or mend that line."
+        if os.geteuid() == 0 or "Permission denied" not in str(refused):
+            yield f"{refused}: until then nginx would not start again."
 
 
 def _orphans(host: Host) -> Iterator[str]:

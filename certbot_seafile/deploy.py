@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from typing import NoReturn
 
-from certbot_seafile import challenge, edits, errors, files, lineage, serving, site, stapling, writing
+from certbot_seafile import challenge, edits, errors, files, lineage, pinning, serving, site, staple, stapling, writing
 from certbot_seafile.host import Host
 from certbot_seafile.lineage import Lineage
 from certbot_seafile.stapling import Outcome
@@ -59,16 +60,33 @@ def deploy(host: Host, found: Lineage) -> None:
         host.nginx.test()
         where = serving.find_site(host, found.names)
         reason = serving.why_paired(host, found, where)
+        is_waiting = found.is_must_staple and reason is None and not serving.is_served(host, found, where)
+        if is_waiting:
+            pinning.pin(host, found)
         outcome = Outcome(None, reason) if reason else stapling.obtain(host, found, tries=_tries(host, found))
-        if outcome.staple is None and found.is_must_staple and not outcome.is_revoked and not reason:
-            raise errors.ResponseRefused(
-                [f"{found.name} must be stapled but cannot be, so the old certificate stays: {outcome.reason}"]
-            )
+        if is_waiting and outcome.staple is None:
+            _wait_for_staple(host, found, outcome)
         _deploy(host, found, where, outcome)
-    if host.hook_command and lineage.complete_renewal(found, host.hook_command):
-        logger.info("installer and deploy hook were added to %s", found.renewal_path)
+    _complete_renewal(host, found)
     if outcome.is_revoked:
         raise errors.ResponseRefused([f"{outcome.reason}; get a new certificate with `certbot renew --force-renewal`"])
+
+
+def _wait_for_staple(host: Host, found: Lineage, outcome: Outcome) -> NoReturn:
+    """Leave the certificate that is served where it is: clients would refuse one that must be stapled and is not."""
+    pinning.keep_staple(host, found)
+    _complete_renewal(host, found)
+    raise errors.ResponseRefused(
+        [
+            f"{found.name} must be stapled but cannot be, so the old certificate stays: {outcome.reason}; "
+            f"the next `certbot renew` tries again, or run `certbot-seafile deploy --cert-name {found.name}`"
+        ]
+    )
+
+
+def _complete_renewal(host: Host, found: Lineage) -> None:
+    if host.hook_command and lineage.complete_renewal(found, host.hook_command):
+        logger.info("installer and deploy hook were added to %s", found.renewal_path)
 
 
 def _tries(host: Host, found: Lineage) -> Sequence[float]:
@@ -76,8 +94,9 @@ def _tries(host: Host, found: Lineage) -> Sequence[float]:
 
 
 def _deploy(host: Host, found: Lineage, where: site.Site, outcome: Outcome) -> None:
-    had_snippet = os.path.lexists(found.snippet_path)
-    needs_reload = stapling.store(host, found, outcome) if outcome.staple else stapling.withdraw_snippet(host, found)
+    needs_reload = stapling.settle(host, found, outcome) or stapling.is_pending(host)
+    if pinning.unpin(host, found):
+        where, needs_reload = serving.find_site(host, found.names), True
     has_stapling = stapling.why_unstapled(found) is None and serving.why_paired(host, found, where) is None
     wanted = site.Certificate(
         found.fullchain_path, found.key_path, found.snippet_path, has_stapling, serving.kept_pairs(host, found)
@@ -92,8 +111,10 @@ def _deploy(host: Host, found: Lineage, where: site.Site, outcome: Outcome) -> N
         host.nginx.test()
         host.nginx.reload()
         serving.look(host, found)
-    if outcome.staple is None and had_snippet:
+    stapling.note_reloaded(host)
+    if not os.path.lexists(found.snippet_path):
         stapling.withdraw_response(host, found)
+    pinning.clear(host, found)
     host.say(f"Served: the certificate of {found.name}, {stapling.staple_phrase(outcome)}")
 
 
@@ -102,10 +123,17 @@ def keep(host: Host, found: Lineage) -> None:
 
     Raises errors.Error where a client would be hurt: revoked, must-staple without a staple, or not served.
     """
-    if not serving.is_served(host, found, serving.find_site(host, found.names)):
+    where = serving.find_site(host, found.names)
+    if not serving.is_served(host, found, where):
         deploy(host, found)
+        return
+    if serving.why_paired(host, found, where) is not None:
         return
     (result,) = results = stapling.refresh(host, [found])
     stapling.report(host, results)
-    if result.outcome.is_revoked or (found.is_must_staple and result.failure):
-        raise errors.ResponseRefused([f"{found.name}: {result.failure}"])
+    if result.outcome.is_revoked or (found.is_must_staple and result.failure and _ends_soon(host, result.outcome)):
+        raise errors.ResponseRefused([f"{found.name}: {result.failure}; `certbot-seafile check` says what to do"])
+
+
+def _ends_soon(host: Host, outcome: Outcome) -> bool:
+    return outcome.staple is None or staple.must_withdraw(outcome.staple, host.now())

@@ -8,6 +8,7 @@ kept; nothing is replaced that someone else changed meanwhile; temporary names s
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
@@ -27,14 +28,14 @@ def read(path: str, *, at_most_bytes: int = 64 * 1024 * 1024) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise errors.FileRefused(f"{path} cannot be read: {error.strerror}") from error
+        raise errors.FileRefused(f"{path} cannot be read: {error.strerror}; {_mend(error)}") from error
     facts = os.fstat(descriptor)
     if not stat.S_ISREG(facts.st_mode):  # before open(), which raises at a folder
         os.close(descriptor)
-        raise errors.FileRefused(f"{path} is not a regular file")
+        raise errors.FileRefused(f"{path} is not a regular file; move it away, or name another path")
     with open(descriptor, "rb") as stream:
         if facts.st_size > at_most_bytes:
-            raise errors.FileRefused(f"{path} is larger than {at_most_bytes} bytes")
+            raise errors.FileRefused(f"{path} is larger than {at_most_bytes} bytes; name another path")
         return stream.read(at_most_bytes + 1)
 
 
@@ -60,14 +61,14 @@ def replace(path: str, content: bytes, *, expected: bytes | None = None, mode: i
         try:
             _write_synced(temporary, content, facts if facts and stat.S_ISREG(facts.st_mode) else None, mode)
             if expected is not None and read_if_present(path) != expected:
-                raise errors.FileRefused(f"{path} was changed by someone else meanwhile; it is left as it is now")
+                raise errors.FileRefused(f"{path} was changed by someone else meanwhile and is left so; run again")
             os.replace(temporary, path)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
         sync_folder(folder)
     except OSError as error:
-        raise errors.FileRefused(f"{path} cannot be written: {error.strerror}") from error
+        raise errors.FileRefused(f"{path} cannot be written: {error.strerror}; {_mend(error)}") from error
 
 
 def _write_synced(path: str, content: bytes, like: os.stat_result | None, mode: int) -> None:
@@ -100,7 +101,7 @@ def remove(path: str) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise errors.FileRefused(f"{path} cannot be removed: {error.strerror}") from error
+        raise errors.FileRefused(f"{path} cannot be removed: {error.strerror}; {_mend(error)}") from error
     return True
 
 
@@ -127,10 +128,24 @@ def make_folder(path: str, mode: int = FOLDER_MODE) -> list[str]:
             os.chmod(folder, mode)
         except FileExistsError:
             if not os.path.isdir(folder):
-                raise errors.FileRefused(f"{folder} is not a folder") from None
+                raise errors.FileRefused(f"{folder} is not a folder; move it away, or name another path") from None
         except OSError as error:
-            raise errors.FileRefused(f"the folder {folder} cannot be made: {error.strerror}") from error
+            raise errors.FileRefused(f"the folder {folder} cannot be made: {error.strerror}; {_mend(error)}") from error
     return missing
+
+
+def _mend(error: OSError) -> str:
+    """Return what a person can do about an error of the operating system."""
+    return {
+        errno.EACCES: "run this as root, or give this user access",
+        errno.EPERM: "run this as root, or see `lsattr` for what forbids it",
+        errno.EROFS: "mount its file system writable",
+        errno.ENOSPC: "free some space on its file system",
+        errno.EDQUOT: "free some space of this user's quota",
+        errno.ENOENT: "put it there, or name another path",
+        errno.ENOTDIR: "name another path",
+        errno.ELOOP: "put a file in the place of the link",
+    }.get(error.errno or 0, "see the system's log for the disk's state")
 
 
 @contextlib.contextmanager
@@ -140,7 +155,7 @@ def lock(path: str) -> Iterator[None]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise errors.FileRefused(f"the lock {path} cannot be opened: {error.strerror}") from error
+        raise errors.FileRefused(f"the lock {path} cannot be opened: {error.strerror}; {_mend(error)}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

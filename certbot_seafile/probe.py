@@ -100,7 +100,7 @@ def handshake(
     except (OSError, SSL.Error) as error:
         raise errors.NotServed(f"no TLS handshake with {endpoint} for {name}: {_reason(error)}") from error
     if certificate is None:
-        raise errors.NotServed(f"{endpoint} showed no certificate for {name}")
+        raise errors.NotServed(f"{endpoint} showed no certificate for {name}; see nginx's error log")
     from OpenSSL import crypto
 
     leaf = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)

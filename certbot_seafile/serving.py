@@ -79,10 +79,13 @@ def _look_once(host: Host, found: Lineage, where: site.Site) -> None:
         if seen.leaf_der != found.leaf_der:
             raise errors.NotServed(
                 f"after the reload a TLS client that asks {endpoint} for {name} is handed another certificate than "
-                f"{found.name}'s: another server block answers there"
+                f"{found.name}'s: another server block answers there; name the site's file with --seafile-site, "
+                "or take the name out of the other block"
             )
     if not looked:
-        raise errors.NotServed(f"no server block of the site speaks TLS for {', '.join(found.names)}")
+        raise errors.NotServed(
+            f"no server block of the site speaks TLS for {', '.join(found.names)}; add `listen 443 ssl;` to it"
+        )
 
 
 def is_served(host: Host, found: Lineage, where: site.Site) -> bool:

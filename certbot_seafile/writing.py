@@ -24,12 +24,14 @@ def edited(host: Host, planned: edits.Edits, title: str, *, is_lasting: bool = T
     is_lasting: False for edits that are taken out again when the block ends well, too (a dry run's).
     Raises errors.NginxRefused, errors.FileRefused.
     """
+    host.checkpoints.settle()
     records = {path: host.journal.entry(path) for path in planned.paths}
     written: list[str] = []
     keep = False
     try:
         for path in planned.paths:
-            _write_edit(host, planned, path, title)
+            host.checkpoints.add({path}, f"{title}: {path}\n")
+            _write_edit(host, planned, path, title.split()[-1])
             written.append(path)
         host.nginx.test()
         yield
@@ -40,14 +42,37 @@ def edited(host: Host, planned: edits.Edits, title: str, *, is_lasting: bool = T
         else:
             _put_back(host, planned, written, records)
             host.checkpoints.drop()
+            if written:
+                with contextlib.suppress(errors.NginxRefused):
+                    host.nginx.test()
+                    host.nginx.reload()
 
 
-def _write_edit(host: Host, planned: edits.Edits, path: str, title: str) -> None:
+def write_unloaded(host: Host, planned: edits.Edits, owner: str) -> None:
+    """Write the planned edits for the owner and test them; nginx is not reloaded, and no checkpoint is made.
+
+    For what is to change nothing but the next start or reload. Raises errors.NginxRefused, errors.FileRefused; then
+    everything was put back.
+    """
+    records = {path: host.journal.entry(path) for path in planned.paths}
+    written: list[str] = []
+    done = False
+    try:
+        for path in planned.paths:
+            _write_edit(host, planned, path, owner)
+            written.append(path)
+        host.nginx.test()
+        done = True
+    finally:
+        if not done:
+            _put_back(host, planned, written, records)
+
+
+def _write_edit(host: Host, planned: edits.Edits, path: str, owner: str) -> None:
     before, after = planned.before(path), planned.after(path)
-    host.checkpoints.add({path}, f"{title}: {path}\n")
-    host.journal.record(path, before, after, owner=title.split()[-1])
+    host.journal.record(path, before, after, owner=owner)
     files.replace(path, after, expected=before)
-    logger.debug("%s: %s\n%s", title, path, diff(path, before, after))
+    logger.debug("edited for %s: %s\n%s", owner, path, diff(path, before, after))
 
 
 def _put_back(
@@ -60,10 +85,6 @@ def _put_back(
             logger.error("%s could not be put back: %s", path, refused)
     for path, entry in records.items():
         host.journal.restore(path, entry)
-    if written:
-        with contextlib.suppress(errors.NginxRefused):
-            host.nginx.test()
-            host.nginx.reload()
 
 
 def _take_out(path: str, planned: edits.Edits) -> None:
@@ -80,6 +101,14 @@ def take_out_edits(host: Host, owners: Collection[str] | None = None) -> bool:
 
     Raises errors.NginxRefused where nginx would refuse the result; then nothing was changed.
     """
+    changed, clean = take_out_unloaded(host, owners)
+    if changed:
+        host.nginx.reload()
+    return clean
+
+
+def take_out_unloaded(host: Host, owners: Collection[str] | None = None) -> tuple[bool, bool]:
+    """Do as take_out_edits does, without the reload; return whether a file changed, and whether all was taken out."""
     taken, clean = _without_edits(host, owners)
     written: list[tuple[journal.Entry, bytes, bytes]] = []
     done = False
@@ -99,9 +128,7 @@ def take_out_edits(host: Host, owners: Collection[str] | None = None) -> bool:
     else:
         for entry, _, without in taken:
             host.journal.forget_steps_of(entry, owners, without)
-    if any(now != without for _, now, without in taken):
-        host.nginx.reload()
-    return clean
+    return any(now != without for _, now, without in taken), clean
 
 
 def _without_edits(
@@ -131,5 +158,6 @@ def count_lines(planned: edits.Edits) -> str:
     for path in planned.paths:
         lines = diff(path, planned.before(path), planned.after(path)).splitlines()[2:]
         added, gone = (sum(line.startswith(mark) for line in lines) for mark in "+-")
-        phrases.append(f"{path} ({added - gone} lines added, {gone} commented out)")
+        new = added - gone
+        phrases.append(f"{path} ({new} {'line' if new == 1 else 'lines'} added, {gone} commented out)")
     return ", ".join(phrases)

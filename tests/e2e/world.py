@@ -303,6 +303,12 @@ class World:
         ports = (self._dns_port, self._dns_manage_port)
         child.wait_until(lambda: all(map(processes.answers, ports)), "answering")
 
+    def set_address(self, name: str, address: str) -> None:
+        """Let the CA's DNS server answer an IPv4 address for a name, instead of 127.0.0.1."""
+        body = json.dumps({"host": f"{name}.", "addresses": [address]}).encode()
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        opener.open(f"http://{LOOPBACK}:{self._dns_manage_port}/add-a", body, timeout=10).close()
+
     @property
     def ocsp_url(self) -> str:
         """The responder's URL, as certificates name it."""

@@ -1,0 +1,35 @@
+"""What people read: one line for each thing done, and what to do where something failed."""
+
+from __future__ import annotations
+
+from e2e import road
+from e2e.world import World
+
+
+def test_one_line_for_each_thing_done(world: World) -> None:
+    """The site's file and its lines, and how long the staple holds; the log has the diff."""
+    road.start(world)
+    run = road.certonly(world)
+    edited = f"Site edited: {world.sites / road.SITE_NAME} (9 lines added, 2 commented out)"
+    assert run.stdout.count(edited) == 1
+    assert run.stdout.count(f"Served: the certificate of {road.NAME}, with an OCSP staple that holds until ") == 1
+    assert "Traceback" not in run.output
+    log = (world.logs_dir / "certbot-seafile.log").read_text()
+    assert "\n+    location ^~ /.well-known/acme-challenge/ {\n" in log
+    again = world.seafile("-q", "deploy", "--cert-name", road.NAME)
+    assert again.output == ""
+    verbose = world.seafile("-v", "refresh", "--force")
+    assert "nginx reloaded by" in verbose.stderr
+
+
+def test_the_hint_where_the_ca_could_not_reach_the_challenge(world: World) -> None:
+    """Where the name leads elsewhere, certbot's hint names DNS and the port; the site is as it was."""
+    before = road.start(world, ocsp=False)
+    world.set_address(road.NAME, "127.0.0.2")
+    run = road.certonly(world, check=False)
+    assert run.exit_code == 1
+    hint = " ".join(run.output.split())
+    assert f"nginx answered the challenge for {road.NAME} when asked from this machine" in hint
+    assert f"Check that the DNS records (A and AAAA) of {road.NAME} lead to this machine" in hint
+    assert f"port {world.http_port} is open" in hint
+    assert road.site_bytes(world) == before
