@@ -263,6 +263,7 @@ def machine_findings(host: Host, found: Sequence[Lineage], root: str = "/") -> l
     findings += [Finding(text, is_fault=False) for text in _left_behind(host)]
     if found:
         findings += [Finding(text) for text in _scheduler(jobs)]
+        findings += [Finding(text, is_fault=False) for text in _cron(jobs, root)]
         findings += _superseded(jobs)
     return findings
 
@@ -335,6 +336,12 @@ def _scheduler(jobs: Sequence[schedule.Job]) -> Iterator[str]:
     elif not any(job.is_daily for job in renewing):
         places = ", ".join(job.place for job in renewing)
         yield f"`certbot renew` runs less than once a day ({places}), too rarely for a staple; {mend} twice a day."
+
+
+def _cron(jobs: Sequence[schedule.Job], root: str) -> Iterator[str]:
+    daily = [job for job in jobs if job.renews and job.is_daily]
+    if daily and not any(job.is_timer for job in daily) and not schedule.has_cron(root):
+        yield f"{daily[0].place} runs `certbot renew`, but no cron was found that would read it; install one."
 
 
 def _superseded(jobs: Sequence[schedule.Job]) -> Iterator[Finding]:

@@ -193,11 +193,11 @@ def _check(said: argparse.Namespace) -> int:
     findings += [finding for one in found for finding in check.lineage_findings(_host(said, one.options), one)]
     findings += check.machine_findings(host, found, said.root)
     if not found and not findings:
-        raise _no_lineage(said)
+        raise errors.LineageRefused(damaged[0].failure) if damaged else _no_lineage(said)
     for finding in findings:
         print(finding)
     is_wrong = any(finding.is_fault for finding in findings)
-    if not is_wrong:
+    if not findings:
         host.say("All is well.")
     return FAILED if is_wrong else DONE
 

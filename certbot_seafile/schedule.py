@@ -18,7 +18,8 @@ _CRONTABS = ("etc/crontab", "etc/anacrontab")
 _CRONTAB_FOLDERS = ("etc/cron.d", "var/spool/cron/crontabs", "var/spool/cron")
 _SCRIPT_FOLDERS = ("etc/cron.hourly", "etc/cron.daily", "etc/cron.weekly", "etc/cron.monthly")
 _WANTS = ("etc/systemd/system", "run/systemd/system", "lib/systemd/system", "usr/lib/systemd/system")
-_CRONS = ("usr/sbin/cron", "usr/sbin/crond", "usr/bin/crond", "usr/sbin/fcron", "usr/sbin/anacron", "usr/sbin/cronie")
+_CRON_FOLDERS = ("usr/sbin", "usr/bin", "sbin", "bin", "usr/local/sbin", "usr/lib/systemd-cron")
+_CRONS = ("cron", "crond", "fcron", "bcron-sched", "anacron", "crontab_setgid")
 _SCRIPT_BYTES = 65536
 
 _RENEW = re.compile(r"\bcertbot(?:-auto)?\b[^;&|#]*\brenew\b")
@@ -37,6 +38,7 @@ class Job:
     place: the file, with ":LINE" for a line of a crontab. scripts: what it runs that was looked into.
     renews: it runs `certbot renew`. staples: it fetches an OCSP response, as the tutorial's script does.
     is_daily: it runs once a day or more often. is_packaged: a package brought it, so it is not for people to remove.
+    is_timer: systemd runs it, not cron.
     """
 
     place: str
@@ -45,6 +47,12 @@ class Job:
     staples: bool
     is_daily: bool
     is_packaged: bool = False
+    is_timer: bool = False
+
+
+def has_cron(root: str = "/") -> bool:
+    """Tell whether a program that reads crontabs is installed below root."""
+    return any(os.path.exists(os.path.join(root, folder, name)) for folder in _CRON_FOLDERS for name in _CRONS)
 
 
 def jobs(root: str = "/") -> list[Job]:
@@ -55,8 +63,6 @@ def jobs(root: str = "/") -> list[Job]:
 
 
 def _cron_jobs(root: str, *, has_systemd: bool) -> Iterator[Job]:
-    if not any(os.path.exists(os.path.join(root, path)) for path in _CRONS):
-        return
     for path in _crontabs(root):
         for number, line in enumerate(_text(path).splitlines(), 1):
             if line.strip() and not line.lstrip().startswith("#"):
@@ -135,7 +141,7 @@ def _timer(root: str, name: str) -> Iterator[Job]:
     is_packaged = not (timer or "").startswith(os.path.join(root, "etc"))
     is_daily = _RARE_CALENDAR.search(_text(timer)) is None if timer else True
     for job in _job(root, timer or name, runs, is_daily, False):
-        yield Job(job.place, job.scripts, job.renews, job.staples, job.is_daily, is_packaged)
+        yield Job(job.place, job.scripts, job.renews, job.staples, job.is_daily, is_packaged, is_timer=True)
 
 
 def _unit(root: str, name: str) -> str | None:

@@ -145,6 +145,15 @@ def test_nobody_runs_renew(issued: World) -> None:
     assert "less than once a day" in the_fault(issued)
 
 
+def test_a_crontab_that_nobody_reads(issued: World) -> None:
+    """Without cron it is a note, since there are more crons than are known: exit 0, and the crontab is named."""
+    issued.path("/usr/sbin/cron").unlink()
+    run = check(issued)
+    road.give_scheduler(issued)
+    assert (run.exit_code, len(run.stdout.splitlines())) == (0, 1), run
+    assert f"{issued.path('/etc/cron.d/certbot')}:1 runs `certbot renew`, but no cron was found" in run.stdout
+
+
 def test_port_80_is_not_reachable(issued: World) -> None:
     """Where nginx does not run, both ports are named."""
     issued.stop_nginx()

@@ -59,10 +59,11 @@ def test_debians_crontab_counts_where_systemd_does_not_run(cron: Path) -> None:
     assert schedule.jobs(str(cron)) == [schedule.Job(f"{place}:3", (), True, False, True, True)]
 
 
-def test_crontabs_do_not_count_without_cron(tmp_path: Path) -> None:
-    """A crontab that nobody reads runs nothing."""
-    put(tmp_path, "/etc/cron.d/certbot", DEBIANS_LINE)
-    assert schedule.jobs(str(tmp_path)) == []
+def test_whether_a_cron_is_installed(tmp_path: Path) -> None:
+    """Debian's cron is found where it lies."""
+    assert not schedule.has_cron(str(tmp_path))
+    put(tmp_path, "/usr/sbin/cron", "\0", 0o755)
+    assert schedule.has_cron(str(tmp_path))
 
 
 def test_a_timer_that_is_not_enabled_does_not_count(systemd: Path) -> None:
@@ -75,7 +76,7 @@ def test_an_enabled_timer_counts(systemd: Path) -> None:
     enable(systemd, "certbot.timer")
     (job,) = schedule.jobs(str(systemd))
     assert (job.place, job.renews, job.is_daily) == (str(systemd / "lib/systemd/system/certbot.timer"), True, True)
-    assert job.is_packaged
+    assert (job.is_packaged, job.is_timer) == (True, True)
 
 
 def test_a_timer_of_another_name_is_judged_by_what_it_runs(systemd: Path) -> None:

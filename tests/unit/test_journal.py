@@ -1,0 +1,63 @@
+"""The journal of edits: what is written down is what can be taken out again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from certbot_seafile import errors
+from certbot_seafile.journal import Journal
+
+SITE = "/etc/nginx/sites-enabled/seafile.conf"
+BARE = b"one\ntwo\nthree\n"
+WITH_A = b"one\nadded for a\ntwo\nthree\n"
+WITH_BOTH = b"one\nadded for a\ntwo\nthree\nadded for b\n"
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    """Return a journal in which two lineages have edited one file."""
+    made = Journal(str(tmp_path / "seafile"))
+    made.record(SITE, BARE, WITH_A, owner="a")
+    made.record(SITE, WITH_A, WITH_BOTH, owner="b")
+    return made
+
+
+def test_everything_taken_out_is_the_file_before_us(journal: Journal) -> None:
+    """Byte for byte, where nobody else changed it."""
+    (entry,) = journal.entries()
+    assert entry.without_edits(WITH_BOTH) == (BARE, True)
+
+
+@pytest.mark.parametrize(("owner", "left"), [("a", b"one\ntwo\nthree\nadded for b\n"), ("b", WITH_A)])
+def test_one_lineages_edits_leave_the_others(journal: Journal, owner: str, left: bytes) -> None:
+    """What was put in for the other stays; then the other can be taken out as before."""
+    (entry,) = journal.entries()
+    assert entry.without_steps_of({owner}, WITH_BOTH) == (left, True)
+    journal.forget_steps_of(entry, {owner}, left)
+    (rest,) = journal.entries()
+    assert [step.owner for step in rest.steps] == [{"a": "b", "b": "a"}[owner]]
+    assert rest.without_edits(left) == (BARE, True)
+
+
+def test_a_line_that_somebody_changed_stays(journal: Journal) -> None:
+    """It is theirs now, and that is told."""
+    (entry,) = journal.entries()
+    theirs = WITH_BOTH.replace(b"added for a", b"added for a, and me")
+    assert entry.without_steps_of({"a"}, theirs) == (theirs, False)
+
+
+def test_an_entry_without_steps_is_forgotten(journal: Journal) -> None:
+    """When nobody's edits are left, nothing is written down any more."""
+    (entry,) = journal.entries()
+    journal.forget_steps_of(entry, {"a", "b"}, BARE)
+    assert journal.entries() == []
+
+
+def test_a_damaged_journal_is_named(journal: Journal) -> None:
+    """The file that cannot be read is named, and what to do with it."""
+    (place,) = Path(journal.folder).glob("*.json")
+    place.write_text("{")
+    with pytest.raises(errors.FileRefused, match=f"{place}.*move it away"):
+        journal.entries()
