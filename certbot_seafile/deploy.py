@@ -69,18 +69,19 @@ def deploy(host: Host, found: Lineage) -> None:
         _deploy(host, found, where, outcome)
     _complete_renewal(host, found)
     if outcome.is_revoked:
-        raise errors.ResponseRefused([f"{outcome.reason}; get a new certificate with `certbot renew --force-renewal`"])
+        raise errors.NotStapled(
+            f"{found.name}: {outcome.reason}; get a new certificate with "
+            f"`certbot renew --force-renewal --cert-name {found.name}`"
+        )
 
 
 def _wait_for_staple(host: Host, found: Lineage, outcome: Outcome) -> NoReturn:
     """Leave the certificate that is served where it is: clients would refuse one that must be stapled and is not."""
     pinning.keep_staple(host, found)
     _complete_renewal(host, found)
-    raise errors.ResponseRefused(
-        [
-            f"{found.name} must be stapled but cannot be, so the old certificate stays: {outcome.reason}; "
-            f"the next `certbot renew` tries again, or run `certbot-seafile deploy --cert-name {found.name}`"
-        ]
+    raise errors.NotStapled(
+        f"{found.name} must be stapled but cannot be, so the old certificate stays: {outcome.reason}; "
+        f"the next `certbot renew` tries again, or run `certbot-seafile deploy --cert-name {found.name}`"
     )
 
 
@@ -132,7 +133,7 @@ def keep(host: Host, found: Lineage) -> None:
     (result,) = results = stapling.refresh(host, [found])
     stapling.report(host, results)
     if result.outcome.is_revoked or (found.is_must_staple and result.failure and _ends_soon(host, result.outcome)):
-        raise errors.ResponseRefused([f"{found.name}: {result.failure}; `certbot-seafile check` says what to do"])
+        raise errors.NotStapled(f"{found.name}: {result.failure}; `certbot-seafile check` says what to do")
 
 
 def _ends_soon(host: Host, outcome: Outcome) -> bool:

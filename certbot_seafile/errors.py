@@ -95,6 +95,10 @@ class ResponseRefused(Error):
         super().__init__("the OCSP response is refused: " + "; ".join(self.reasons))
 
 
+class NotStapled(Error):
+    """A lineage has no staple and cannot go without: it is a must-staple one, or revoked."""
+
+
 class CertificateRevoked(ResponseRefused):
     """The CA says that the certificate is revoked, in a response that is authentic in every other respect.
 

@@ -20,6 +20,9 @@ MUST_STAPLE_TRIES_SECONDS = (0, 5, 20)
 class Checkpoints(Protocol):
     """certbot's reverter, as far as it is used."""
 
+    def settle(self) -> None:
+        """Close a checkpoint that a killed run left open; certbot's recovery would put its files back some day."""
+
     def add(self, paths: set[str], notes: str) -> None:
         """Keep the files' present bytes for a rollback."""
 
@@ -46,6 +49,11 @@ class Host:
 
     def __post_init__(self) -> None:
         self.journal = journal.Journal(os.path.join(self.config_dir, lineage.PLUGIN_NAME))
+
+    @property
+    def pending_path(self) -> str:
+        """Return the mark that staples were changed on disk and nginx has not reloaded since."""
+        return os.path.join(self.config_dir, lineage.PLUGIN_NAME, ".reload")
 
     @property
     def lock_path(self) -> str:

@@ -156,6 +156,10 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
     def save(self, title: str | None = None, temporary: bool = False) -> None:
         """Do nothing: every edit is on disk, tested, and in a checkpoint of its own already."""
 
+    def recovery_routine(self) -> None:
+        """Put nothing back: a failed run of ours has done so itself, and what is open was left by a killed one."""
+        Reverter(self.config).settle()
+
     def config_test(self) -> None:
         """Run `nginx -t`."""
         self._host().nginx.test()
@@ -307,6 +311,17 @@ class Reverter:
 
         self._config = config
         self._reverter = reverter.Reverter(config)
+
+    def settle(self) -> None:
+        """Close the checkpoint that a killed run left open, or drop it where it cannot be closed.
+
+        Left open, certbot's recovery would one day put its files back over what a person wrote into them since.
+        """
+        try:
+            self._reverter.finalize_checkpoint("certbot-seafile: a run that did not come to its end")
+        except certbot_errors.ReverterError as error:
+            logger.debug("dropped: %s", error)
+            self.drop()
 
     def add(self, paths: set[str], notes: str) -> None:
         """Keep the files' present bytes for a rollback."""

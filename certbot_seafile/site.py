@@ -447,6 +447,34 @@ def _snippet_includes(server: Server, wanted: Certificate) -> list[Statement]:
     return [said for said in children if said.name == b"include" and _path(said).startswith(wanted.snippet_folder)]
 
 
+def pin(
+    planned: edits.Edits,
+    named: Sequence[Statement],
+    own: Certificate,
+    instead: Certificate,
+    own_response: str,
+    response: str,
+) -> None:
+    """Let another certificate and its staple stand in the place of our own lines, whoever reads them.
+
+    named: the statements whose one argument is a path of ours. instead.is_stapled: whether the staple is at response.
+    """
+    staple = [b"ssl_stapling on;", b"ssl_stapling_file " + _word(response) + b";"] if instead.is_stapled else []
+    lines = {
+        (b"ssl_certificate", own.fullchain): [b"ssl_certificate " + _word(instead.fullchain) + b";"],
+        (b"ssl_certificate_key", own.key): [b"ssl_certificate_key " + _word(instead.key) + b";"],
+        (b"include", own.include): staple,
+        (b"ssl_stapling_file", own_response): staple[1:],
+    }
+    for said in named:
+        if said.path == own.snippet:
+            continue
+        if text := lines.get((said.name, _path(said))):
+            planned.replace(said, text)
+        elif text is not None:
+            planned.comment_out(said)
+
+
 def _insert_near_names(planned: edits.Edits, server: Server, lines: Sequence[bytes]) -> None:
     """Insert lines below the last ssl_certificate, server_name or listen of the server's own file, else at its top."""
     own = [child for child in server.statement.children or () if child.path == server.path]

@@ -13,9 +13,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from certbot_seafile import errors, files, staple, syntax
+from certbot_seafile import errors, files, lineage, staple, syntax
 from certbot_seafile.host import Host
-from certbot_seafile.lineage import Lineage
+from certbot_seafile.lineage import Lineage, Options
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +31,13 @@ class Outcome:
 
 def stored_staple(found: Lineage, now: datetime.datetime) -> staple.Staple | None:
     """Return the stored staple where it is authentic, unexpired and for this very leaf; None otherwise."""
+    return staple_at(found.response_path, found, now)
+
+
+def staple_at(path: str, found: Lineage, now: datetime.datetime) -> staple.Staple | None:
+    """Return the staple in the file at path where it is authentic, unexpired and for the leaf; None otherwise."""
     try:
-        response = files.read_if_present(found.response_path)
+        response = files.read_if_present(path)
         return None if response is None else staple.recheck(response, found.leaf, found.chain, now)
     except (errors.ResponseRefused, errors.FileRefused):
         return None
@@ -81,7 +86,7 @@ def obtain(host: Host, found: Lineage, *, force: bool = False, tries: Sequence[f
         try:
             return Outcome(fetch_staple(found, stored, host.now()))
         except errors.CertificateRevoked as revoked:
-            return Outcome(None, str(revoked), is_revoked=True)
+            return Outcome(None, "; ".join(revoked.reasons), is_revoked=True)
         except (errors.ResponderFailed, errors.ResponseRefused) as refused:
             failure = str(refused)
     return _fall_back(found, stored, now, failure)
@@ -109,17 +114,17 @@ def store(host: Host, found: Lineage, outcome: Outcome) -> bool:
     """
     if outcome.staple is None:
         raise ValueError("nothing to store")
-    files.make_folder(os.path.dirname(found.response_path))
     changed = False
-    if files.read_if_present(found.response_path) != outcome.staple.response:
-        files.replace(found.response_path, outcome.staple.response)
-        changed = True
-    elif outcome.reason is None and not changed:
+    wanted = [(found.response_path, outcome.staple.response), (found.snippet_path, snippet_bytes(found))]
+    for path, content in wanted:
+        files.make_folder(os.path.dirname(path))
+        if files.read_if_present(path) != content:
+            note_pending(host)
+            files.replace(path, content)
+            changed = True
+    if not changed and outcome.reason is None:
         _note_success(host, found, outcome)
-    wanted = snippet_bytes(found)
-    if files.read_if_present(found.snippet_path) != wanted:
-        files.replace(found.snippet_path, wanted)
-        changed = True
+    files.remove(revocation_path(found.options, found.name))
     return changed
 
 
@@ -131,14 +136,85 @@ def _note_success(host: Host, found: Lineage, outcome: Outcome) -> None:
 
 def withdraw_snippet(host: Host, found: Lineage) -> bool:
     """Take the snippet away and test; return whether nginx must reload. The response stays until it has."""
-    if not files.remove(found.snippet_path):
+    if not os.path.lexists(found.snippet_path):
         return False
+    note_pending(host)
+    files.remove(found.snippet_path)
     host.nginx.test()
     return True
 
 
+def settle(host: Host, found: Lineage, outcome: Outcome) -> bool:
+    """Bring what is on disk in line with the outcome; return whether nginx must reload.
+
+    A must-staple leaf keeps the last staple that it had: without one, clients refuse it just as well.
+    """
+    if outcome.is_revoked:
+        _note_revocation(found, outcome)
+    if outcome.staple is not None:
+        return store(host, found, outcome)
+    if found.is_must_staple and not outcome.is_revoked and why_unstapled(found) is None:
+        return False
+    return withdraw_snippet(host, found)
+
+
+# --- the mark that nginx must reload ---------------------------------------------------------------------------------
+
+
+def note_pending(host: Host) -> None:
+    """Write down that nginx must reload, before the change that asks for it: a killed run leaves the mark."""
+    if not os.path.exists(host.pending_path):
+        files.make_folder(os.path.dirname(host.pending_path), 0o700)
+        files.replace(host.pending_path, b"", mode=0o600)
+
+
+def is_pending(host: Host) -> bool:
+    """Tell whether a run before this one changed staples and did not live to reload nginx."""
+    return os.path.exists(host.pending_path)
+
+
+def reload(host: Host) -> None:
+    """Test and reload, and take the mark away. Raises errors.NginxRefused; then the mark stays."""
+    host.nginx.test()
+    host.nginx.reload()
+    note_reloaded(host)
+
+
+def note_reloaded(host: Host) -> None:
+    """Take the mark away: nginx has read what is on disk."""
+    files.remove(host.pending_path)
+
+
+# --- revocation ------------------------------------------------------------------------------------------------------
+
+
+def revocation_path(options: Options, name: str) -> str:
+    """Return the path of the note that the CA said "revoked" of a leaf of the lineage called name."""
+    return os.path.join(os.path.dirname(lineage.response_path(options, name)), "revoked")
+
+
+def revocation(found: Lineage) -> str | None:
+    """Return what the CA last said about the leaf, when and why, where that was "revoked"; None where it was not."""
+    try:
+        note = files.read_if_present(revocation_path(found.options, found.name)) or b""
+    except errors.FileRefused:
+        return None
+    serial, _, said = note.decode("utf-8", "replace").strip().partition(" ")
+    return said if serial == f"{found.leaf.serial_number:x}" else None
+
+
+def _note_revocation(found: Lineage, outcome: Outcome) -> None:
+    path = revocation_path(found.options, found.name)
+    files.make_folder(os.path.dirname(path))
+    note = f"{found.leaf.serial_number:x} {outcome.reason}\n".encode()
+    if files.read_if_present(path) != note:
+        files.replace(path, note)
+
+
 def withdraw_response(host: Host, found: Lineage) -> None:
     """Remove the stored response, once nginx has reloaded; it stays where the configuration still names it."""
+    if not os.path.lexists(found.response_path):
+        return
     named = os.fsencode(found.response_path)
     statements = host.nginx.statements(lambda source: named in source)
     everything = (inner for outer in statements for inner in (outer, *outer.walk()))
@@ -176,11 +252,10 @@ class Refreshed:
 def refresh(host: Host, found: Sequence[Lineage], *, force: bool = False) -> list[Refreshed]:
     """Refresh the staples that are due, store them, and reload nginx once where one changed."""
     results = [_refresh(host, one, force) for one in found]
-    if any(result.needs_reload for result in results):
-        host.nginx.test()
-        host.nginx.reload()
+    if is_pending(host) or any(result.needs_reload for result in results):
+        reload(host)
     for result in results:
-        if result.outcome.staple is None and result.needs_reload:
+        if result.outcome.staple is None and not os.path.lexists(result.lineage.snippet_path):
             withdraw_response(host, result.lineage)
     return results
 
@@ -189,7 +264,7 @@ def _refresh(host: Host, found: Lineage, force: bool) -> Refreshed:
     outcome = obtain(host, found, force=force)
     with files.lock(host.lock_path):
         mend(found)
-        changed = store(host, found, outcome) if outcome.staple else withdraw_snippet(host, found)
+        changed = settle(host, found, outcome)
     failed = outcome.reason if why_unstapled(found) is None else None
     return Refreshed(found, outcome, changed, failed)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 
-from certbot_seafile import errors, files, lineage, writing
+from certbot_seafile import errors, files, lineage, pinning, stapling, writing
 from certbot_seafile.host import Host
 
 
@@ -42,7 +42,7 @@ def _owners(host: Host, name: str) -> Collection[str]:
     for other in lineage.all_names(host.config_dir):
         if other != name:
             others |= {other, *_names(host, other)}
-    return {name} | (set(_names(host, name)) - others)
+    return {name, pinning.owner(name)} | (set(_names(host, name)) - others)
 
 
 def _names(host: Host, name: str) -> tuple[str, ...]:
@@ -59,7 +59,8 @@ def _remove_staple(host: Host, name: str) -> None:
         host.nginx.test()
         host.nginx.reload()
     if not _is_named(host, folder):
-        files.remove(lineage.response_path(host.options, name))
+        for path in (lineage.response_path, pinning.response_path, stapling.revocation_path):
+            files.remove(path(host.options, name))
         files.remove_folder_if_empty(folder)
 
 

@@ -83,6 +83,9 @@ server {{
 class NoCheckpoints:
     """Stand for certbot's reverter where nothing is written."""
 
+    def settle(self) -> None:
+        """Close nothing."""
+
     def add(self, paths: set[str], notes: str) -> None:
         """Keep nothing."""
 
