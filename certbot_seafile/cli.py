@@ -7,6 +7,7 @@ that a person can cause ends in a traceback.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
 import logging.handlers
@@ -16,12 +17,13 @@ from collections.abc import Sequence
 
 from certbot import configuration
 
-from certbot_seafile import __version__, check, deploy, errors, lineage, plugin, report, stapling, undo
+from certbot_seafile import __version__, check, deploy, errors, lineage, plugin, refreshing, report, undo
 from certbot_seafile.host import Host
 
 logger = logging.getLogger(__name__)
 
 DONE, FAILED = 0, 1
+_MANY = 20  # lineages, from which on a person would wonder whether anything happens
 _LOG_NAME = "certbot-seafile.log"
 
 
@@ -120,6 +122,17 @@ def _load(said: argparse.Namespace, name: str) -> lineage.Lineage:
     return lineage.load(os.path.abspath(said.config_dir), name, **ports)
 
 
+def _ours(said: argparse.Namespace, name: str) -> lineage.Lineage | None:
+    """Return the lineage where it is this plugin's; None for others, also where they cannot be read."""
+    try:
+        found = _load(said, name)
+    except errors.LineageRefused:
+        if not said.cert_name and not lineage.is_of_plugin(os.path.abspath(said.config_dir), name):
+            return None
+        raise
+    return found if lineage.names_plugin(found.renewal) else None
+
+
 def _machine_host(said: argparse.Namespace, found: Sequence[lineage.Lineage]) -> Host:
     """Return what to work with on the machine as a whole: as the lineages say, else as the command line does."""
     if found:
@@ -154,12 +167,43 @@ def _deploy(said: argparse.Namespace) -> int:
 
 
 def _refresh(said: argparse.Namespace) -> int:
-    chosen = _chosen(said)
-    good = True
-    for found in chosen:
-        host = _host(said, found.options)
-        good = stapling.report(host, stapling.refresh(host, [found], force=said.force)) and good
+    config_dir = os.path.abspath(said.config_dir)
+    names = [said.cert_name] if said.cert_name else lineage.all_names(config_dir)
+    host_for = functools.lru_cache(lambda options: _host(said, options))
+    progress = _Progress(said, len(names))
+    found, good = False, True
+    for result in refreshing.refresh_all(
+        names, lambda name: _ours(said, name), host_for, force=said.force, on_progress=progress
+    ):
+        progress.clear()
+        result.report(progress.say)
+        found, good = True, good and result.failure is None
+    if not found:
+        raise _no_lineage(said)
     return DONE if good else FAILED
+
+
+class _Progress:
+    """How far a long run is, on one line of a terminal that is overwritten; nothing elsewhere, and with -q."""
+
+    def __init__(self, said: argparse.Namespace, total: int) -> None:
+        self._total, self._is_quiet = total, said.quiet
+        self._is_shown = total >= _MANY and not said.quiet and sys.stderr.isatty()
+
+    def __call__(self, count: int) -> None:
+        """Show how many are done."""
+        if self._is_shown:
+            print(f"\rRefreshing staples: {count} of {self._total}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Make room for a line of text."""
+        if self._is_shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """Say something, unless quiet."""
+        if not self._is_quiet:
+            print(text)
 
 
 def _readable(said: argparse.Namespace) -> tuple[list[lineage.Lineage], list[report.Damaged]]:

@@ -10,7 +10,19 @@ import os
 from collections.abc import Sequence
 from typing import NoReturn
 
-from certbot_seafile import challenge, edits, errors, files, lineage, pinning, serving, site, staple, stapling, writing
+from certbot_seafile import (
+    challenge,
+    edits,
+    errors,
+    files,
+    lineage,
+    pinning,
+    refreshing,
+    serving,
+    site,
+    stapling,
+    writing,
+)
 from certbot_seafile.host import Host
 from certbot_seafile.lineage import Lineage
 from certbot_seafile.stapling import Outcome
@@ -113,8 +125,8 @@ def _deploy(host: Host, found: Lineage, where: site.Site, outcome: Outcome) -> N
         host.nginx.reload()
         serving.look(host, found)
     stapling.note_reloaded(host)
-    if not os.path.lexists(found.snippet_path):
-        stapling.withdraw_response(host, found)
+    if stapling.is_withdrawn(found, outcome):
+        stapling.withdraw_responses(host, [found.response_path])
     pinning.clear(host, found)
     host.say(f"Served: the certificate of {found.name}, {stapling.staple_phrase(outcome)}")
 
@@ -130,11 +142,7 @@ def keep(host: Host, found: Lineage) -> None:
         return
     if serving.why_paired(host, found, where) is not None:
         return
-    (result,) = results = stapling.refresh(host, [found])
-    stapling.report(host, results)
-    if result.outcome.is_revoked or (found.is_must_staple and result.failure and _ends_soon(host, result.outcome)):
+    result = refreshing.refresh_one(host, found)
+    result.report(host.say)
+    if result.is_revoked or (found.is_must_staple and result.failure and result.ends_soon):
         raise errors.NotStapled(f"{found.name}: {result.failure}; `certbot-seafile check` says what to do")
-
-
-def _ends_soon(host: Host, outcome: Outcome) -> bool:
-    return outcome.staple is None or staple.must_withdraw(outcome.staple, host.now())

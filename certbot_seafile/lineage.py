@@ -10,7 +10,7 @@ import datetime
 import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import configobj
@@ -201,6 +201,11 @@ def is_of_plugin(config_dir: str, name: str) -> bool:
         parameters = _parameters(read_renewal(renewal_path(config_dir, name)))
     except errors.LineageRefused:
         return False
+    return names_plugin(parameters)
+
+
+def names_plugin(parameters: Mapping[str, str]) -> bool:
+    """Tell whether a renewal file's parameters name this plugin as authenticator or installer."""
     return PLUGIN_NAME in (parameters.get("authenticator"), parameters.get("installer"))
 
 

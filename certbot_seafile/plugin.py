@@ -281,7 +281,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
 
     def _refresh_before_renewal(self, names: Sequence[str]) -> None:
         """Refresh what is due now: where the CA turns out to be down, certbot calls nobody for this lineage again."""
-        from certbot_seafile import errors, stapling
+        from certbot_seafile import errors, refreshing
         from certbot_seafile import lineage as lineages
 
         for name in lineages.names_of_plugin(self.config.config_dir):
@@ -290,7 +290,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
                 if set(found.names) == set(names):
                     host = self._host()
                     host.options = found.options
-                    stapling.report(host, stapling.refresh(host, [found]))
+                    refreshing.refresh_one(host, found).report(host.say)
             except errors.Error as error:
                 logger.warning("the staple of %s could not be refreshed before the renewal: %s", name, error)
 

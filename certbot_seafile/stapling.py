@@ -10,7 +10,7 @@ import datetime
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from certbot_seafile import errors, files, lineage, staple, syntax
@@ -135,12 +135,11 @@ def _note_success(host: Host, found: Lineage, outcome: Outcome) -> None:
 
 
 def withdraw_snippet(host: Host, found: Lineage) -> bool:
-    """Take the snippet away and test; return whether nginx must reload. The response stays until it has."""
+    """Take the snippet away; return whether nginx must reload. The response stays until it has."""
     if not os.path.lexists(found.snippet_path):
         return False
     note_pending(host)
     files.remove(found.snippet_path)
-    host.nginx.test()
     return True
 
 
@@ -211,17 +210,25 @@ def _note_revocation(found: Lineage, outcome: Outcome) -> None:
         files.replace(path, note)
 
 
-def withdraw_response(host: Host, found: Lineage) -> None:
-    """Remove the stored response, once nginx has reloaded; it stays where the configuration still names it."""
-    if not os.path.lexists(found.response_path):
+def is_withdrawn(found: Lineage, outcome: Outcome) -> bool:
+    """Tell whether a stored response is left over that no snippet names any more."""
+    return outcome.staple is None and os.path.lexists(found.response_path) and not os.path.lexists(found.snippet_path)
+
+
+def withdraw_responses(host: Host, paths: Collection[str]) -> None:
+    """Remove stored responses, once nginx has reloaded; those that the configuration still names stay."""
+    if not paths:
         return
-    named = os.fsencode(found.response_path)
-    statements = host.nginx.statements(lambda source: named in source)
-    everything = (inner for outer in statements for inner in (outer, *outer.walk()))
-    if any(said.name == b"ssl_stapling_file" and said.arguments == (named,) for said in everything):
-        return
-    files.remove(found.response_path)
-    files.remove_folder_if_empty(os.path.dirname(found.response_path))
+    named = {
+        said.arguments[0]
+        for outer in host.nginx.statements(lambda source: b"ssl_stapling_file" in source)
+        for said in (outer, *outer.walk())
+        if said.name == b"ssl_stapling_file" and said.arguments
+    }
+    for path in paths:
+        if os.fsencode(path) not in named:
+            files.remove(path)
+            files.remove_folder_if_empty(os.path.dirname(path))
 
 
 def mend(found: Lineage) -> None:
@@ -237,46 +244,3 @@ def staple_phrase(outcome: Outcome) -> str:
         return f"without a staple: {outcome.reason}"
     until = f"with an OCSP staple that holds until {outcome.staple.end:%Y-%m-%d %H:%M} UTC"
     return until if outcome.reason is None else f"{until} (no newer one: {outcome.reason})"
-
-
-@dataclass(frozen=True)
-class Refreshed:
-    """What a refresh did for one lineage: failure (None: none) and whether nginx has to reload for it."""
-
-    lineage: Lineage
-    outcome: Outcome
-    needs_reload: bool
-    failure: str | None
-
-
-def refresh(host: Host, found: Sequence[Lineage], *, force: bool = False) -> list[Refreshed]:
-    """Refresh the staples that are due, store them, and reload nginx once where one changed."""
-    results = [_refresh(host, one, force) for one in found]
-    if is_pending(host) or any(result.needs_reload for result in results):
-        reload(host)
-    for result in results:
-        if result.outcome.staple is None and not os.path.lexists(result.lineage.snippet_path):
-            withdraw_response(host, result.lineage)
-    return results
-
-
-def _refresh(host: Host, found: Lineage, force: bool) -> Refreshed:
-    outcome = obtain(host, found, force=force)
-    with files.lock(host.lock_path):
-        mend(found)
-        changed = settle(host, found, outcome)
-    failed = outcome.reason if why_unstapled(found) is None else None
-    return Refreshed(found, outcome, changed, failed)
-
-
-def report(host: Host, results: Sequence[Refreshed]) -> bool:
-    """Say what a refresh did, lineage by lineage; return whether each one has what it is to have."""
-    for result in results:
-        name, outcome = result.lineage.name, result.outcome
-        if result.needs_reload and outcome.staple is not None:
-            host.say(f"{name}: stored {staple_phrase(outcome).removeprefix('with ')}")
-        elif result.needs_reload:
-            host.say(f"{name}: stapling withdrawn: {outcome.reason}")
-        if result.failure is not None:
-            logger.warning("%s: %s", name, result.failure)
-    return all(result.failure is None for result in results)

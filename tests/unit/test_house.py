@@ -19,7 +19,7 @@ FLOORS: dict[str, int] = {
     "schedule": 5, "seahub": 5,
     "host": 6,
     "writing": 7, "serving": 7, "stapling": 7,
-    "challenge": 8, "pinning": 8,
+    "challenge": 8, "pinning": 8, "refreshing": 8,
     "deploy": 9, "undo": 9, "enhance": 10, "report": 10, "check": 11,
     "plugin": 12, "cli": 13,
 }  # fmt: skip

@@ -1,0 +1,168 @@
+"""Refreshing staples: of one lineage, or of many at a time.
+
+The law: answers are fetched side by side, stored one by one, and each nginx is reloaded once for all of them. One
+lineage's failure is its own. What is kept of a lineage until the end is text, so memory does not grow with their
+number.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from certbot_seafile import errors, files, staple, stapling
+from certbot_seafile.host import Host
+from certbot_seafile.lineage import Lineage, Options
+from certbot_seafile.nginx import Nginx
+from certbot_seafile.stapling import Outcome
+
+logger = logging.getLogger(__name__)
+
+WORKERS = 8
+_AHEAD = 4 * WORKERS  # so many answers may wait to be stored
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """What became of a lineage's staple.
+
+    done: what changed, a phrase (None: nothing). failure: what went wrong (None: nothing did). ends_soon: whether a
+    client may meet no good staple before the next run.
+    """
+
+    name: str
+    done: str | None = None
+    failure: str | None = None
+    is_revoked: bool = False
+    ends_soon: bool = True
+
+    def report(self, say: Callable[[str], None]) -> None:
+        """Say what was done, and log what went wrong."""
+        if self.done is not None:
+            say(f"{self.name}: {self.done}")
+        if self.failure is not None:
+            logger.warning("%s: %s", self.name, self.failure)
+
+
+@dataclass
+class _Turn:
+    """One nginx's part: whether it must reload, what waits for that, and the responses that go afterwards."""
+
+    host: Host
+    waiting: list[Refreshed] = field(default_factory=list)
+    withdrawn: list[str] = field(default_factory=list)
+
+
+def refresh_one(host: Host, found: Lineage) -> Refreshed:
+    """Refresh the lineage's staple where it is due, store it, and reload nginx where it changed.
+
+    Raises errors.NginxRefused, errors.SyntaxRefused, errors.FileRefused.
+    """
+    turn = _Turn(host)
+    result = _settle(turn, found, stapling.obtain(host, found))
+    _reload(turn)
+    return result
+
+
+def refresh_all(
+    names: Iterable[str],
+    load: Callable[[str], Lineage | None],
+    host_for: Callable[[Options], Host],
+    *,
+    force: bool = False,
+    on_progress: Callable[[int], None] = lambda count: None,
+) -> Iterator[Refreshed]:
+    """Refresh the staples of the named lineages that are due; yield what became of each.
+
+    load: returns None for a name that is to be passed over; raises errors.LineageRefused. It is called in worker
+    threads, as host_for is. on_progress: hears how many are settled; results of those that changed come after nginx
+    has reloaded.
+    """
+    turns: dict[Nginx, _Turn] = {}
+    with ThreadPoolExecutor(WORKERS, "refresh") as pool:
+        answers = _in_order(pool, lambda name: _ask(name, load, host_for, force), names)
+        for count, (name, answer) in enumerate(answers, 1):
+            on_progress(count)
+            if isinstance(answer, errors.CertbotError):
+                yield Refreshed(name, failure=str(answer))
+            elif answer is not None:
+                host = host_for(answer[0].options)
+                result = _settle(turns.setdefault(host.nginx, _Turn(host)), *answer)
+                if result.done is None:
+                    yield result
+    for turn in turns.values():
+        yield from _reloaded(turn)
+
+
+_Answer = tuple[Lineage, Outcome] | errors.CertbotError | None
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, ask: Callable[[str], _Answer], names: Iterable[str]
+) -> Iterator[tuple[str, _Answer]]:
+    """Yield each name's answer, in order, and ask for no more than a few beyond the one that is taken."""
+    waiting: deque[tuple[str, Future[_Answer]]] = deque()
+    for name in names:
+        if len(waiting) >= _AHEAD:
+            first, future = waiting.popleft()
+            yield first, future.result()
+        waiting.append((name, pool.submit(ask, name)))
+    while waiting:
+        first, future = waiting.popleft()
+        yield first, future.result()
+
+
+def _ask(name: str, load: Callable[[str], Lineage | None], host_for: Callable[[Options], Host], force: bool) -> _Answer:
+    """Return the lineage and the staple that it is to serve, or what failed; None where load knows none."""
+    try:
+        found = load(name)
+        return None if found is None else (found, stapling.obtain(host_for(found.options), found, force=force))
+    except errors.CertbotError as error:
+        return error
+
+
+def _settle(turn: _Turn, found: Lineage, outcome: Outcome) -> Refreshed:
+    """Bring the files in line with the outcome, and note what is left for the reload and after it."""
+    failure = outcome.reason if stapling.why_unstapled(found) is None else None
+    ends_soon = outcome.staple is None or staple.must_withdraw(outcome.staple, turn.host.now())
+    result = Refreshed(found.name, None, failure, outcome.is_revoked, ends_soon)
+    try:
+        with files.lock(turn.host.lock_path):
+            stapling.mend(found)
+            changed = stapling.settle(turn.host, found, outcome)
+    except errors.FileRefused as refused:
+        return replace(result, failure=str(refused))
+    if stapling.is_withdrawn(found, outcome):
+        turn.withdrawn.append(found.response_path)
+    if changed:
+        result = replace(result, done=_phrase(outcome))
+        turn.waiting.append(result)
+    return result
+
+
+def _phrase(outcome: Outcome) -> str:
+    if outcome.staple is None:
+        return f"stapling withdrawn: {outcome.reason}"
+    return f"stored {stapling.staple_phrase(outcome).removeprefix('with ')}"
+
+
+def _reload(turn: _Turn) -> None:
+    if turn.waiting or stapling.is_pending(turn.host):
+        stapling.reload(turn.host)
+    stapling.withdraw_responses(turn.host, turn.withdrawn)
+
+
+def _reloaded(turn: _Turn) -> Iterator[Refreshed]:
+    """Reload the turn's nginx, and yield what waited for it."""
+    try:
+        _reload(turn)
+    except errors.Error as error:
+        if not turn.waiting:
+            yield Refreshed("nginx", failure=str(error))
+        for result in turn.waiting:
+            yield replace(result, done=None, failure=f"stored, but not served: {error}")
+    else:
+        yield from turn.waiting
