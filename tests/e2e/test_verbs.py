@@ -75,8 +75,6 @@ def test_run_gets_and_installs(world: World, chosen: tuple[str, ...]) -> None:
     assert {key for key in saved if key.startswith("seafile_")} == {
         "seafile_ctl", "seafile_webroot", "seafile_staple_dir"
     }  # fmt: skip
-    world.certbot("renew", "--force-renewal")
-    assert road.staples_lineage(world)
 
 
 def test_run_with_every_enhancement(world: World) -> None:
@@ -292,7 +290,6 @@ def test_a_lineage_per_site(world: World) -> None:
     for name in (NAME, OTHER):
         assert road.served_is_lineage(world, name)
         assert road.staples_lineage(world, name)
-    world.certbot("renew", "--force-renewal")
     assert len(world.seafile("status").stdout.splitlines()) == 3
     world.seafile("undo", "--cert-name", NAME)
     after = road.site_bytes(world)
