@@ -178,6 +178,7 @@ def _refresh(said: argparse.Namespace) -> int:
         progress.clear()
         result.report(progress.say)
         found, good = True, good and result.failure is None
+    progress.clear()
     if not found:
         raise _no_lineage(said)
     return DONE if good else FAILED

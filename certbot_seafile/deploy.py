@@ -71,6 +71,7 @@ def deploy(host: Host, found: Lineage) -> None:
         stapling.mend(found)
         host.nginx.test()
         where = serving.find_site(host, found.names)
+        _tidy(host, found, where)
         reason = serving.why_paired(host, found, where)
         is_waiting = found.is_must_staple and reason is None and not serving.is_served(host, found, where)
         if is_waiting:
@@ -85,6 +86,14 @@ def deploy(host: Host, found: Lineage) -> None:
             f"{found.name}: {outcome.reason}; get a new certificate with "
             f"`certbot renew --force-renewal --cert-name {found.name}`"
         )
+
+
+def _tidy(host: Host, found: Lineage, where: site.Site) -> None:
+    """Remove what a killed run left open or half-written."""
+    host.checkpoints.settle()
+    paths = (*where.paths, found.snippet_path, found.response_path, found.renewal_path, host.lock_path)
+    for folder in {os.path.dirname(path) for path in paths}:
+        files.sweep(folder)
 
 
 def _wait_for_staple(host: Host, found: Lineage, outcome: Outcome) -> NoReturn:
@@ -140,6 +149,8 @@ def keep(host: Host, found: Lineage) -> None:
     if not serving.is_served(host, found, where):
         deploy(host, found)
         return
+    with files.lock(host.lock_path):
+        _tidy(host, found, where)
     if serving.why_paired(host, found, where) is not None:
         return
     result = refreshing.refresh_one(host, found)

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import stat
 from collections.abc import Iterator
 
@@ -18,6 +19,7 @@ from certbot_seafile import errors
 
 PUBLIC_MODE = 0o644
 FOLDER_MODE = 0o755
+_TEMPORARY = re.compile(r"\..*\.(\d+)\.certbot-seafile", re.DOTALL)
 
 
 def read(path: str, *, at_most_bytes: int = 64 * 1024 * 1024) -> bytes:
@@ -82,6 +84,15 @@ def _write_synced(path: str, content: bytes, like: os.stat_result | None, mode: 
             os.fchown(stream.fileno(), like.st_uid, like.st_gid)
         os.fchmod(stream.fileno(), stat.S_IMODE(like.st_mode) if like is not None else mode)
         os.fsync(stream.fileno())
+
+
+def sweep(folder: str) -> None:
+    """Remove temporary files that killed runs left in the folder; a process that still runs keeps its own."""
+    entries = os.listdir(folder) if os.path.isdir(folder) else []
+    for entry in entries:
+        left = _TEMPORARY.fullmatch(entry)
+        if left is not None and not os.path.exists(f"/proc/{left[1]}"):
+            remove(os.path.join(folder, entry))
 
 
 def sync_folder(folder: str) -> None:
