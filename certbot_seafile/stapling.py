@@ -216,7 +216,10 @@ def is_withdrawn(found: Lineage, outcome: Outcome) -> bool:
 
 
 def withdraw_responses(host: Host, paths: Collection[str]) -> None:
-    """Remove stored responses, once nginx has reloaded; those that the configuration still names stay."""
+    """Remove stored responses, once nginx has reloaded.
+
+    Those stay that the configuration names, and those that a site named before we edited it: undo brings that back.
+    """
     if not paths:
         return
     named = {
@@ -225,8 +228,10 @@ def withdraw_responses(host: Host, paths: Collection[str]) -> None:
         for said in (outer, *outer.walk())
         if said.name == b"ssl_stapling_file" and said.arguments
     }
+    sites = [entry.before for entry in host.journal.entries()]
     for path in paths:
-        if os.fsencode(path) not in named:
+        name = os.fsencode(path)
+        if name not in named and not any(name in before for before in sites):
             files.remove(path)
             files.remove_folder_if_empty(os.path.dirname(path))
 

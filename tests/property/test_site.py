@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -20,6 +21,8 @@ if shutil.which("nginx") is None and not Path("/usr/sbin/nginx").exists():
 
 NAMES = [NAME, "_", "", f'"{NAME}"', f"{NAME} files.example.com", "*.example.com", ".example.com",
          '"~^seafile\\.example\\.com$"', "Seafile.EXAMPLE.com", "192.0.2.1"]  # fmt: skip
+# Ports above 1024: `nginx -t` binds what it can, and an ordinary user could not.
+HTTP, HTTPS = 8080, 8443
 LISTEN_PLAIN = ["80", "127.0.0.1:80", "*:80", "80; listen [::]:80", "80 default_server", "[::]:80 ipv6only=off"]
 LISTEN_TLS = ["443 ssl", "127.0.0.1:443 ssl", "443 ssl; listen [::]:443 ssl", "443 ssl default_server", "8443 ssl"]
 PLAIN_BODIES = [
@@ -111,10 +114,11 @@ def some_site(rng: random.Random, folder: Path) -> bytes:
     both = block(rng, "80; listen 443 ssl", name, [*proxies, *extras, rng.choice(CERTIFICATES)])
     only_plain = block(rng, rng.choice(LISTEN_PLAIN), name, proxies)
     chosen = rng.choice([plain + tls, tls + plain, plain + "\n" + tls, both, only_plain, tls])
-    return layout(rng, chosen.replace("{folder}", str(folder)))
+    chosen = chosen.replace("8443 ssl", "9443 ssl").replace("{folder}", str(folder))
+    return layout(rng, re.sub(r"\b(80|443)(?=[ ;])", lambda port: str({"80": HTTP, "443": HTTPS}[port[0]]), chosen))
 
 
-def tested(folder: Path) -> str | None:
+def complaint(folder: Path) -> str | None:
     """Return what nginx says against the configuration, None where it accepts it."""
     try:
         nginx.Nginx("nginx", str(folder)).test()
@@ -135,7 +139,7 @@ def write(folder: Path, content: bytes) -> None:
 def planned(folder: Path) -> edits.Edits:
     """Plan the whole deployment of a new certificate from what is on disk, as deploy.plan does it."""
     every = servers.http_servers(nginx.Nginx("nginx", str(folder)).statements())
-    found = site.find(every, [NAME])
+    found = site.find(every, [NAME], http_port=HTTP)
     made = edits.Edits()
     for server, domain in found.nameless:
         site.add_name(made, server, domain)
@@ -143,13 +147,13 @@ def planned(folder: Path) -> edits.Edits:
         if not site.is_wired(server):
             site.wire_challenge(made, server, str(folder))
     if not found.plain:
-        site.add_plain_server(made, found, found.tls[0], str(folder), 80)
+        site.add_plain_server(made, found, found.tls[0], str(folder), HTTP)
     wanted = site.Certificate(str(folder / "new.pem"), str(folder / "new.key"), f"{folder}/OCSP/x.conf", True)
     for server in found.tls:
         site.install(made, found, server, wanted)
     if not found.tls:
         for server in found.plain:
-            site.add_tls(made, found, server, wanted, 443)
+            site.add_tls(made, found, server, wanted, HTTPS)
     return made
 
 
@@ -167,7 +171,7 @@ def test_an_accepted_site_stays_accepted(folder: Path, seed: int) -> None:
     """nginx accepts the edited site, every other statement stays in force in its order, and a second plan is empty."""
     rng = random.Random(seed)
     write(folder, before := some_site(rng, folder))
-    if tested(folder) is not None:
+    if complaint(folder) is not None:
         pytest.skip("nginx does not accept this one")
     statements = in_force(folder)
     snippets = {path: path.read_bytes() for path in folder.glob("*.conf")}
@@ -175,7 +179,7 @@ def test_an_accepted_site_stays_accepted(folder: Path, seed: int) -> None:
         made = planned(folder)
         for path in made.paths:
             Path(path).write_bytes(made.after(path))
-        assert tested(folder) is None, before + b"\n=====>\n" + (folder / "site").read_bytes()
+        assert complaint(folder) is None, before + b"\n=====>\n" + (folder / "site").read_bytes()
         remaining = iter(in_force(folder))
         kept = [said for said in statements if said[0] not in REPLACED and said[0] != b"include"]
         lost = [said for said in kept if said not in remaining]

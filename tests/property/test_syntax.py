@@ -72,7 +72,7 @@ class Nginx:
         self.path = folder / "nginx.conf"
         kinds = (b"client_body", b"proxy", b"fastcgi", b"uwsgi", b"scgi")
         temporary = b" ".join(b"%s_temp_path %s/%s;" % (kind, bytes(folder), kind) for kind in kinds)
-        self.head = b"error_log stderr; pid %s/pid; events {} http { %s " % (bytes(folder), temporary)
+        self.head = b"error_log stderr; pid %s/pid; events {} http { access_log off; %s " % (bytes(folder), temporary)
 
     def reads(self, source: bytes) -> Verdict:
         """Return what `nginx -t` says about this file."""
@@ -250,7 +250,7 @@ def test_nginx_reads_the_same_first_statement(nginx: Nginx, source: bytes) -> No
 SITE = b"""
 upstream seahub { server 127.0.0.1:8000; server '127.0.0.1:8001'; }
 server { # one
-    listen 127.0.0.1:80;
+    listen 127.0.0.1:8080;
     server_name _ "two words" ~^x\\.y$;
     rewrite ^ https://$http_host$request_uri? permanent; # ; }
 }
