@@ -475,12 +475,17 @@ def pin(
             planned.comment_out(said)
 
 
-def _insert_near_names(planned: edits.Edits, server: Server, lines: Sequence[bytes]) -> None:
-    """Insert lines below the last ssl_certificate, server_name or listen of the server's own file, else at its top."""
+_NEAR = (b"ssl_certificate", b"server_name", b"listen")
+
+
+def _insert_near_names(
+    planned: edits.Edits, server: Server, lines: Sequence[bytes], near: Sequence[bytes] = _NEAR
+) -> None:
+    """Insert lines below the last of such statements of the server's own file, else at its top."""
     own = [child for child in server.statement.children or () if child.path == server.path]
-    near = [said for said in own if said.name in (b"ssl_certificate", b"server_name", b"listen")]
-    if near:
-        planned.insert_after(near[-1], lines)
+    anchors = [said for said in own if said.name in near]
+    if anchors:
+        planned.insert_after(anchors[-1], lines)
     elif own:
         planned.insert_before(own[0], lines)
     else:
@@ -497,15 +502,8 @@ def _insert_below_key(planned: edits.Edits, server: Server, line: bytes) -> None
 
 def add_name(planned: edits.Edits, server: Server, domain: str) -> None:
     """Let nginx choose the server for the domain: further server_name lines add up (ngx_http_core_server_name)."""
-    own = [child for child in server.statement.children or () if child.path == server.path]
-    near = [said for said in own if said.name in (b"server_name", b"listen")]
-    line = [b"server_name " + domain.encode("idna") + b";"]
-    if near:
-        planned.insert_after(near[-1], line)
-    elif own:
-        planned.insert_before(own[0], line)
-    else:
-        planned.insert_at_end(server.statement, line)
+    line = b"server_name " + domain.encode("idna") + b";"
+    _insert_near_names(planned, server, [line], near=(b"server_name", b"listen"))
 
 
 # --- missing halves --------------------------------------------------------------------------------------------------

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Generator, Iterator
 
 import pytest
 
+from e2e import road
 from e2e.processes import find_tool
 from e2e.world import TOOLS, World
 
@@ -26,6 +28,36 @@ def world(tools: None) -> Iterator[World]:
     """Give a world in which nothing runs yet; afterwards everything in it is ended and removed."""
     with World() as made:
         yield made
+
+
+@pytest.fixture
+def issued(world: World) -> World:
+    """Give a world in which the tutorial's site is served with its certificate and a staple for 96 hours."""
+    road.start(world)
+    road.certonly(world)
+    assert road.staples_lineage(world)
+    return world
+
+
+@pytest.fixture(scope="module")
+def kept(tools: None) -> Iterator[World]:
+    """Give the tests of a module one world, with a certificate, its staple, and a crontab that renews it."""
+    with World() as made:
+        road.start(made)
+        road.certonly(made)
+        road.give_scheduler(made)
+        shutil.copytree(made.path("/etc"), made.folder / "kept", symlinks=True)
+        yield made
+
+
+@pytest.fixture
+def restored(kept: World) -> Iterator[World]:
+    """Give a test its module's world, and put its files back afterwards."""
+    yield kept
+    shutil.rmtree(kept.path("/etc"))
+    shutil.copytree(kept.folder / "kept", kept.path("/etc"), symlinks=True)
+    kept.set_responder()
+    kept.reload_nginx()
 
 
 @pytest.hookimpl(wrapper=True)

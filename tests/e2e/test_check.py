@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,25 +11,10 @@ from e2e.front import validity
 from e2e.world import Run, World
 
 
-@pytest.fixture(scope="module")
-def kept(tools: None) -> Iterator[World]:
-    """Give the tests of this module one world, with a certificate, its staple, and a crontab that renews it."""
-    with World() as made:
-        road.start(made)
-        road.certonly(made)
-        road.give_scheduler(made)
-        shutil.copytree(made.path("/etc"), made.folder / "kept", symlinks=True)
-        yield made
-
-
 @pytest.fixture
-def issued(kept: World) -> Iterator[World]:
-    """Give a test that world, and put its files back afterwards."""
-    yield kept
-    shutil.rmtree(kept.path("/etc"))
-    shutil.copytree(kept.folder / "kept", kept.path("/etc"), symlinks=True)
-    kept.set_responder()
-    kept.reload_nginx()
+def issued(restored: World) -> World:
+    """Give a test the world of this module, in which a certificate and its staple are served."""
+    return restored
 
 
 def check(world: World, hours: float = 0) -> Run:

@@ -8,15 +8,6 @@ from e2e import road
 from e2e.world import World, snapshot
 
 
-@pytest.fixture
-def issued(world: World) -> World:
-    """Return a world in which the tutorial's site is served with its certificate and staple."""
-    road.start(world)
-    road.certonly(world)
-    assert road.staples_lineage(world)
-    return world
-
-
 def test_nothing_due_asks_nobody_and_reloads_nothing(issued: World) -> None:
     """With certificate and staple fresh, renew sends no OCSP request and does not reload nginx."""
     asked, reloads, site = road.ocsp_requests(issued), issued.reloads(), road.site_bytes(issued)

@@ -11,15 +11,6 @@ from e2e import road
 from e2e.world import World
 
 
-@pytest.fixture
-def issued(world: World) -> World:
-    """Return a world in which the tutorial's site is served with its certificate and a staple for 96 hours."""
-    road.start(world)
-    road.certonly(world)
-    assert road.staples_lineage(world)
-    return world
-
-
 def assert_bare(world: World) -> None:
     """Assert that no staple is served, that none is left on disk, and that nginx would start."""
     assert world.handshake(road.NAME).staple is None

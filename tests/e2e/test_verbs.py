@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
 from importlib import metadata
 
 import pytest
@@ -32,23 +30,10 @@ server {
 )
 
 
-@pytest.fixture(scope="module")
-def kept(tools: None) -> Iterator[World]:
-    """Give the tests of this module one world with a certificate and its staple."""
-    with World() as made:
-        road.start(made)
-        road.certonly(made)
-        shutil.copytree(made.path("/etc"), made.folder / "kept", symlinks=True)
-        yield made
-
-
 @pytest.fixture
-def issued(kept: World) -> Iterator[World]:
-    """Give a test that world, and put its files back afterwards."""
-    yield kept
-    shutil.rmtree(kept.path("/etc"))
-    shutil.copytree(kept.folder / "kept", kept.path("/etc"), symlinks=True)
-    kept.reload_nginx()
+def issued(restored: World) -> World:
+    """Give a test the world of this module, in which a certificate and its staple are served."""
+    return restored
 
 
 def serial(world: World, name: str = NAME) -> int:
