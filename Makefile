@@ -8,7 +8,7 @@ PARALLEL := -n 3
 SOURCES := setup.py tests/setup-environment
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-newest test-debian test-matrix test-oldest test-offline test-packages dist demo lint bench packages clean
+.PHONY: help test test-newest test-debian test-matrix test-oldest test-offline test-packages dist demo lint bench fuzz packages clean
 
 help:
 	@echo "make demo   show a certificate's whole life on this machine, without touching its real nginx"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-packages  the Debian packages, in bare roots of Debian 12 and 13 (root; long)"
 	@echo "make dist   sdist and wheel, reproducible and checked"
 	@echo "make bench  the benchmarks, beside what else can do the same"
+	@echo "make fuzz   a hundred thousand mutations of good OCSP responses, each of which is refused or harmless"
 	@echo "make clean  remove the environments and caches"
 
 test: lint test-newest test-debian
@@ -60,6 +61,11 @@ lint: packages $(VENV)/.ready
 
 bench: packages $(VENV)/.bench-ready
 	for benchmark in tests/benchmarks/bench_*.py; do $(VENV)/bin/python $$benchmark || exit 1; done
+
+# Beyond the few thousand of the property tests; FUZZ=1000000 for a longer run.
+FUZZ ?= 100000
+fuzz: $(VENV)/.ready
+	$(VENV)/bin/python tests/benchmarks/fuzz_staple.py $(FUZZ)
 
 packages:
 	@tests/setup-environment packages

@@ -21,7 +21,7 @@ from certbot_seafile.stapling import Outcome
 
 logger = logging.getLogger(__name__)
 
-WORKERS = 4
+WORKERS = 16
 _AHEAD = 4 * WORKERS  # so many answers may wait to be stored
 
 

@@ -10,11 +10,13 @@ import base64
 import contextlib
 import http.client
 import http.cookiejar
+import os
 import socket
 import ssl
 import threading
 import time
 import urllib.parse
+from collections.abc import Iterator
 from typing import Any
 
 import requests
@@ -72,7 +74,8 @@ class _Question(threading.Thread):
     def run(self) -> None:
         """Ask, and keep answer or failure."""
         try:
-            with self._connections, _session(self._connections) as session:
+            _current.connections = self._connections
+            with self._connections, _sessions.borrowed() as session:
                 self._answer = self._ask(session)
         except errors.ResponderFailed as failure:
             self._failure = failure
@@ -184,44 +187,50 @@ class _Connections:
         self.close()
 
 
-class _Adapter(requests.adapters.HTTPAdapter):
-    """requests' adapter over urllib3's pools, whose connections are handed to `connections`."""
+_current = threading.local()  # .connections: those of the call that this thread makes
 
-    def __init__(self, connections: _Connections) -> None:
-        self._pools = _pools(connections)
-        super().__init__()
+
+class _Plain(urllib3.connection.HTTPConnection):
+    def _new_conn(self) -> socket.socket:
+        return _kept(super()._new_conn())
+
+
+class _Secure(urllib3.connection.HTTPSConnection):
+    def _new_conn(self) -> socket.socket:
+        return _kept(super()._new_conn())
+
+
+def _kept(connection: socket.socket) -> socket.socket:
+    """Hand a connection to its call. `_new_conn` is where urllib3 1.26 and 2 make every TCP connection."""
+    connections: _Connections = _current.connections
+    return connections.add(connection)
+
+
+class _PlainPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Plain
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _Secure
+
+
+_POOLS = {"http": _PlainPool, "https": _SecurePool}
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """requests' adapter over our own pools."""
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         """Use our pools for direct connections."""
         super().init_poolmanager(*arguments, **options)
-        self.poolmanager.pool_classes_by_scheme = self._pools
+        self.poolmanager.pool_classes_by_scheme = _POOLS
 
     def proxy_manager_for(self, proxy: Any, **options: Any) -> Any:
         """Use our pools for connections to an HTTP proxy; a SOCKS proxy needs its own."""
         manager = super().proxy_manager_for(proxy, **options)
         if not proxy.lower().startswith("socks"):
-            manager.pool_classes_by_scheme = self._pools
+            manager.pool_classes_by_scheme = _POOLS
         return manager
-
-
-def _pools(connections: _Connections) -> dict[str, Any]:
-    """Return urllib3's pools by scheme. `_new_conn` is where urllib3 1.26 and 2 make every TCP connection."""
-
-    class Plain(urllib3.connection.HTTPConnection):
-        def _new_conn(self) -> socket.socket:
-            return connections.add(super()._new_conn())
-
-    class Secure(urllib3.connection.HTTPSConnection):
-        def _new_conn(self) -> socket.socket:
-            return connections.add(super()._new_conn())
-
-    class PlainPool(urllib3.HTTPConnectionPool):
-        ConnectionCls = Plain
-
-    class SecurePool(urllib3.HTTPSConnectionPool):
-        ConnectionCls = Secure
-
-    return {"http": PlainPool, "https": SecurePool}
 
 
 class _NoCredentials(requests.auth.AuthBase):
@@ -231,15 +240,60 @@ class _NoCredentials(requests.auth.AuthBase):
         return request
 
 
-def _session(connections: _Connections) -> requests.Session:
-    session = requests.Session()
+#: What requests reads from the environment (utils.get_environ_proxies, Session.merge_environment_settings).
+_ENVIRONMENT = [
+    *(name for low in ("http_proxy", "https_proxy", "all_proxy", "no_proxy") for name in (low, low.upper())),
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+]
+
+
+class _Session(requests.Session):
+    """requests' session, which reads the environment anew only for another place or when it has changed."""
+
+    _known: tuple[object, Any] = (None, None)
+
+    def merge_environment_settings(self, url: Any, *options: Any) -> Any:
+        """Return the settings as requests does, from what it returned before where nothing is different."""
+        asked = (urllib.parse.urlsplit(url)[:2], [os.environ.get(name) for name in _ENVIRONMENT])
+        if self._known[0] != asked:
+            self._known = asked, super().merge_environment_settings(url, *options)
+        return dict(self._known[1])
+
+
+def _session() -> requests.Session:
+    """Return a session; its making costs more than its use, so that `_Sessions` keeps it."""
+    session = _Session()
     session.headers.clear()
     session.headers.update(_HEADERS)
     session.auth = _NoCredentials()
     session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
     for scheme in ("http://", "https://"):
-        session.mount(scheme, _Adapter(connections))
+        session.mount(scheme, _Adapter())
     return session
+
+
+class _Sessions:
+    """Sessions that wait for the next call; no connection outlives the call that it was made for."""
+
+    def __init__(self) -> None:
+        self._idle: list[requests.Session] = []
+
+    @contextlib.contextmanager
+    def borrowed(self) -> Iterator[requests.Session]:
+        """Give a session to one call."""
+        try:
+            session = self._idle.pop()
+        except IndexError:
+            session = _session()
+        try:
+            yield session
+        finally:
+            session.close()
+            self._idle.append(session)
+
+
+_sessions = _Sessions()
 
 
 def _phrase(error: BaseException) -> str:

@@ -7,6 +7,7 @@ Times are aware and UTC. Clients reject an expired staple but accept none, so in
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,7 @@ MARGIN = timedelta(hours=25)  # Debian's timer leaves at most 24 h between two r
 MAX_AGE = timedelta(days=10)  # the longest window that the CA/Browser Forum's Baseline Requirements allow (4.9.10)
 MAX_SKEW = timedelta(minutes=5)
 REFRESH_AFTER = timedelta(hours=6)
+_REMEMBERED = 64  # certificates; each is looked at a few times in a row
 _NOTABLE = timedelta(days=1)  # a clock that is off by so much is worth a word
 
 _AUTHORITY_INFORMATION_ACCESS, _OCSP = "1.3.6.1.5.5.7.1.1", "1.3.6.1.5.5.7.48.1"
@@ -105,6 +107,11 @@ def find_issuer(leaf: x509.Certificate, chain: Sequence[x509.Certificate]) -> x5
 
     Names alone do not tell: a CA may have several keys under one name. Raises errors.ResponseRefused where none did.
     """
+    return _find_issuer(leaf, tuple(chain))
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _find_issuer(leaf: x509.Certificate, chain: tuple[x509.Certificate, ...]) -> x509.Certificate:
     reasons = []
     try:
         subject = _fields(leaf)
@@ -131,6 +138,7 @@ def build_request(leaf: x509.Certificate, issuer: x509.Certificate) -> bytes:
     return request.public_bytes(Encoding.DER)
 
 
+@functools.lru_cache(maxsize=_REMEMBERED)
 def _fields(certificate: x509.Certificate) -> der.Certificate:
     return der.certificate(certificate.public_bytes(Encoding.DER))
 
