@@ -107,6 +107,9 @@ def _staple(host: Host, one: report.Standing, where: site.Site) -> Iterator[str]
     found = one.lineage
     if stapling.why_unstapled(found) is not None or serving.why_paired(host, found, where) is not None:
         return
+    if one.revocation is not None:
+        yield f"{one.revocation}; get a new one with `certbot renew --force-renewal --cert-name {found.name}`."
+        return
     if one.staple is None:
         yield f"{_why_no_staple(host, found)}; run `certbot-seafile refresh --cert-name {found.name}`."
         return

@@ -42,6 +42,7 @@ class Standing:
     last_success: datetime.datetime | None
     served: Served
     now: datetime.datetime
+    revocation: str | None = None
 
     @property
     def due(self) -> datetime.datetime:
@@ -55,6 +56,8 @@ class Standing:
         """Return what the next `certbot renew` will do for the lineage, or what a person should."""
         if self.served.failure or not self.served.is_current:
             return "you: run `certbot-seafile check`"
+        if self.revocation is not None:
+            return "you: get a new certificate with --force-renewal"
         if stapling.why_unstapled(self.lineage) is not None:
             return "none until certbot renews it"
         if self.staple is None:
@@ -78,7 +81,9 @@ def standing(host: Host, found: Lineage) -> Standing:
     """Gather the facts of one lineage; nothing is changed, and no responder is asked."""
     now = host.now()
     stored = stapling.stored_staple(found, now)
-    return Standing(found, stored, stapling.last_success(found), served(host, found, stored), now)
+    return Standing(
+        found, stored, stapling.last_success(found), served(host, found, stored), now, stapling.revocation(found)
+    )
 
 
 def served(host: Host, found: Lineage, stored: staple.Staple | None) -> Served:
@@ -111,7 +116,8 @@ def as_json(standings: Sequence[Standing], damaged: Sequence[Damaged] = ()) -> d
     sha256 (of the leaf's DER), key_type ("rsa", "ecdsa", "other"), ocsp_url (str or null), must_staple (bool),
     stapling ("auto", "off"), staple (null, where there is none that is good, or this_update, next_update, end, due
     (times) and seconds_left (until end)), served (current, stapled, stored_staple (bools), failure (str or null)),
-    next_action (str, for people); damaged (list) of lineages that cannot be read, of each: name, failure.
+    revoked (null, or str: when and why the CA revoked the certificate), next_action (str, for people); damaged
+    (list) of lineages that cannot be read, of each: name, failure.
     """
     return {
         "schema": JSON_SCHEMA,
@@ -140,6 +146,7 @@ def _fields(one: Standing) -> dict[str, Any]:
             "stored_staple": one.served.is_stored,
             "failure": one.served.failure,
         },
+        "revoked": one.revocation,
         "next_action": one.next_action,
     }
 
@@ -194,6 +201,8 @@ def _row(one: Standing) -> tuple[str, ...]:
 
 
 def _staple_cell(one: Standing) -> str:
+    if one.revocation is not None:
+        return "REVOKED"
     if one.staple is None:
         return "none" if stapling.why_unstapled(one.lineage) is None else "-"
     return f"{_span(one.staple.end - one.now)} of {_span(one.staple.end - one.staple.this_update)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import re
 
 import pytest
@@ -110,6 +111,21 @@ def test_a_revoked_certificate_loses_its_staple(issued: World) -> None:
     assert re.search(r"the CA revoked the certificate on \d{4}-\d\d-\d\d \d\d:\d\d.*keyCompromise", run.stderr)
     assert_bare(issued)
     assert_nothing_revoked_is_kept(issued)
+
+
+def test_status_and_check_show_a_revocation(issued: World) -> None:
+    """Without asking the responder: when and why, and the command that gets a new certificate."""
+    issued.set_responder(fault="revoked")
+    issued.seafile("refresh", "--force", check=False)
+    issued.stop_responder()
+    (one,) = json.loads(issued.seafile("status", "--json").stdout)["lineages"]
+    assert "the CA revoked the certificate on" in one["revoked"]
+    assert "keyCompromise" in one["revoked"]
+    assert "REVOKED" in issued.seafile("status").stdout
+    run = issued.seafile("check", check=False)
+    assert run.exit_code == 1
+    assert "the CA revoked the certificate on" in run.stdout
+    assert "certbot renew --force-renewal --cert-name home.seafile.com" in run.stdout
 
 
 def test_renew_fails_loudly_while_the_ca_says_revoked(issued: World) -> None:
