@@ -68,9 +68,12 @@ server {
 
 
 def clock(world: World, hours: float) -> dict[str, str]:
-    """Return the environment in which a command sees a clock that is this many hours ahead (libfaketime)."""
-    shown = world.run("faketime", "-f", f"{hours:+g}h", "env").stdout.splitlines()
-    return dict(line.split("=", 1) for line in shown if line.startswith(("LD_PRELOAD=", "FAKETIME")))
+    """Return the environment in which a command sees a clock that is this many hours ahead (libfaketime).
+
+    Without its wrapper, which gives each run a semaphore, and stumbles over one that another run left.
+    """
+    (library,) = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
+    return {"LD_PRELOAD": str(library), "FAKETIME": f"{hours:+g}h"}
 
 
 def real_site(name: str) -> bytes:
