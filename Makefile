@@ -8,12 +8,13 @@ PARALLEL := -n 3
 SOURCES := setup.py tests/setup-environment
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-newest test-debian test-matrix test-oldest test-offline test-packages dist demo lint bench fuzz packages clean
+.PHONY: help test test-newest test-debian test-matrix test-oldest test-offline test-packages dist demo lint docs bench fuzz packages clean
 
 help:
 	@echo "make demo   show a certificate's whole life on this machine, without touching its real nginx"
 	@echo "make test   lint, then all tests with PyPI's newest certbot, then with the distribution's"
 	@echo "make lint   ruff and mypy"
+	@echo "make docs   the pages of docs/ as HTML in docs/_build/html, and the manual page checked"
 	@echo "make test-matrix    all tests with the certbots of Debian 12 and 13 (bare roots: root; long) and PyPI's oldest"
 	@echo "make test-offline   unit and property tests: no network, no root, with the Python that is there (docs/packaging.md)"
 	@echo "make test-packages  the Debian packages, in bare roots of Debian 12 and 13 (root; long)"
@@ -59,6 +60,14 @@ lint: packages $(VENV)/.ready
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
+# Warnings are errors; -E, because pages that did not change are not warned about again. The manual page is read by groff
+# and judged by mandoc, where they are installed.
+docs: packages $(VENV)/.docs-ready
+	$(VENV)/bin/sphinx-build -E -W --keep-going -q -b html docs docs/_build/html
+	! command -v man >/dev/null || { said=$$(MANROFFOPT=-ww man --warnings -l -Tutf8 docs/certbot-seafile.1 2>&1 >/dev/null); \
+		[ -z "$$said" ] || { echo "$$said"; exit 1; }; }
+	! command -v mandoc >/dev/null || mandoc -Tlint -W warning docs/certbot-seafile.1
+
 bench: packages $(VENV)/.bench-ready
 	for benchmark in tests/benchmarks/bench_*.py; do $(VENV)/bin/python $$benchmark || exit 1; done
 
@@ -86,6 +95,11 @@ $(VENV_OLDEST)/.ready: $(SOURCES) tests/oldest.txt | packages
 # What the benchmarks compare this package with.
 $(VENV)/.bench-ready: $(VENV)/.ready
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+# What makes the pages of docs/.
+$(VENV)/.docs-ready: $(VENV)/.ready
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
 # What makes and checks sdist and wheel.

@@ -93,6 +93,7 @@ setup(
         "test": ["pytest>=7.2", "pytest-xdist", "hypothesis"],
         "bench": ["crossplane", "certbot-nginx"],
         "dist": ["build", "twine"],
+        "docs": ["sphinx", "myst-parser"],
         "lint": ["ruff", "mypy", "types-requests"],
     },
     entry_points={

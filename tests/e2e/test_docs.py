@@ -1,0 +1,97 @@
+"""The guide's commands are run, one after another, in the order in which a person reads them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from e2e import road
+from e2e.world import Run, World
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGES = ("index.md", "guide.md", "reference.md", "troubleshooting.md")
+
+#: The names of the guide: the tutorial's site, one without TLS, and two that were set up with certbot's webroot plugin.
+HOME, OFFICE, BY_HAND, PHOTOS = "home.seafile.com", "office.seafile.com", "files.seafile.com", "photos.seafile.com"
+
+_FENCE = re.compile(r"^(```+)(\S*)[^\n]*\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
+_SYSTEM_PATH = re.compile(r"/(?:etc|var|opt|usr)/")
+
+_PLAIN = b"""\
+server {
+    listen 80;
+    server_name %s;
+    location /.well-known/ { root /var/www/letsencrypt; }
+    location / {
+        proxy_pass http://127.0.0.1:8000;
+        proxy_set_header Host $host;
+    }
+}
+"""
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """Return language and text of the fenced blocks of a page."""
+    return [(kind, text) for _, kind, text in _FENCE.findall((DOCS / page).read_text(encoding="utf-8"))]
+
+
+def commands(page: str) -> list[str]:
+    """Return the commands of a page's console blocks, without prompt and sudo."""
+    lines = [line for kind, text in blocks(page) if kind == "console" for line in text.splitlines()]
+    return [re.sub(r"^[$#] (?:sudo )?", "", line) for line in lines if line.startswith(("$ ", "# "))]
+
+
+def run(world: World, command: str) -> Run:
+    """Run a command of the guide with the world's paths and ports; it is expected to exit 0."""
+    program, *words = shlex.split(command)
+    words = [str(world.path(word)) if _SYSTEM_PATH.match(word) else word for word in words]
+    if program == "certbot":
+        # What gets or installs a certificate says where this world is; after that the renewal file remembers it.
+        verb = next((word for word in words if not word.startswith("-")), "")
+        chosen = world.plugin_options if verb in ("certonly", "run", "install") else []
+        return world.certbot(*words, *chosen)
+    assert program == "certbot-seafile", command
+    places = ["--seafile-ctl", str(world.nginx_ctl), "--seafile-staple-dir", str(world.staple_dir)]
+    return world.seafile(*places, *words, *(["--root", str(world.folder)] if words[0] == "check" else []))
+
+
+@pytest.fixture
+def at_home(world: World) -> World:
+    """Return a world with the sites that the guide is about, before its first command."""
+    world.start_pebble(must_staple=True)
+    world.start_responder()
+    world.write_site("default", world.adapt(road.TUTORIAL_SITE))
+    available = world.server_root / "sites-available"
+    available.mkdir()
+    (available / "office").write_bytes(world.adapt(_PLAIN % OFFICE.encode()))
+    (world.sites / "office").symlink_to(available / "office")
+    for name in (BY_HAND, PHOTOS):
+        world.write_site(name, world.adapt(_PLAIN % name.encode()))
+    world.webroot.mkdir(parents=True, exist_ok=True)
+    world.start_nginx()
+    road.give_scheduler(world)
+    for name in (BY_HAND, PHOTOS):
+        world.certbot("certonly", "--webroot", "-w", world.webroot, "-d", name)
+    return world
+
+
+def test_the_guides_commands_work_in_its_order(at_home: World) -> None:
+    """Each exits 0, and at the end every site is as it was before the first."""
+    sites = {path: path.read_bytes() for path in at_home.sites.iterdir()}
+    said = commands("guide.md")
+    for command in said:
+        run(at_home, command)
+        if command == f"certbot certonly -a seafile -d {HOME}":
+            assert road.staples_lineage(at_home)
+        if command == "certbot-seafile undo":
+            assert {path: path.read_bytes() for path in sites} == sites
+    assert said.count("certbot-seafile undo") == 1
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_command_hides_in_another_kind_of_block(page: str) -> None:
+    """Commands stand in console blocks, where they are found; only the guide has them."""
+    assert {kind for kind, _ in blocks(page)} <= ({"console"} if page == "guide.md" else {"{toctree}"})

@@ -1,0 +1,259 @@
+"""The pages for people say what the program says: every option, every command, every message."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from certbot import errors as certbot_errors
+
+from certbot_seafile import cli, errors, plugin, report
+
+PROJECT = Path(__file__).resolve().parents[2]
+DOCS = PROJECT / "docs"
+PACKAGE = PROJECT / "certbot_seafile"
+
+GAP = "…"  # what differs from one occurrence of a message to the next
+LEAST_LETTERS = 7
+
+_OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z0-9-]*")
+_CODE = re.compile(r"(`+)(.+?)\1")
+_TERM = re.compile(r"^(`.+)\n: ", re.MULTILINE)
+
+#: Every class whose text a person may be shown.
+ERRORS = {
+    name
+    for module in (errors, certbot_errors)
+    for name, value in vars(module).items()
+    if inspect.isclass(value) and issubclass(value, Exception)
+}
+#: What else takes a message or a part of one: (module, name of what is called) to the argument's place.
+TAKERS = {("responder", "_failed"): 0, ("check", "Finding"): 0, ("staple", "append"): 0, ("staple", "_Unverified"): 0}
+#: Modules whose generators and functions give sentences or reasons to others.
+TELLERS = {"check", "staple"}
+
+
+def page(name: str) -> str:
+    """Return the text of a page below docs/."""
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+# --- options and commands
+
+
+def plugin_options() -> set[str]:
+    """Return the plugin's options, as certbot's command line has them."""
+    said: list[str] = []
+    plugin.Plugin.add_parser_arguments(lambda name, **_: said.append(f"--seafile-{name}"))
+    return set(said)
+
+
+def console_parsers() -> dict[str, argparse.ArgumentParser]:
+    """Return the console script's parser, as "", and those of its commands by name."""
+    parser = cli._parser()
+    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return {"": parser, **commands.choices}
+
+
+def console_options() -> set[str]:
+    """Return every option of the console script and its commands."""
+    return {word for one in console_parsers().values() for action in one._actions for word in action.option_strings}
+
+
+def section(text: str, title: str) -> str:
+    """Return what stands below a heading of a page, up to the next heading that is not below it."""
+    found = re.search(rf"^(#+) {re.escape(title)}\n(.*?)(?=^#{{1,2}} |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found is not None, title
+    return found[2]
+
+
+def first_cells(text: str) -> set[str]:
+    """Return the code in the first cells of a page's tables."""
+    cells = re.findall(r"^\| (`(?:[^|\\]|\\.)*) \|", text, re.MULTILINE)
+    return {code for cell in cells for _, code in _CODE.findall(cell)}
+
+
+def options_in(cells: set[str]) -> set[str]:
+    """Return the options that table cells name, without their arguments."""
+    return {word for cell in cells for word in _OPTION.findall(cell) if cell.startswith("-")}
+
+
+def test_the_reference_has_every_option_of_the_plugin() -> None:
+    """The table of plugin options names each, and no other."""
+    assert options_in(first_cells(section(page("reference.md"), "Options of the plugin"))) == plugin_options()
+
+
+def test_the_reference_has_every_option_of_the_console_script() -> None:
+    """The tables below "The command certbot-seafile" name each option, and no other."""
+    assert options_in(first_cells(section(page("reference.md"), "The command certbot-seafile"))) == console_options()
+
+
+def test_the_reference_has_every_command_with_its_own_options() -> None:
+    """Each command's row shows the options that this command alone takes."""
+    parsers = console_parsers()
+    common = {word for action in parsers[""]._actions for word in action.option_strings}
+    cells = first_cells(section(page("reference.md"), "The command certbot-seafile"))
+    rows = {cell.split()[0]: set(_OPTION.findall(cell)) for cell in cells if not cell.startswith("-")}
+    offered = {
+        name: {word for action in parser._actions for word in action.option_strings} - common
+        for name, parser in parsers.items()
+        if name
+    }
+    assert rows == offered
+
+
+def test_the_manual_page_has_every_command_and_option_of_the_console_script() -> None:
+    """What the parsers offer stands in certbot-seafile(1), and each option there is one of certbot's or ours."""
+    text = page("certbot-seafile.1").replace("\\-", "-")
+    named = set(_OPTION.findall("\n".join(re.findall(r"^\.(?:B|BI|BR|OP) (.*)$", text, re.MULTILINE))))
+    assert console_options() - set(_OPTION.findall(text)) == set()
+    assert named - console_options() - plugin_options() == set()
+    assert set(console_parsers()) - {""} - set(re.findall(r"^\.BR ([a-z]+) ", text, re.MULTILINE)) == set()
+
+
+@pytest.mark.parametrize("name", ["guide.md", "reference.md", "troubleshooting.md", "index.md"])
+def test_no_page_names_an_option_of_ours_that_does_not_exist(name: str) -> None:
+    """--seafile-... is one of the plugin's options, wherever it is written."""
+    named = {word.rstrip("-") for word in re.findall(r"--seafile-[a-z-]+", page(name))}
+    assert named - plugin_options() - console_options() == set()
+
+
+# --- status --json
+
+
+def keys(fields: str) -> set[str]:
+    """Return the names of the string keys in the dictionaries that a function of report.py returns."""
+    tree = ast.parse(inspect.getsource(getattr(report, fields)))
+    return {
+        key.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Dict)
+        for key in node.keys
+        if isinstance(key, ast.Constant) and isinstance(key.value, str)
+    }
+
+
+def test_the_reference_has_every_key_of_the_json() -> None:
+    """The table of `status --json` names each key, and no other, and the schema's number."""
+    text = section(page("reference.md"), "The JSON of status")
+    every = keys("as_json") | keys("_fields") | keys("_staple_fields")
+    named = {part for cell in first_cells(text) for part in re.split(r"\[\]\.|\.", cell)}
+    assert {part.removesuffix("[]") for part in named} == every
+    assert f"`{report.JSON_SCHEMA}`" in text
+
+
+# --- messages
+
+
+def messages() -> dict[str, str]:
+    """Return every message of the package, with GAP for what differs, and where it is raised or said."""
+    found: dict[str, str] = {}
+    for path in sorted(PACKAGE.glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            for part in said_by(path.stem, node):
+                for template in templates(part):
+                    if len(re.findall(r"[A-Za-z]", template)) >= LEAST_LETTERS:
+                        found.setdefault(template, f"{path.name}:{part.lineno}")
+    return found
+
+
+def said_by(module: str, node: ast.AST) -> Iterator[ast.expr]:
+    """Yield the expressions of a node that become a message, or a reason within one."""
+    if isinstance(node, (ast.Yield, ast.Return)) and node.value is not None and module in TELLERS:
+        yield from node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
+    if isinstance(node, ast.AugAssign) and isinstance(node.value, ast.ListComp) and module in TELLERS:
+        yield node.value.elt
+    if isinstance(node, ast.FunctionDef) and node.name.startswith(("why_", "_reason", "_phrase")):
+        yield from (inner.value for inner in ast.walk(node) if isinstance(inner, ast.Return) and inner.value)
+    if isinstance(node, ast.keyword) and node.arg == "failure":
+        yield node.value
+    if isinstance(node, ast.Call):
+        yield from told_to(module, node)
+
+
+def told_to(module: str, call: ast.Call) -> Iterator[ast.expr]:
+    """Yield the arguments of a call that become a message: an error's, the log's, standard error's."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    is_base = module == "errors" and name == "__init__"
+    is_logged = name in ("warning", "error") and ast.unparse(call.func).startswith("logger.")
+    words = {word.arg: ast.unparse(word.value) for word in call.keywords}
+    is_printed = name == "print" and words.get("file") == "sys.stderr" and "end" not in words
+    if name in ERRORS or is_base or is_logged or is_printed:
+        yield from call.args
+    elif (module, name) in TAKERS:
+        yield call.args[TAKERS[module, name]]
+
+
+def templates(part: ast.expr) -> list[str]:
+    """Return what an expression can read as; no command lines, and no advice that is put behind another message."""
+    texts = (plain(text).removeprefix("certbot-seafile: ") for text in readings(part))
+    return [text for text in texts if not text.startswith((f"{GAP}; ", " ", "certbot-seafile "))]
+
+
+def plain(text: str) -> str:
+    """Return a message without backticks, and with one GAP for a place or a name before its reason."""
+    return re.sub(f"{GAP}(?::? ?{GAP})*", GAP, text.replace("`", ""))
+
+
+def readings(part: ast.expr) -> list[str]:
+    """Return the texts of an expression; GAP for an expression that is none."""
+    if isinstance(part, ast.Constant) and isinstance(part.value, str):
+        return [re.sub(r"%[sdr]", GAP, part.value)]
+    if isinstance(part, ast.JoinedStr):
+        parts = [GAP if isinstance(value, ast.FormattedValue) else readings(value)[0] for value in part.values]
+        return ["".join(parts)]
+    choices: list[ast.expr] = [part.body, part.orelse] if isinstance(part, ast.IfExp) else []
+    choices += part.values if isinstance(part, ast.BoolOp) else []
+    choices += part.elts if isinstance(part, (ast.List, ast.Tuple)) else []
+    if choices:
+        return [text for choice in choices for text in readings(choice)]
+    if isinstance(part, ast.BinOp) and isinstance(part.op, ast.Add):
+        return [left + right for left in readings(part.left) for right in readings(part.right)]
+    return [GAP]
+
+
+def entries() -> list[str]:
+    """Return the messages that troubleshooting.md explains: the code in the terms of its definition lists."""
+    terms = _TERM.findall(page("troubleshooting.md"))
+    return [plain(code.strip()) for term in terms for _, code in _CODE.findall(term)]
+
+
+def explains(entry: str, template: str) -> bool:
+    """Tell whether the entry is the beginning of the message."""
+    return template.startswith(entry.rstrip(f"{GAP} "))
+
+
+def test_every_message_has_its_entry() -> None:
+    """Whatever the package can complain of stands in troubleshooting.md by its beginning."""
+    known = entries()
+    assert {
+        text: place for text, place in messages().items() if not any(explains(entry, text) for entry in known)
+    } == {}
+
+
+def test_every_entry_is_a_message() -> None:
+    """No entry explains what the program no longer says, and none is too short to be found by."""
+    said = messages()
+    assert [entry for entry in entries() if not any(explains(entry, text) for text in said)] == []
+    assert [entry for entry in entries() if len(re.findall(r"[A-Za-z]", entry)) < LEAST_LETTERS] == []
+    assert sorted(entries()) == sorted(set(entries()))
+
+
+def test_a_message_is_found_wherever_it_is_made() -> None:
+    """The collector sees raised errors, reasons, sentences of check, warnings of the log, and stderr."""
+    said = messages()
+    places = {
+        "nginx refuses its configuration: ": "nginx", "it is empty": "staple", "the answer is larger": "responder",
+        "no timer and no crontab runs certbot renew": "check", "no log in ": "cli", "lines of ours": "cli",
+        f"the OCSP responder {GAP} gave no answer": "errors", f"as a response of a delegate, {GAP}": "staple",
+        "the site cannot serve an ECDSA certificate": "plugin", "no lineage in ": "cli", "stored, but": "refreshing",
+    }  # fmt: skip
+    for beginning, module in places.items():
+        place = next(place for text, place in said.items() if text.startswith(beginning))
+        assert place.startswith(f"{module}.py:")
