@@ -515,14 +515,36 @@ def add_plain_server(planned: edits.Edits, site: Site, server: Server, webroot: 
     taken = set(servers.sockets(site.every))
     listens = [_mirrored(listen, http_port, taken, b"") for listen in server.listens if server.is_tls(listen)]
     names = b" ".join(name.encode("idna") for name in site.domains)
+    _keep_default(planned, site, server, [_moved(li, http_port) for li in server.listens if server.is_tls(li)])
     body = [*dict.fromkeys(listens), b"server_name " + names + b";", *_location_lines(server, webroot)]
     ports = [listen.socket.port for listen in server.listens if server.is_tls(listen)]
     body += [b"location / {", step + _redirect_line(ports[0]), b"}"]
     planned.insert_after(server.statement, [b"", b"server {", *(step + line for line in body), b"}"])
 
 
+def _keep_default(planned: edits.Edits, site: Site, newcomer: Server, sockets: Sequence[Socket]) -> None:
+    """Let the default server of each socket stay it, where the newcomer would stand before it.
+
+    The first server on a socket is its default unless one is marked (ngx_http_add_address), and nameless sites live by
+    that: a site that begins to listen must not take their clients.
+    """
+    for socket in sockets:
+        current = servers.default_server(site.every, socket)
+        if current is None or site.every.index(current) < site.every.index(newcomer):
+            continue
+        for listen in current.listens:
+            if listen.socket == socket and not listen.is_default and listen.statement is not None:
+                said = listen.statement.directive
+                text = listen.statement.source[said.start : said.end].rstrip(b"; \t\r\n")
+                planned.replace(listen.statement, [text + b" default_server;"])
+
+
+def _moved(listen: Listen, port: int) -> Socket:
+    return Socket(listen.socket.address, port)
+
+
 def _mirrored(listen: Listen, port: int, taken: set[Socket], extra: bytes) -> bytes:
-    socket = Socket(listen.socket.address, port)
+    socket = _moved(listen, port)
     if socket.is_v6:
         address = f"[{socket.address}]:{port}"
     else:
@@ -545,6 +567,7 @@ def add_tls(planned: edits.Edits, site: Site, server: Server, wanted: Certificat
         if not server.is_tls(listen) and not listen.socket.address.startswith("unix:")
     ]
     lines = [*dict.fromkeys(_mirrored(listen, https_port, taken, b"ssl") for listen in plain)]
+    _keep_default(planned, site, server, [_moved(listen, https_port) for listen in plain])
     said = server.level(b"listen")
     if not said:
         lines.insert(0, b"listen 80;")

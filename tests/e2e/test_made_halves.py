@@ -109,3 +109,25 @@ def test_a_pair_is_replaced_as_a_pair(world: World) -> None:
     assert world.handshake(NAME, only="ecdsa").certificate == world.leaf(NAME)
     with pytest.raises(SSL.Error):
         world.handshake(NAME, only="rsa")
+
+
+NEIGHBOURS = {
+    "HTTP only": (shapes.plain(shapes.PROXY), shapes.tls("    root /var/www/html;\n", names="_")),
+    "HTTPS only": (shapes.tls(), shapes.plain("    return 403;\n", names="_")),
+}
+
+
+@pytest.mark.parametrize(("site", "neighbour"), NEIGHBOURS.values(), ids=NEIGHBOURS)
+def test_a_nameless_neighbour_keeps_its_clients(world: World, site: str, neighbour: str) -> None:
+    """A site that begins to listen on a port does not become the default server of another's clients."""
+    world.write_site("zz-neighbour.conf", world.adapt(neighbour.encode()))
+    before = (world.sites / "zz-neighbour.conf").read_bytes()
+    start(world, site)
+    assert certonly(world, NAME).exit_code == 0
+    assert world.handshake(NAME).certificate == world.leaf(NAME)
+    if "403" in neighbour:
+        assert world.fetch("other.example.net", "/").stdout.startswith("HTTP/1.1 403")
+    else:
+        assert world.handshake("other.example.net").certificate != world.leaf(NAME)
+    world.seafile("undo")
+    assert (world.sites / "zz-neighbour.conf").read_bytes() == before

@@ -107,11 +107,12 @@ def test_the_reference_has_every_command_with_its_own_options() -> None:
     assert rows == offered
 
 
-def test_the_manual_page_has_every_command_and_option_of_the_console_script() -> None:
-    """What the parsers offer stands in certbot-seafile(1), and each option there is one of certbot's or ours."""
+def test_the_manual_page_has_every_command_and_option() -> None:
+    """What plugin and console script offer stands in certbot-seafile(1), and each option there is one of these."""
     text = page("certbot-seafile.1").replace("\\-", "-")
     named = set(_OPTION.findall("\n".join(re.findall(r"^\.(?:B|BI|BR|OP) (.*)$", text, re.MULTILINE))))
     assert console_options() - set(_OPTION.findall(text)) == set()
+    assert plugin_options() - set(_OPTION.findall(text.replace("\\fB", ""))) == set()
     assert named - console_options() - plugin_options() == set()
     assert set(console_parsers()) - {""} - set(re.findall(r"^\.BR ([a-z]+) ", text, re.MULTILINE)) == set()
 
