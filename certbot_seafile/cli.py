@@ -262,7 +262,8 @@ def _undo(said: argparse.Namespace) -> int:
             raise _no_lineage(said)
         is_clean = undo.undo_all(host, sorted(names))
     if is_clean:
-        host.say("The site is as it was; the certificates and their renewal are certbot's and stay.")
+        host.say("The site is as it was. The certificates stay certbot's: `certbot delete` ends their renewal,")
+        host.say("which would put them into the site again.")
         return DONE
     print(
         "certbot-seafile: lines of ours that somebody has changed since were left in the site; "
