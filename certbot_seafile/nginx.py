@@ -76,12 +76,13 @@ class Nginx:
     def workers(self) -> frozenset[int]:
         """Return the process numbers of the workers that accept connections; none where they cannot be seen."""
         try:
-            with open(self._pid_path(), encoding="ascii") as stream:
+            with open(self._pid_path, encoding="ascii") as stream:
                 master = int(stream.read())
             return frozenset(int(entry) for entry in os.listdir("/proc") if entry.isdigit() and _accepts(entry, master))
         except (OSError, ValueError):
             return frozenset()
 
+    @functools.cached_property
     def _pid_path(self) -> str:
         said = [one for one in self.statements(lambda source: b"pid" in source) if one.name == b"pid" and one.arguments]
         built_in = re.search(r"--pid-path=(\S+)", self.facts)

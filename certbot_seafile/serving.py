@@ -112,11 +112,11 @@ def kept_pairs(host: Host, found: Lineage) -> frozenset[str]:
 
 def why_paired(host: Host, found: Lineage, where: site.Site) -> str | None:
     """Return why no staple can be served where a server has two certificates; None where none has."""
-    kept = kept_pairs(host, found)
-    for server in where.tls:
-        for said in server.level(b"ssl_certificate"):
-            if os.fsdecode(said.arguments[0]) in kept:
-                return "its server has an RSA and an ECDSA certificate, and nginx would serve one's staple with both"
+    named = {os.fsdecode(said.arguments[0]) for server in where.tls for said in server.level(b"ssl_certificate")}
+    others = named - {found.fullchain_path}
+    # The other lineages are read only where the site names another certificate: each look comes by here.
+    if others and others & kept_pairs(host, found):
+        return "its server has an RSA and an ECDSA certificate, and nginx would serve one's staple with both"
     return None
 
 
