@@ -460,7 +460,7 @@ class World:
         for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             try:
                 title = Path(f"/proc/{child}/cmdline").read_bytes()
-            except FileNotFoundError:
+            except (FileNotFoundError, ProcessLookupError):  # It ended meanwhile.
                 continue
             if b"worker process" in title and b"shutting down" not in title:
                 found.add(int(child))
