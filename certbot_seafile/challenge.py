@@ -74,6 +74,12 @@ class Challenges:
             self._wiring = wiring.pop_all()
 
 
+def wire(host: Host, planned: edits.Edits, domain: str) -> None:
+    """Write planned edits that let a site answer challenges, for good. Raises errors.Error; then nothing changed."""
+    with writing.edited(host, planned, f"certbot-seafile setup {domain}"):
+        host.nginx.reload()
+
+
 def own_folder(host: Host) -> str:
     """Return the folder of our own webroot that answers challenges."""
     return host.options.webroot.rstrip("/") + site.CHALLENGE_PATH.rstrip("/")

@@ -7,6 +7,7 @@ that a person can cause ends in a traceback.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import json
 import logging
@@ -17,7 +18,21 @@ from collections.abc import Sequence
 
 from certbot import configuration
 
-from certbot_seafile import __version__, check, deploy, errors, lineage, plugin, refreshing, report, undo
+from certbot_seafile import (
+    __version__,
+    asking,
+    check,
+    deploy,
+    errors,
+    handover,
+    lineage,
+    plugin,
+    refreshing,
+    report,
+    settings,
+    settling,
+    undo,
+)
 from certbot_seafile.host import Host
 
 logger = logging.getLogger(__name__)
@@ -30,13 +45,28 @@ _LOG_NAME = "certbot-seafile.log"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
     said = _parser().parse_args(arguments)
-    _set_up_logging(said)
     try:
+        said.handed = _settings_of_root(said)
+        if said.handed is not None and said.command in _OF_THE_USER:
+            handover.become(said.handed.user)
+        _set_up_logging(said)
         return int(_COMMANDS[said.command](said))
     except errors.CertbotError as error:
         logger.debug("failed", exc_info=True)
         print(f"certbot-seafile: {error}", file=sys.stderr)
         return FAILED
+
+
+def _settings_of_root(said: argparse.Namespace) -> settings.Settings | None:
+    """Return what root goes by where another user renews; None for that user, and where root does so itself.
+
+    Raises errors.FileRefused.
+    """
+    if os.geteuid() != 0:
+        return None
+    found = settings.read(said.settings)
+    is_meant = said.command == "settle" or (found and os.path.abspath(said.config_dir) == found.config_dir)
+    return found if is_meant else None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seafile-ctl", dest="ctl", metavar="PATH", help="nginx binary, where no lineage says it")
     parser.add_argument(
         "--seafile-staple-dir", dest="staple_dir", metavar="DIR", help="folder of staples, where no lineage says it"
+    )
+    parser.add_argument(
+        "--settings", default=settings.DEFAULT_PATH, metavar="FILE", help="what `setup` wrote (renewals without root)"
     )
     volume = parser.add_mutually_exclusive_group()
     volume.add_argument("-q", "--quiet", action="store_true", help="say nothing but failures")
@@ -71,6 +104,21 @@ def _parser() -> argparse.ArgumentParser:
         "--root", default="/", metavar="DIR", help="where timers and crontabs are looked for, for example a container's"
     )
     commands.add_parser("undo", parents=[one], help="take this package's edits and files out again")
+    made = commands.add_parser("setup", parents=[one], help="hand the renewals over to an ordinary user (root)")
+    made.add_argument("--user", required=True, metavar="USER", help="who is to run certbot; made where missing")
+    made.add_argument("-d", "--domain", action="append", default=[], metavar="NAME", help="let its site be challenged")
+    made.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    made.add_argument("--state-dir", default=settings.DEFAULT_STATE_DIR, metavar="DIR", help="root's own folder")
+    has_systemd = os.path.isdir("/run/systemd/system")
+    made.add_argument(
+        "--systemd-dir", default="/etc/systemd/system" if has_systemd else None, metavar="DIR",
+        help="where systemd's units go (default: its own folder, where systemd runs)",
+    )  # fmt: skip
+    made.add_argument(
+        "--socket", default=settings.DEFAULT_SOCKET if has_systemd else None, metavar="PATH",
+        help="where the root step is asked (default: below /run, where systemd runs)",
+    )  # fmt: skip
+    commands.add_parser("settle", help="root's step: store and serve what that user renewed")
     return parser
 
 
@@ -82,6 +130,8 @@ def _set_up_logging(said: argparse.Namespace) -> None:
     console.setLevel(logging.DEBUG if said.verbose else logging.WARNING)
     console.setFormatter(logging.Formatter("%(message)s"))
     root.addHandler(console)
+    if said.handed is not None and os.geteuid() == 0:
+        return  # the folder of logs is another user's
     try:
         log = logging.handlers.RotatingFileHandler(
             os.path.join(said.logs_dir, _LOG_NAME), maxBytes=1_000_000, backupCount=5, encoding="utf-8", delay=True
@@ -114,7 +164,26 @@ def _host(said: argparse.Namespace, options: lineage.Options) -> Host:
         if not said.quiet:
             print(text)
 
-    return plugin.host_for(_certbot_configuration(said), options, say)
+    of_root: dict[str, object] = {}
+    if said.handed is not None and os.geteuid() == 0:
+        of_root = {"state_dir": said.handed.state_dir, "checkpoints": _NoCheckpoints()}
+    return plugin.host_for(_certbot_configuration(said), options, say, **of_root)
+
+
+class _NoCheckpoints:
+    """What stands in for certbot's checkpoints where they lie in another user's folder: `undo` goes by our journal."""
+
+    def settle(self) -> None:
+        """Do nothing: none is open."""
+
+    def add(self, paths: set[str], notes: str) -> None:
+        """Do nothing."""
+
+    def finish(self, title: str) -> None:
+        """Do nothing."""
+
+    def drop(self) -> None:
+        """Do nothing."""
 
 
 def _load(said: argparse.Namespace, name: str) -> lineage.Lineage:
@@ -251,7 +320,75 @@ def _is_deleted(said: argparse.Namespace, name: str) -> bool:
     return name not in lineage.all_names(os.path.abspath(said.config_dir))
 
 
+def _setup(said: argparse.Namespace) -> int:
+    if os.geteuid() != 0:
+        raise errors.FileRefused("setup hands over what is root's; run it as root")
+    before = said.handed
+    chosen = before or settings.Settings(
+        said.user, os.path.abspath(said.config_dir), os.path.abspath(said.work_dir), os.path.abspath(said.logs_dir),
+        os.path.abspath(said.state_dir), said.socket, options=_given_options(said),
+    )  # fmt: skip
+    names = list(chosen.lineages) if before else lineage.names_of_plugin(chosen.config_dir)
+    if said.cert_name and (before or said.cert_name not in names):
+        names.append(said.cert_name)
+    said.handed = chosen
+    host = _host(said, chosen.options)
+    steps = handover.Handover(
+        said.settings, before, chosen, functools.partial(_host, said), host.say, [_program()], said.systemd_dir,
+        said.dry_run,
+    ).run(list(dict.fromkeys(names)), said.domain)  # fmt: skip
+    if not steps:
+        host.say(f"All is set up: {said.user} runs certbot, root does the rest.")
+    return DONE
+
+
+def _given_options(said: argparse.Namespace) -> lineage.Options:
+    chosen = {key: value for key in ("ctl", "staple_dir", "http_port", "https_port") if (value := getattr(said, key))}
+    return lineage.Options(**chosen)
+
+
+def _program() -> str:
+    return os.path.abspath(sys.argv[0])
+
+
+def _settle(said: argparse.Namespace) -> int:
+    """Run root's step; what came of it goes to whoever asked, in one last line on stdout."""
+    if said.handed is None:
+        raise errors.FileRefused(
+            f"there is no {said.settings} for root to go by; run `certbot-seafile setup --user USER` as root first"
+        )
+    os.environ.clear()
+    os.environ.update(PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL="C.UTF-8")
+    said.quiet, (said.config_dir, said.work_dir, said.logs_dir) = True, said.handed.folders
+    try:
+        failures = settling.settle(said.handed, functools.partial(_host, said))
+    except errors.CertbotError as error:
+        failures = [str(error)]
+    for failure in failures:
+        logger.error("%s", failure)
+    print(asking.FAILED + " / ".join(failures) if failures else asking.DONE)
+    return FAILED if failures else DONE
+
+
+def _undo_of_root(said: argparse.Namespace, handed: settings.Settings) -> int:
+    """Undo where the renewals were handed over: nothing is taken from folders that the user can write."""
+    host = _host(said, handed.options)
+    names = sorted(handed.lineages)
+    if said.cert_name:
+        is_clean = undo.undo_one(host, said.cert_name)
+        left = {name: options for name, options in handed.lineages.items() if name != said.cert_name}
+        settings.write(said.settings, dataclasses.replace(handed, lineages=left))
+    else:
+        is_clean = undo.undo_all(host, names)
+        handover.take_back(said.settings, handed, host.say)
+    return _undone(host, is_clean)
+
+
 def _undo(said: argparse.Namespace) -> int:
+    if said.handed is not None:
+        return _undo_of_root(said, said.handed)
+    if settings.of_user(os.path.abspath(said.config_dir)) is not None:
+        raise errors.RootNeeded("only root can take the site's edits out again; run `sudo certbot-seafile undo`")
     found, _ = _readable(said)
     host = _machine_host(said, found)
     if said.cert_name:
@@ -261,6 +398,10 @@ def _undo(said: argparse.Namespace) -> int:
         if not names and not host.journal.entries():
             raise _no_lineage(said)
         is_clean = undo.undo_all(host, sorted(names))
+    return _undone(host, is_clean)
+
+
+def _undone(host: Host, is_clean: bool) -> int:
     if is_clean:
         host.say("The site is as it was. The certificates stay certbot's: `certbot delete` ends their renewal,")
         host.say("which would put them into the site again.")
@@ -273,7 +414,13 @@ def _undo(said: argparse.Namespace) -> int:
     return FAILED
 
 
-_COMMANDS = {"deploy": _deploy, "refresh": _refresh, "status": _status, "check": _check, "undo": _undo}
+_COMMANDS = {
+    "deploy": _deploy, "refresh": _refresh, "status": _status, "check": _check, "undo": _undo, "setup": _setup,
+    "settle": _settle,
+}  # fmt: skip
+
+#: What root does as the user, where the renewals were handed over.
+_OF_THE_USER = {"deploy", "refresh", "status", "check"}
 
 
 if __name__ == "__main__":

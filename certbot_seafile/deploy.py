@@ -119,25 +119,41 @@ def _deploy(host: Host, found: Lineage, where: site.Site, outcome: Outcome) -> N
     needs_reload = stapling.settle(host, found, outcome) or stapling.is_pending(host)
     if pinning.unpin(host, found):
         where, needs_reload = serving.find_site(host, found.names), True
-    has_stapling = stapling.why_unstapled(found) is None and serving.why_paired(host, found, where) is None
-    wanted = site.Certificate(
-        found.fullchain_path, found.key_path, found.snippet_path, has_stapling, serving.kept_pairs(host, found)
-    )
-    planned = plan_deploy(host, where, wanted)
-    if planned:
-        with writing.edited(host, planned, f"certbot-seafile deploy {found.name}"):
-            host.nginx.reload()
-            serving.look(host, found)
-        host.say(f"Site edited: {writing.count_lines(planned)}")
-    elif needs_reload or not serving.is_served(host, found, where):
+    if not put_into_site(host, found, where) and (needs_reload or not serving.is_served(host, found, where)):
         host.nginx.test()
         host.nginx.reload()
+        if host.nginx.reads_later:
+            host.say(f"Ready: the certificate of {found.name}, which nginx serves once root's step has run")
+            return
         serving.look(host, found)
     stapling.note_reloaded(host)
     if stapling.is_withdrawn(found, outcome):
         stapling.withdraw_responses(host, [found.response_path])
     pinning.clear(host, found)
     host.say(f"Served: the certificate of {found.name}, {stapling.staple_phrase(outcome)}")
+
+
+def put_into_site(host: Host, found: Lineage, where: site.Site) -> bool:
+    """Edit the site where it does not use the certificate yet, and reload nginx; return whether that was needed.
+
+    Raises errors.Error; then the site is as it was.
+    """
+    planned = plan_for(host, found, where)
+    if planned:
+        with writing.edited(host, planned, f"certbot-seafile deploy {found.name}"):
+            host.nginx.reload()
+            serving.look(host, found)
+        host.say(f"Site edited: {writing.count_lines(planned)}")
+    return bool(planned)
+
+
+def plan_for(host: Host, found: Lineage, where: site.Site) -> edits.Edits:
+    """Plan what lets the site answer challenges and use the lineage's certificate."""
+    has_stapling = stapling.why_unstapled(found) is None and serving.why_paired(host, found, where) is None
+    wanted = site.Certificate(
+        found.fullchain_path, found.key_path, found.snippet_path, has_stapling, serving.kept_pairs(host, found)
+    )
+    return plan_deploy(host, where, wanted)
 
 
 def keep(host: Host, found: Lineage) -> None:

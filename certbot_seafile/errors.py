@@ -35,6 +35,10 @@ class SiteRefused(Error):
     """The Seafile site has a shape that cannot be edited safely; nothing was changed."""
 
 
+class RootNeeded(SiteRefused):
+    """The site needs an edit, and this run is not root's; nothing was changed."""
+
+
 class SiteNotFound(SiteRefused):
     """No nginx file holds a Seafile site for the name."""
 

@@ -41,6 +41,80 @@ def read(path: str, *, at_most_bytes: int = 64 * 1024 * 1024) -> bytes:
         return stream.read(at_most_bytes + 1)
 
 
+def read_owned(owner: int, base: str, *names: str, at_most_bytes: int) -> bytes:
+    """Return the bytes of the file base/NAME/NAME..., below a folder that the user with the uid `owner` can write.
+
+    For root: each folder and the file must be that user's own, no link is followed, and nothing but a regular file is
+    opened for reading (opening a device or a FIFO does something already). Raises errors.FileRefused.
+    """
+    path = os.path.join(base, *names)
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+    with contextlib.ExitStack() as opened:
+        try:
+            so_far = os.open(base, flags | os.O_DIRECTORY)
+            opened.callback(os.close, so_far)
+            for name in names:
+                so_far = os.open(name, flags, dir_fd=so_far)
+                opened.callback(os.close, so_far)
+                facts = os.fstat(so_far)
+                kind = stat.S_ISREG if name is names[-1] else stat.S_ISDIR
+                if not kind(facts.st_mode) or facts.st_uid != owner:
+                    raise errors.FileRefused(
+                        f"{path}: {name} is a link, of another kind than expected, or not of the user who renews; "
+                        "look at who put it there, and move it away"
+                    )
+            if facts.st_size > at_most_bytes:
+                raise errors.FileRefused(f"{path} is larger than {at_most_bytes} bytes; move it away")
+            return read(f"/proc/self/fd/{so_far}", at_most_bytes=at_most_bytes)
+        except OSError as error:
+            raise errors.FileRefused(f"{path} cannot be read: {error.strerror}; {_mend(error)}") from error
+
+
+def give(path: str, whose: int, uid: int, gid: int, *, whole: bool = True) -> None:
+    """Give a folder, and what is below it, to another user, as far as it belongs to the user with the uid `whose`.
+
+    For root, in folders that another user can write: no link is followed or given, and no file that has a second name,
+    since that one may be anywhere. whole: False for the folder alone. Raises errors.FileRefused.
+    """
+    try:
+        _give_one(path, None, whose, uid, gid)
+        for _, folders, names, inside in os.fwalk(path) if whole else ():
+            for name in (*folders, *names):
+                _give_one(name, inside, whose, uid, gid)
+    except OSError as error:
+        raise errors.FileRefused(f"{path} cannot be handed over: {error.strerror}; {_mend(error)}") from error
+
+
+def _give_one(name: str, inside: int | None, whose: int, uid: int, gid: int) -> None:
+    descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=inside)
+    try:
+        facts = os.fstat(descriptor)
+        is_plain = stat.S_ISDIR(facts.st_mode) or (stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1)
+        if is_plain and facts.st_uid == whose:
+            os.chown(f"/proc/self/fd/{descriptor}", uid, gid)
+    finally:
+        os.close(descriptor)
+
+
+def count_owned(path: str, whose: int, *, whole: bool = True) -> int:
+    """Return how many files and folders at and below path belong to the user with the uid `whose`; links do not count.
+
+    What vanishes meanwhile, or cannot be looked into, does not count either.
+    """
+    found = [path]
+    for folder, folders, names in os.walk(path) if whole else ():
+        found += [os.path.join(folder, name) for name in (*folders, *names)]
+    return sum(_is_owned(one, whose) for one in found)
+
+
+def _is_owned(path: str, whose: int) -> bool:
+    try:
+        facts = os.lstat(path)
+    except OSError:
+        return False
+    return facts.st_uid == whose and not stat.S_ISLNK(facts.st_mode)
+
+
 def read_if_present(path: str) -> bytes | None:
     """Return the file's bytes, or None where there is no such file. Raises errors.FileRefused otherwise."""
     if not os.path.lexists(path):

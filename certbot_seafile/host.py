@@ -35,7 +35,11 @@ class Checkpoints(Protocol):
 
 @dataclass
 class Host:
-    """What a use case works with on this machine."""
+    """What a use case works with on this machine.
+
+    state_dir: where journal, lock and mark are kept ("": in certbot's configuration folder). renewer: the ordinary user
+    that this run is, for whom root edits the sites and stores staples; None where this run may do so itself.
+    """
 
     nginx: nginx.Nginx
     options: Options
@@ -45,17 +49,20 @@ class Host:
     now: Callable[[], datetime.datetime]
     hook_command: str = ""
     must_staple_tries: Sequence[float] = MUST_STAPLE_TRIES_SECONDS
+    state_dir: str = ""
+    renewer: str | None = None
     journal: journal.Journal = field(init=False)
 
     def __post_init__(self) -> None:
-        self.journal = journal.Journal(os.path.join(self.config_dir, lineage.PLUGIN_NAME))
+        self.state_dir = self.state_dir or lineage.state_dir(self.config_dir)
+        self.journal = journal.Journal(self.state_dir)
 
     @property
     def pending_path(self) -> str:
         """Return the mark that staples were changed on disk and nginx has not reloaded since."""
-        return os.path.join(self.config_dir, lineage.PLUGIN_NAME, ".reload")
+        return os.path.join(self.state_dir, ".reload")
 
     @property
     def lock_path(self) -> str:
         """Return the file that keeps two runs from interleaving."""
-        return os.path.join(self.config_dir, lineage.PLUGIN_NAME, ".lock")
+        return os.path.join(self.state_dir, ".lock")

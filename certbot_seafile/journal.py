@@ -119,6 +119,15 @@ class Journal:
             ) from error
 
 
+def move(old: str, new: str) -> None:
+    """Move every record from one folder to another, which is made where it is missing. Raises errors.FileRefused."""
+    source, target = Journal(old), Journal(new)
+    files.make_folder(new, 0o700)
+    for entry in source.entries():
+        target.restore(entry.path, entry)
+        source.forget(entry.path)
+
+
 def _packed(content: bytes) -> str:
     return base64.b64encode(content).decode("ascii")
 

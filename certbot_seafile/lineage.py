@@ -31,7 +31,10 @@ _OUR_HOOK = re.compile(rf"{_PROGRAM}(?: --[a-z0-9-]+ {_WORD})* deploy\b")
 
 @dataclass(frozen=True)
 class Options:
-    """What a person can choose (DESIGN's options); saved in a renewal file as seafile_NAME."""
+    """What a person can choose; saved in a renewal file as seafile_NAME.
+
+    outbox: where an ordinary user leaves responses for root's step to store; None where this run stores them itself.
+    """
 
     site: str | None = None
     server_root: str | None = None
@@ -43,6 +46,11 @@ class Options:
     ocsp_url: str | None = None
     http_port: int = 80
     https_port: int = 443
+    outbox: str | None = None
+
+
+#: What a renewal file says nothing of: ports are certbot's to save, and who may write where is found out at each run.
+_UNSAVED = {"http_port", "https_port", "outbox"}
 
 
 @dataclass(frozen=True)
@@ -143,8 +151,8 @@ def renewal_path(config_dir: str, name: str) -> str:
 
 
 def response_path(options: Options, name: str) -> str:
-    """Return the path of the stored staple of the lineage called name."""
-    return os.path.join(options.staple_dir, name, "ocsp.response")
+    """Return the path of the stored staple of the lineage called name, or of what is left for root's step to store."""
+    return os.path.join(options.outbox or options.staple_dir, name, "ocsp.response")
 
 
 def snippet_path(options: Options, name: str) -> str:
@@ -167,6 +175,27 @@ def certificate_names(certificate: x509.Certificate) -> tuple[str, ...]:
     except x509.ExtensionNotFound:
         return ()
     return tuple(str(name.value) for name in names if isinstance(name, (x509.DNSName, x509.IPAddress)))
+
+
+def state_dir(config_dir: str) -> str:
+    """Return the folder of ours in certbot's configuration folder."""
+    return os.path.join(config_dir, PLUGIN_NAME)
+
+
+def handover_path(config_dir: str) -> str:
+    """Return the mark that certbot's folders are an ordinary user's; it holds the path of the settings."""
+    return os.path.join(state_dir(config_dir), "without-root")
+
+
+def outbox_path(config_dir: str) -> str:
+    """Return where an ordinary user who renews leaves responses for root's step."""
+    return os.path.join(state_dir(config_dir), "staples")
+
+
+def outbox(config_dir: str) -> str | None:
+    """Return where this run leaves responses for root's step; None where it stores them itself."""
+    is_other = os.geteuid() != 0 and os.path.exists(handover_path(config_dir))
+    return outbox_path(config_dir) if is_other else None
 
 
 def from_environment(config_dir: str, renewed_lineage: str) -> str:
@@ -227,19 +256,32 @@ def load(config_dir: str, name: str, *, options: Options | None = None, **ports:
     folder = os.path.join(config_dir, "live", name)
     leaf = certificates(os.path.join(folder, "cert.pem"))
     chain = certificates(os.path.join(folder, "chain.pem"), at_least=0)
-    return Lineage(name, config_dir, leaf[0], tuple(chain), parameters, options or _options(parameters, **ports))
+    chosen = replace(options or _options(parameters, **ports), outbox=outbox(config_dir))
+    return Lineage(name, config_dir, leaf[0], tuple(chain), parameters, chosen)
 
 
 def certificates(path: str, at_least: int = 1) -> list[x509.Certificate]:
     """Return the PEM certificates of the file at path. Raises errors.LineageRefused."""
     try:
         content = files.read(path)
+    except errors.FileRefused as error:
+        raise _damaged(path, error) from error
+    return parse_certificates(content, path, at_least)
+
+
+def _damaged(path: str, error: Exception) -> errors.LineageRefused:
+    return errors.LineageRefused(
+        f"the certificate {path} is missing or damaged ({error}); get it anew with `certbot renew --force-renewal`"
+    )
+
+
+def parse_certificates(content: bytes, path: str, at_least: int = 1) -> list[x509.Certificate]:
+    """Return the PEM certificates in the content of the file at path. Raises errors.LineageRefused."""
+    try:
         blocks = [b"-----BEGIN CERTIFICATE-----" + rest for rest in content.split(b"-----BEGIN CERTIFICATE-----")[1:]]
         found = [x509.load_pem_x509_certificate(block) for block in blocks]
-    except (errors.FileRefused, ValueError) as error:
-        raise errors.LineageRefused(
-            f"the certificate {path} is missing or damaged ({error}); get it anew with `certbot renew --force-renewal`"
-        ) from error
+    except ValueError as error:
+        raise _damaged(path, error) from error
     if len(found) < at_least:
         raise errors.LineageRefused(f"{path} holds no certificate; get it anew with `certbot renew --force-renewal`")
     return found
@@ -279,8 +321,8 @@ def complete_renewal(lineage: Lineage, hook_command: str) -> bool:
 
 
 def _chosen(options: Options) -> dict[str, str]:
-    """Return the options that are not at their defaults, as a renewal file has them; ports are certbot's to save."""
-    chosen = {one.name: getattr(options, one.name) for one in fields(Options) if not one.name.endswith("_port")}
+    """Return the options that are not at their defaults, as a renewal file has them."""
+    chosen = {one.name: getattr(options, one.name) for one in fields(Options) if one.name not in _UNSAVED}
     return {f"seafile_{name}": value for name, value in chosen.items() if value != getattr(Options(), name)}
 
 
@@ -318,10 +360,8 @@ def _options(parameters: dict[str, str], **ports: int) -> Options:
     saved: dict[str, object] = {}
     for field in fields(Options):
         value = parameters.get(f"seafile_{field.name}")
-        if value not in (None, "", "None"):
+        if field.name not in _UNSAVED and value not in (None, "", "None"):
             saved[field.name] = value
-    saved.pop("http_port", None)
-    saved.pop("https_port", None)
     if parameters.get("http01_port", "").isdigit():
         saved["http_port"] = int(parameters["http01_port"])
     if parameters.get("https_port", "").isdigit():

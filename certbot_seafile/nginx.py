@@ -40,6 +40,11 @@ class Nginx:
     server_root: str | None = None
     reload_command: str | None = None
 
+    @property
+    def reads_later(self) -> bool:
+        """Tell whether reload() returns before nginx has read anything; see asking.Asked."""
+        return False
+
     def test(self) -> str:
         """Run `nginx -t`; return what it said (warnings included). Raises errors.NginxMissing, errors.NginxRefused."""
         done = self._run("-t")
@@ -95,6 +100,14 @@ class Nginx:
         """Return the text of `nginx -V`. Raises errors.NginxMissing."""
         done = _run([self.ctl, "-V"])
         return done.stderr + done.stdout
+
+    @property
+    def users(self) -> frozenset[str]:
+        """Return the users as whom nginx's workers run: what `user` says, else the one that nginx was built with."""
+        said = [one for one in self.statements(lambda source: b"user" in source) if one.name == b"user"]
+        built_in = re.search(r"--user=(\S+)", self.facts)
+        named = {os.fsdecode(one.arguments[0]) for one in said if one.arguments}
+        return frozenset(named or {built_in.group(1) if built_in else "nobody"})
 
     @property
     def version(self) -> tuple[int, ...]:

@@ -61,12 +61,18 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
 
     def prepare(self) -> None:
         """See that nginx and the site are as they must be, before the CA is asked for anything."""
+        _refuse_root_where_handed_over(self.config)
         host = self._host()
         logger.debug("nginx is %s", host.nginx.facts.splitlines()[:1])
         if self.config.verb not in ("certonly", "run", "renew"):
             return
         names = self._requested_names()
         _refuse_wildcards(names)
+        if host.renewer is not None and getattr(self.config, "must_staple", False):
+            raise certbot_errors.PluginError(
+                "--must-staple: the site of such a certificate is edited at renewals, which "
+                f"{host.renewer} may not do; leave that out"
+            )
         host.nginx.test()
         if names:
             self._suit_key_to_site(host, names)
@@ -340,19 +346,38 @@ def host_for(config: Any, options: Options, say: Callable[[str], None], **chosen
     """Return what the use cases work with, for certbot's configuration and our options."""
     import datetime
 
-    from certbot_seafile import nginx
+    from certbot_seafile import asking, nginx, settings
     from certbot_seafile.host import Host
 
-    return Host(
-        nginx=nginx.Nginx(options.ctl, options.server_root, options.reload_cmd),
-        options=options,
-        config_dir=config.config_dir,
-        checkpoints=Reverter(config),
-        say=say,
-        now=lambda: datetime.datetime.now(datetime.UTC),
-        hook_command=hook_command(config),
-        **chosen,
-    )
+    given = settings.of_user(config.config_dir)
+    words = options.ctl, options.server_root, options.reload_cmd
+    facts: dict[str, Any] = {
+        "nginx": nginx.Nginx(*words) if given is None else asking.Asked(*words, socket=given.socket),
+        "renewer": None if given is None else given.user,
+        "checkpoints": Reverter(config),
+        "now": lambda: datetime.datetime.now(datetime.UTC),
+        "hook_command": hook_command(config),
+    }
+    return Host(options=options, config_dir=config.config_dir, say=say, **facts | chosen)
+
+
+def _refuse_root_where_handed_over(config: Any) -> None:
+    """Refuse to work as root in folders that another user can write: what stands there would be done as root."""
+    from certbot_seafile import lineage
+
+    if os.geteuid() == 0 and os.path.exists(lineage.handover_path(config.config_dir)):
+        user = _owner(config.config_dir)
+        raise certbot_errors.PluginError(
+            f"{user} runs certbot here, not root: run it as `sudo -u {user} certbot ...`; if this run left files "
+            f"that are root's, `certbot-seafile setup --user {user}` hands them over"
+        )
+
+
+def _owner(path: str) -> str:
+    import pwd
+
+    uid = os.stat(path).st_uid
+    return next((one.pw_name for one in pwd.getpwall() if one.pw_uid == uid), str(uid))
 
 
 def hook_command(config: Any) -> str:

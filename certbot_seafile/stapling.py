@@ -110,12 +110,15 @@ def snippet_bytes(found: Lineage) -> bytes:
 def store(host: Host, found: Lineage, outcome: Outcome) -> bool:
     """Bring response and snippet on disk in line with a staple that is there; return whether nginx must reload.
 
-    Response first, then the snippet: nginx does not start when a named response is missing.
+    Response first, then the snippet: nginx does not start when a named response is missing. Where the response is left
+    for root's step, so is the snippet.
     """
     if outcome.staple is None:
         raise ValueError("nothing to store")
     changed = False
-    wanted = [(found.response_path, outcome.staple.response), (found.snippet_path, snippet_bytes(found))]
+    wanted = [(found.response_path, outcome.staple.response)]
+    if found.options.outbox is None:
+        wanted.append((found.snippet_path, snippet_bytes(found)))
     for path, content in wanted:
         files.make_folder(os.path.dirname(path))
         if files.read_if_present(path) != content:
@@ -135,11 +138,15 @@ def _note_success(host: Host, found: Lineage, outcome: Outcome) -> None:
 
 
 def withdraw_snippet(host: Host, found: Lineage) -> bool:
-    """Take the snippet away; return whether nginx must reload. The response stays until it has."""
-    if not os.path.lexists(found.snippet_path):
+    """Take the snippet away; return whether nginx must reload. The response stays until it has.
+
+    Root's step does so itself where it is left no response.
+    """
+    path = found.snippet_path if found.options.outbox is None else found.response_path
+    if not os.path.lexists(path):
         return False
     note_pending(host)
-    files.remove(found.snippet_path)
+    files.remove(path)
     return True
 
 
@@ -238,7 +245,8 @@ def withdraw_responses(host: Host, paths: Collection[str]) -> None:
 
 def mend(found: Lineage) -> None:
     """Take away a snippet whose response is missing: nginx could not start from it (someone removed the response)."""
-    if os.path.lexists(found.snippet_path) and not os.path.exists(found.response_path):
+    is_ours = found.options.outbox is None
+    if is_ours and os.path.lexists(found.snippet_path) and not os.path.exists(found.response_path):
         files.remove(found.snippet_path)
         logger.warning("%s named a missing response and was removed", found.snippet_path)
 

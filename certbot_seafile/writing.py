@@ -22,8 +22,9 @@ def edited(host: Host, planned: edits.Edits, title: str, *, is_lasting: bool = T
     """Write the planned edits and test them; keep them when the block ends well, else put everything back.
 
     is_lasting: False for edits that are taken out again when the block ends well, too (a dry run's).
-    Raises errors.NginxRefused, errors.FileRefused.
+    Raises errors.NginxRefused, errors.FileRefused, errors.RootNeeded.
     """
+    _refuse_without_root(host, planned.paths)
     host.checkpoints.settle()
     records = {path: host.journal.entry(path) for path in planned.paths}
     written: list[str] = []
@@ -51,9 +52,10 @@ def edited(host: Host, planned: edits.Edits, title: str, *, is_lasting: bool = T
 def write_unloaded(host: Host, planned: edits.Edits, owner: str) -> None:
     """Write the planned edits for the owner and test them; nginx is not reloaded, and no checkpoint is made.
 
-    For what is to change nothing but the next start or reload. Raises errors.NginxRefused, errors.FileRefused; then
-    everything was put back.
+    For what is to change nothing but the next start or reload. Raises errors.NginxRefused, errors.FileRefused,
+    errors.RootNeeded; then everything was put back.
     """
+    _refuse_without_root(host, planned.paths)
     records = {path: host.journal.entry(path) for path in planned.paths}
     written: list[str] = []
     done = False
@@ -66,6 +68,15 @@ def write_unloaded(host: Host, planned: edits.Edits, owner: str) -> None:
     finally:
         if not done:
             _put_back(host, planned, written, records)
+
+
+def _refuse_without_root(host: Host, paths: Sequence[str]) -> None:
+    if host.renewer is not None:
+        raise errors.RootNeeded(
+            f"{', '.join(paths)} must be edited, which {host.renewer} may not do; run once "
+            f"`sudo certbot-seafile setup --user {host.renewer} --cert-name NAME`, or with -d NAME instead where there "
+            "is no certificate yet"
+        )
 
 
 def _write_edit(host: Host, planned: edits.Edits, path: str, owner: str) -> None:

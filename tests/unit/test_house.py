@@ -17,10 +17,10 @@ FLOORS: dict[str, int] = {
     "edits": 3, "site": 4,
     "webroot": 5, "responder": 5, "nginx": 5, "lineage": 5, "probe": 5, "journal": 5,
     "schedule": 5, "seahub": 5,
-    "host": 6,
-    "writing": 7, "serving": 7, "stapling": 7,
-    "challenge": 8, "pinning": 8, "refreshing": 8,
-    "deploy": 9, "undo": 9, "enhance": 10, "report": 10, "check": 11,
+    "host": 6, "settings": 6, "asking": 6,
+    "writing": 7, "serving": 7, "stapling": 7, "units": 7,
+    "challenge": 8, "pinning": 8, "refreshing": 8, "settling": 8,
+    "deploy": 9, "undo": 9, "enhance": 10, "report": 10, "handover": 10, "check": 11,
     "plugin": 12, "cli": 13,
 }  # fmt: skip
 PURE = {"syntax", "der", "staple", "servers", "edits", "site"}
