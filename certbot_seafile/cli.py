@@ -112,11 +112,11 @@ def _parser() -> argparse.ArgumentParser:
     has_systemd = os.path.isdir("/run/systemd/system")
     made.add_argument(
         "--systemd-dir", default="/etc/systemd/system" if has_systemd else None, metavar="DIR",
-        help="where systemd's units go (default: its own folder, where systemd runs)",
+        help="where systemd's units go (default: its own folder, where systemd runs; empty: nowhere)",
     )  # fmt: skip
     made.add_argument(
         "--socket", default=settings.DEFAULT_SOCKET if has_systemd else None, metavar="PATH",
-        help="where the root step is asked (default: below /run, where systemd runs)",
+        help="where root's step is asked (default: below /run, where systemd runs; empty: a scheduler runs it)",
     )  # fmt: skip
     commands.add_parser("settle", help="root's step: store and serve what that user renewed")
     return parser
@@ -326,7 +326,7 @@ def _setup(said: argparse.Namespace) -> int:
     before = said.handed
     chosen = before or settings.Settings(
         said.user, os.path.abspath(said.config_dir), os.path.abspath(said.work_dir), os.path.abspath(said.logs_dir),
-        os.path.abspath(said.state_dir), said.socket, options=_given_options(said),
+        os.path.abspath(said.state_dir), said.socket or None, options=_given_options(said),
     )  # fmt: skip
     names = list(chosen.lineages) if before else lineage.names_of_plugin(chosen.config_dir)
     if said.cert_name and (before or said.cert_name not in names):
@@ -334,12 +334,15 @@ def _setup(said: argparse.Namespace) -> int:
     said.handed = chosen
     host = _host(said, chosen.options)
     steps = handover.Handover(
-        said.settings, before, chosen, functools.partial(_host, said), host.say, [_program()], said.systemd_dir,
-        said.dry_run,
+        said.settings, before, chosen, functools.partial(_host, said), host.say, [_program()],
+        said.systemd_dir or None, said.dry_run,
     ).run(list(dict.fromkeys(names)), said.domain)  # fmt: skip
     if not steps:
         host.say(f"All is set up: {said.user} runs certbot, root does the rest.")
-    return DONE
+    if said.dry_run:
+        return DONE
+    said.handed = settings.read(said.settings)
+    return _report(settling.settle(said.handed or chosen, functools.partial(_host, said)))
 
 
 def _given_options(said: argparse.Namespace) -> lineage.Options:
@@ -364,9 +367,13 @@ def _settle(said: argparse.Namespace) -> int:
         failures = settling.settle(said.handed, functools.partial(_host, said))
     except errors.CertbotError as error:
         failures = [str(error)]
+    print(asking.FAILED + " / ".join(failures) if failures else asking.DONE)
+    return _report(failures)
+
+
+def _report(failures: Sequence[str]) -> int:
     for failure in failures:
         logger.error("%s", failure)
-    print(asking.FAILED + " / ".join(failures) if failures else asking.DONE)
     return FAILED if failures else DONE
 
 

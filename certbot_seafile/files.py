@@ -96,15 +96,15 @@ def _give_one(name: str, inside: int | None, whose: int, uid: int, gid: int) -> 
         os.close(descriptor)
 
 
-def count_owned(path: str, whose: int, *, whole: bool = True) -> int:
-    """Return how many files and folders at and below path belong to the user with the uid `whose`; links do not count.
+def has_owned(path: str, whose: int, *, whole: bool = True) -> bool:
+    """Tell whether the folder, or a file or folder below it, belongs to the user with the uid `whose`.
 
-    What vanishes meanwhile, or cannot be looked into, does not count either.
+    Links do not count, nor what vanishes meanwhile or cannot be looked into. whole: False for the folder alone.
     """
     found = [path]
     for folder, folders, names in os.walk(path) if whole else ():
         found += [os.path.join(folder, name) for name in (*folders, *names)]
-    return sum(_is_owned(one, whose) for one in found)
+    return any(_is_owned(one, whose) for one in found)
 
 
 def _is_owned(path: str, whose: int) -> bool:

@@ -173,10 +173,9 @@ class Handover:
         user = self.chosen.user
         for one in self.chosen.handed:
             whole = one.path in self.chosen.folders
-            count = files.count_owned(one.path, 0, whole=whole) if os.path.isdir(one.path) else 1
-            if count:
-                what = f"{one.path}, {count} files and folders in all," if count > 1 else one.path
-                self._step(f"hand {what} over to {user}", _give, one.path, user, whole)
+            if not os.path.isdir(one.path) or files.has_owned(one.path, 0, whole=whole):
+                text = f"make {user} the owner of {one.path}" + (" and all that is in it" if whole else "")
+                self._step(text, _give, one.path, user, whole)
 
     def _mark(self) -> None:
         """Let the user's runs know: the mark lies in certbot's folder, so the user puts it there."""
