@@ -28,6 +28,7 @@ from certbot_seafile import (
 )
 from certbot_seafile.host import Host
 from certbot_seafile.lineage import Lineage
+from certbot_seafile.settings import Settings
 
 #: Two runs of `certbot renew` are at most a day apart; a success that is older than this was missed.
 MISSED_AFTER = datetime.timedelta(hours=25)
@@ -269,6 +270,29 @@ def machine_findings(host: Host, found: Sequence[Lineage], root: str = "/") -> l
         findings += [Finding(text, is_fault=False) for text in _cron(jobs, root)]
         findings += _superseded(jobs)
     return findings
+
+
+def handover_findings(chosen: Settings) -> list[Finding]:
+    """Return what is wrong with renewals that an ordinary user runs: files that are not the user's, no root's step."""
+    return [Finding(text) for text in (*_foreign(chosen), *_no_step(chosen))]
+
+
+def _foreign(chosen: Settings) -> Iterator[str]:
+    """Yield the folders in which a run of root's left files: the next run of the user's stumbles over them."""
+    for folder in chosen.folders:
+        if files.has_owned(folder, 0):
+            yield (
+                f"there are files of root's in {folder}, which {chosen.user} cannot write; "
+                f"run `sudo certbot-seafile setup --user {chosen.user}`, which hands them over."
+            )
+
+
+def _no_step(chosen: Settings) -> Iterator[str]:
+    if chosen.socket is not None and not os.path.exists(chosen.socket):
+        yield (
+            f"nobody listens at {chosen.socket}, so nginx is not told of what {chosen.user} renews; "
+            "run `sudo systemctl enable --now certbot-seafile.socket`."
+        )
 
 
 def _nginx(host: Host) -> Iterator[str]:

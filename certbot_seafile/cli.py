@@ -118,6 +118,13 @@ def _parser() -> argparse.ArgumentParser:
         "--socket", default=settings.DEFAULT_SOCKET if has_systemd else None, metavar="PATH",
         help="where root's step is asked (default: below /run, where systemd runs; empty: a scheduler runs it)",
     )  # fmt: skip
+    for name, metavar, text in (
+        ("server-root", "DIR", "folder of nginx.conf"),
+        ("reload-cmd", "CMD", "how root's step reloads nginx"),
+        ("webroot", "DIR", "where challenges are written"),
+    ):
+        dest = name.replace("-", "_")
+        made.add_argument(f"--seafile-{name}", dest=dest, metavar=metavar, help=f"{text}, where no lineage says it")
     commands.add_parser("settle", help="root's step: store and serve what that user renewed")
     return parser
 
@@ -306,6 +313,8 @@ def _check(said: argparse.Namespace) -> int:
     findings = [check.Finding(f"{one.name}: {one.failure}.") for one in damaged if not _is_deleted(said, one.name)]
     findings += [finding for one in found for finding in check.lineage_findings(_host(said, one.options), one)]
     findings += check.machine_findings(host, found, said.root)
+    if (handed := settings.of_user(os.path.abspath(said.config_dir))) is not None:
+        findings += check.handover_findings(handed)
     if not found and not findings:
         raise errors.LineageRefused(damaged[0].failure) if damaged else _no_lineage(said)
     for finding in findings:
@@ -324,10 +333,7 @@ def _setup(said: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         raise errors.FileRefused("setup hands over what is root's; run it as root")
     before = said.handed
-    chosen = before or settings.Settings(
-        said.user, os.path.abspath(said.config_dir), os.path.abspath(said.work_dir), os.path.abspath(said.logs_dir),
-        os.path.abspath(said.state_dir), said.socket or None, options=_given_options(said),
-    )  # fmt: skip
+    chosen = before or _new_settings(said)
     names = list(chosen.lineages) if before else lineage.names_of_plugin(chosen.config_dir)
     if said.cert_name and (before or said.cert_name not in names):
         names.append(said.cert_name)
@@ -345,9 +351,17 @@ def _setup(said: argparse.Namespace) -> int:
     return _report(settling.settle(said.handed or chosen, functools.partial(_host, said)))
 
 
-def _given_options(said: argparse.Namespace) -> lineage.Options:
-    chosen = {key: value for key in ("ctl", "staple_dir", "http_port", "https_port") if (value := getattr(said, key))}
-    return lineage.Options(**chosen)
+def _new_settings(said: argparse.Namespace) -> settings.Settings:
+    """Return the settings of a first handover; a later lineage is to be like the first, as far as the machine goes."""
+    config_dir, work_dir, logs_dir = map(os.path.abspath, (said.config_dir, said.work_dir, said.logs_dir))
+    keys = ("ctl", "server_root", "reload_cmd", "webroot", "staple_dir")
+    found, _ = _readable(said)
+    like = {key: getattr(found[0].options, key) for key in keys} if found else {}
+    given = {key: value for key in (*keys, "http_port", "https_port") if (value := getattr(said, key))}
+    return settings.Settings(
+        said.user, config_dir, work_dir, logs_dir, os.path.abspath(said.state_dir), said.socket or None,
+        options=lineage.Options(**like | given),
+    )  # fmt: skip
 
 
 def _program() -> str:

@@ -114,10 +114,17 @@ def test_undo_takes_all_of_it_back(world: World) -> None:
 
 def test_root_is_told_to_be_the_user(handed: Renewer) -> None:
     """certbot as root refuses in the user's folders, and says how to run it; what it left is handed over by setup."""
+    road.give_scheduler(handed.world)
+    assert handed.seafile("check", "--root", handed.world.folder).stdout == "All is well.\n"
+    (handed.world.logs_dir / "letsencrypt.log").unlink()  # so that root's run makes it anew
     run = handed.certbot_of_root("renew", "--force-renewal", check=False)
     assert run.exit_code == 1
     assert f"sudo -u {USER} certbot" in run.output
+    said = handed.seafile("check", "--root", handed.world.folder, check=False).stdout
+    assert f"there are files of root's in {handed.world.logs_dir}" in said
+    assert f"`sudo certbot-seafile setup --user {USER}`" in said
     handed.setup()
+    assert handed.seafile("check", "--root", handed.world.folder).stdout == "All is well.\n"
     handed.certbot("renew", "--force-renewal")
     assert road.staples_lineage(handed.world)
 
@@ -283,6 +290,7 @@ def test_without_the_step_the_renewal_says_what_to_look_at(handed: Renewer) -> N
     run = handed.certbot("renew", "--force-renewal", check=False)
     assert "systemctl status certbot-seafile.socket" in run.output
     assert not road.served_is_lineage(world)
+    assert f"nobody listens at {handed.socket}" in handed.seafile("check", check=False).stdout
     handed.start_step()
     handed.certbot("renew")
     assert road.served_is_lineage(world)
