@@ -93,6 +93,8 @@ def _version(chosen: Settings, name: str) -> str:
 def _settle(turn: _Turn, found: Lineage, chosen: Settings) -> None:
     for folder in (found.options.staple_dir, os.path.dirname(found.response_path)):
         _refuse_foreign(folder)
+        files.sweep(folder)
+    files.sweep(chosen.state_dir)
     stapling.mend(found)
     outcome = _outcome(turn.host, found, chosen)
     if stapling.settle(turn.host, found, outcome):

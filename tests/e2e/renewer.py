@@ -123,8 +123,12 @@ class Renewer:
 
     def settle(self, *, check: bool = True, env: Mapping[str, str] | None = None) -> Run:
         """Run root's step by hand."""
-        return self.world.run(self._scripts / "certbot-seafile", "--settings", self.settings, "settle",
-                              check=check, env=env)  # fmt: skip
+        return self.world.run(*self.step_command, check=check, env=env)
+
+    @property
+    def step_command(self) -> list[Path | str]:
+        """Return the words that run root's step."""
+        return [self._scripts / "certbot-seafile", "--settings", self.settings, "settle"]
 
     # systemd's part
 

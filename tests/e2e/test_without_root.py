@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e import road
+from e2e import killing, road
+from e2e.processes import find_tool
 from e2e.renewer import SERVICE_UNIT, SOCKET_UNIT, USER, Renewer
 from e2e.world import World, snapshot
 
@@ -266,6 +267,38 @@ def test_names_that_would_reach_into_nginxs_files_are_refused(handed: Renewer) -
     assert run.exit_code == 1
     assert "letters, digits" in run.stderr
     assert roots_files(handed) == before
+
+
+@pytest.mark.skipif(find_tool("strace") is None, reason="strace kills at a system call of one's choice")
+def test_roots_step_killed_at_every_change(handed: Renewer) -> None:
+    """nginx starts from what each kill leaves, and the next run of the step serves certificate and staple."""
+    world = handed.world
+    handed.stop_step()
+    handed.certbot("renew", "--force-renewal", check=False)
+    handed.seafile("refresh", "--force", check=False)
+    owned, kept = (world.server_root, handed.state_dir), world.folder / "kept"
+    for folder in owned:
+        shutil.copytree(folder, kept / folder.name, symlinks=True)
+
+    def restore() -> None:
+        for folder in owned:
+            shutil.rmtree(folder)
+            shutil.copytree(kept / folder.name, folder, symlinks=True)
+        world.stop_nginx()
+        world.start_nginx()
+
+    restore()
+    command = [*map(str, handed.step_command)]
+    points = killing.trace(world, command)
+    assert len(points) >= 8
+    for point in points:
+        restore()
+        killing.kill_at(world, command, point)
+        world.run(world.nginx_ctl, "-t")
+        assert handed.settle().stdout == "done\n", point
+        assert road.served_is_lineage(world), point
+        assert road.staples_lineage(world), point
+        assert [path for folder in owned for path in folder.rglob(".*.certbot-seafile")] == []
 
 
 # --- life goes on -----------------------------------------------------------------------------------------------------
