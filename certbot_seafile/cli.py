@@ -64,9 +64,15 @@ def _settings_of_root(said: argparse.Namespace) -> settings.Settings | None:
     """
     if os.geteuid() != 0:
         return None
-    found = settings.read(said.settings)
-    is_meant = said.command == "settle" or (found and os.path.abspath(said.config_dir) == found.config_dir)
-    return found if is_meant else None
+    found, config_dir = settings.read(said.settings), os.path.abspath(said.config_dir)
+    if said.command == "settle" or (found is not None and found.config_dir == config_dir):
+        return found
+    if said.command != "setup" and os.path.exists(lineage.handover_path(config_dir)):
+        raise errors.FileRefused(
+            f"{config_dir} was handed over to another user, but {said.settings} says nothing of it; "
+            "run `certbot-seafile setup --user USER` again"
+        )
+    return None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -340,8 +346,8 @@ def _setup(said: argparse.Namespace) -> int:
     said.handed = chosen
     host = _host(said, chosen.options)
     steps = handover.Handover(
-        said.settings, before, chosen, functools.partial(_host, said), host.say, [_program()],
-        said.systemd_dir or None, said.dry_run,
+        said.settings, before, chosen, _is_roots(chosen.config_dir), functools.partial(_host, said), host.say,
+        [_program()], said.systemd_dir or None, said.dry_run,
     ).run(list(dict.fromkeys(names)), said.domain)  # fmt: skip
     if not steps:
         host.say(f"All is set up: {said.user} runs certbot, root does the rest.")
@@ -355,13 +361,18 @@ def _new_settings(said: argparse.Namespace) -> settings.Settings:
     """Return the settings of a first handover; a later lineage is to be like the first, as far as the machine goes."""
     config_dir, work_dir, logs_dir = map(os.path.abspath, (said.config_dir, said.work_dir, said.logs_dir))
     keys = ("ctl", "server_root", "reload_cmd", "webroot", "staple_dir")
-    found, _ = _readable(said)
+    found = _readable(said)[0] if _is_roots(config_dir) else []
     like = {key: getattr(found[0].options, key) for key in keys} if found else {}
     given = {key: value for key in (*keys, "http_port", "https_port") if (value := getattr(said, key))}
     return settings.Settings(
         said.user, config_dir, work_dir, logs_dir, os.path.abspath(said.state_dir), said.socket or None,
         options=lineage.Options(**like | given),
     )  # fmt: skip
+
+
+def _is_roots(config_dir: str) -> bool:
+    """Tell whether what stands in certbot's folder was written by root."""
+    return os.path.isdir(config_dir) and os.stat(config_dir).st_uid == os.geteuid()
 
 
 def _program() -> str:

@@ -44,13 +44,15 @@ class Handover:
     """A handover to a user, or its update.
 
     settings_path: where the settings are. before: those that are there (None: nothing was handed over yet). chosen:
-    what is wanted; lineages and folders are added to it. host_for: what root works with for a lineage's options.
+    what is wanted; lineages and folders are added to it. is_trusted: whether certbot's folders are root's still, and so
+    are the options in renewal files. host_for: what root works with for a lineage's options.
     unit_dir: where systemd's units go (None: without them). command: the words that run this program, for the units.
     """
 
     settings_path: str
     before: Settings | None
     chosen: Settings
+    is_trusted: bool
     host_for: Callable[[Options], Host]
     say: Callable[[str], None]
     command: Sequence[str]
@@ -103,9 +105,9 @@ class Handover:
             )
 
     def _load(self, name: str) -> Lineage:
-        """Return a lineage, trusting what is root's alone: once handed over, that is the certificate itself."""
+        """Return a lineage; where another user can write its renewal file, with root's options instead."""
         settings.check_name(name)
-        found = settling.load(self.chosen, name) if self.before else lineage.load(self.chosen.config_dir, name)
+        found = lineage.load(self.chosen.config_dir, name) if self.is_trusted else settling.load(self.chosen, name)
         if found.is_must_staple:
             raise errors.LineageRefused(
                 f"{name} is a must-staple certificate, whose site is edited at renewals, which only root may do; "

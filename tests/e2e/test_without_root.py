@@ -364,6 +364,46 @@ def test_a_new_name_takes_root_twice(handed: Renewer) -> None:
     assert road.staples_lineage(world, name)
 
 
+def test_folders_that_were_a_users_already_are_not_trusted(issuing: Renewer) -> None:
+    """Where the tutorial's user has certbot's folders, setup as root does nothing that stands there."""
+    world, planted = issuing.world, issuing.world.folder / "run" / "planted"
+    conf = world.config_dir / "renewal" / f"{road.NAME}.conf"
+    evil = f"[renewalparams]\nseafile_reload_cmd = touch {planted}"
+    conf.write_text(conf.read_text().replace("[renewalparams]", evil))
+    for path in (world.config_dir, *world.config_dir.rglob("*")):
+        if path != world.config_dir / "seafile" and world.config_dir / "seafile" not in path.parents:
+            os.chown(path, pwd.getpwnam(USER).pw_uid, -1, follow_symlinks=False)
+    issuing.setup()
+    issuing.certbot("renew", "--force-renewal")
+    issuing.seafile_of_root("refresh", "--force")
+    assert road.served_is_lineage(world)
+    assert road.staples_lineage(world)
+    assert not planted.exists()
+
+
+def test_a_planted_record_of_edits_is_refused(issuing: Renewer) -> None:
+    """undo writes what the record says, so one that another user could have written is not taken over."""
+    world, records = issuing.world, issuing.world.config_dir / "seafile"
+    shutil.chown(world.config_dir, USER)
+    shutil.chown(records, USER)
+    run = issuing.setup(check=False)
+    assert run.exit_code == 1
+    assert "not of the user who renews" in run.stderr
+    assert not issuing.settings.exists()
+
+
+def test_without_its_settings_root_trusts_nothing(handed: Renewer) -> None:
+    """Where the settings are gone but the folders handed over, root's commands refuse, and setup mends it."""
+    handed.settings.unlink()
+    for command in ("status", "check", "undo", "refresh"):
+        run = handed.seafile_of_root(command, check=False)
+        assert run.exit_code == 1
+        assert "was handed over to another user" in run.stderr
+    handed.setup()
+    handed.seafile_of_root("refresh", "--force")
+    assert road.staples_lineage(handed.world)
+
+
 @pytest.mark.parametrize(
     ("user", "sentence"), [("root", "root itself"), ("www-data", "would own the private keys")], ids=["root", "nginx"]
 )
