@@ -8,17 +8,20 @@ the network reaches them before its signature has been verified.
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, NULL, OID, ENUMERATED = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x0A
 UTC_TIME, GENERALIZED_TIME, SEQUENCE, SET = 0x17, 0x18, 0x30, 0x31
 CONSTRUCTED, CONTEXT = 0x20, 0x80
 
 MAX_DEPTH = 40
+_REMEMBERED = 256  # structures and names; the ones of a response and its certificates
 MAX_INTEGER_BYTES = 64
 MAX_ARC = 2**128  # UUIDs are the largest arcs in use (X.667)
 _ALWAYS_CONSTRUCTED = {0x10, 0x11}
@@ -30,8 +33,7 @@ class NotDer(ValueError):
     """These bytes are not the strict DER of what should stand there; the text says where they part from it."""
 
 
-@dataclass(frozen=True)
-class Element:
+class Element(NamedTuple):
     """One tag, its content, and both with the length between them as they were encoded."""
 
     tag: int
@@ -85,9 +87,7 @@ class Element:
 
     def oid(self) -> str:
         """Return an OBJECT IDENTIFIER in dotted form (X.690 8.19). Raises NotDer."""
-        first, *rest = _arcs(self.content)
-        root = min(first // 40, 2)
-        return ".".join(map(str, (root, first - 40 * root, *rest)))
+        return _dotted(self.content)
 
     def bits(self) -> bytes:
         """Return a BIT STRING of whole bytes, as keys and signatures are. Raises NotDer."""
@@ -107,6 +107,13 @@ class Element:
             return datetime.datetime(year, *rest, tzinfo=datetime.UTC)  # type: ignore[misc, arg-type]  # five numbers
         except ValueError as error:
             raise NotDer(f"a time does not exist: {error}") from error
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _dotted(content: bytes) -> str:
+    first, *rest = _arcs(content)
+    root = min(first // 40, 2)
+    return ".".join(map(str, (root, first - 40 * root, *rest)))
 
 
 def _is_padded(content: bytes) -> bool:
@@ -165,8 +172,12 @@ def read(data: bytes) -> Element:
     return element
 
 
+@functools.lru_cache(maxsize=_REMEMBERED)
 def read_all(data: bytes) -> tuple[Element, ...]:
-    """Return the elements that `data` is a row of. Raises NotDer."""
+    """Return the elements that `data` is a row of. Raises NotDer.
+
+    Remembered, since what was read once to check it is read again for what it holds.
+    """
     found: list[Element] = []
     position = 0
     while position < len(data):

@@ -131,21 +131,54 @@ def replace(path: str, content: bytes, *, expected: bytes | None = None, mode: i
     a new one gets `mode`. With `expected`, the file must still hold those bytes just before the step.
     Raises errors.FileRefused; then the file is as it was.
     """
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}.certbot-seafile")
-    try:
-        facts = os.lstat(path) if os.path.lexists(path) else None
+    with _writing(path):
+        temporary = _write_beside(path, content, mode)
         try:
-            _write_synced(temporary, content, facts if facts and stat.S_ISREG(facts.st_mode) else None, mode)
             if expected is not None and read_if_present(path) != expected:
                 raise errors.FileRefused(f"{path} was changed by someone else meanwhile and is left so; run again")
             os.replace(temporary, path)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
-        sync_folder(folder)
+        sync_folder(os.path.dirname(path))
+
+
+def prepare(path: str, content: bytes) -> str:
+    """Do the slow half of replace(): write and sync the temporary file; return its path, for put().
+
+    Left alone, it is swept away one day. Raises errors.FileRefused.
+    """
+    with _writing(path):
+        return _write_beside(path, content, PUBLIC_MODE)
+
+
+def put(temporary: str, path: str) -> None:
+    """Do the quick half of replace(): let the prepared file take its place. Raises errors.FileRefused."""
+    with _writing(path):
+        os.replace(temporary, path)
+        sync_folder(os.path.dirname(path))
+
+
+@contextlib.contextmanager
+def _writing(path: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise errors.FileRefused(f"{path} cannot be written: {error.strerror}; {_mend(error)}") from error
+
+
+def _write_beside(path: str, content: bytes, mode: int) -> str:
+    """Write a temporary file in the folder of path, as the file there is; return its path."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.certbot-seafile")
+    facts = os.lstat(path) if os.path.lexists(path) else None
+    try:
+        _write_synced(temporary, content, facts if facts and stat.S_ISREG(facts.st_mode) else None, mode)
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    return temporary
 
 
 def _write_synced(path: str, content: bytes, like: os.stat_result | None, mode: int) -> None:

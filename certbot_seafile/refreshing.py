@@ -119,7 +119,9 @@ def _ask(name: str, load: Callable[[str], Lineage | None], host_for: Callable[[O
     """Return the lineage and the staple that it is to serve, or what failed; None where load knows none."""
     try:
         found = load(name)
-        return None if found is None else (found, stapling.obtain(host_for(found.options), found, force=force))
+        if found is None:
+            return None
+        return found, stapling.prepare(found, stapling.obtain(host_for(found.options), found, force=force))
     except errors.CertbotError as error:
         return error
 

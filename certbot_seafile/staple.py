@@ -411,7 +411,7 @@ def _verify(signer: der.Certificate, algorithm: der.Element, signature: bytes, s
     oid = algorithm.fields().take(der.OID, "algorithm").oid()
     if oid in _BROKEN:
         raise _Unverified(f"the signature is made with {_BROKEN[oid]}, which proves nothing any more")
-    key = load_der_public_key(signer.public_key_info)
+    key = _key(signer.public_key_info)
     if oid == _PSS and isinstance(key, rsa.RSAPublicKey):
         pss, digest = _pss_parameters(algorithm)
         key.verify(signature, signed, pss, digest)
@@ -427,6 +427,12 @@ def _verify(signer: der.Certificate, algorithm: der.Element, signature: bytes, s
         key.verify(signature, signed)
     else:
         raise _Unverified(f"the signature's algorithm, {oid}, is not one for its key, or none that is accepted")
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _key(public_key_info: bytes) -> object:
+    """Return a public key; that of a CA is met again and again. Raises UnsupportedAlgorithm, ValueError."""
+    return load_der_public_key(public_key_info)
 
 
 def _pss_parameters(algorithm: der.Element) -> tuple[padding.PSS, hashes.HashAlgorithm]:

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from certbot_seafile import errors, files, lineage, staple, syntax
 from certbot_seafile.host import Host
@@ -22,11 +22,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a lineage's staple: the staple to serve (None: none), why not, and whether files changed."""
+    """What became of a lineage's staple: the staple to serve (None: none), why not, whether the leaf is revoked.
+
+    prepared: where the response is written already, only to be put in its place; None where it is not.
+    """
 
     staple: staple.Staple | None
     reason: str | None = None
     is_revoked: bool = False
+    prepared: str | None = None
 
 
 def stored_staple(found: Lineage, now: datetime.datetime) -> staple.Staple | None:
@@ -82,7 +86,8 @@ def obtain(host: Host, found: Lineage, *, force: bool = False, tries: Sequence[f
         return Outcome(stored)
     failure = ""
     for pause in tries:
-        time.sleep(pause)
+        if pause:
+            time.sleep(pause)
         try:
             return Outcome(fetch_staple(found, stored, host.now()))
         except errors.CertificateRevoked as revoked:
@@ -116,19 +121,35 @@ def store(host: Host, found: Lineage, outcome: Outcome) -> bool:
     if outcome.staple is None:
         raise ValueError("nothing to store")
     changed = False
-    wanted = [(found.response_path, outcome.staple.response)]
+    wanted = [(found.response_path, outcome.staple.response, outcome.prepared)]
     if found.options.outbox is None:
-        wanted.append((found.snippet_path, snippet_bytes(found)))
-    for path, content in wanted:
+        wanted.append((found.snippet_path, snippet_bytes(found), None))
+    for path, content, prepared in wanted:
         files.make_folder(os.path.dirname(path))
         if files.read_if_present(path) != content:
             note_pending(host)
-            files.replace(path, content)
+            if prepared is None:
+                files.replace(path, content)
+            else:
+                files.put(prepared, path)
             changed = True
+        elif prepared is not None:
+            files.remove(prepared)
     if not changed and outcome.reason is None:
         _note_success(host, found, outcome)
     files.remove(revocation_path(found.options, found.name))
     return changed
+
+
+def prepare(found: Lineage, outcome: Outcome) -> Outcome:
+    """Return the outcome with a new response written beside its place: that takes longest, and needs no lock.
+
+    Raises errors.FileRefused.
+    """
+    if outcome.staple is None or files.read_if_present(found.response_path) == outcome.staple.response:
+        return outcome
+    files.make_folder(os.path.dirname(found.response_path))
+    return replace(outcome, prepared=files.prepare(found.response_path, outcome.staple.response))
 
 
 def _note_success(host: Host, found: Lineage, outcome: Outcome) -> None:

@@ -97,28 +97,26 @@ class Responder:
     pipe: Connection
 
     def wait_before_answers(self, seconds: float) -> None:
-        """Let the responder be so far away."""
+        """Let the responder be so far away, and have newer answers than before."""
         self.pipe.send(seconds)
         self.pipe.recv()
 
 
 def answer(ca: Identity, pipe: Connection) -> None:
-    """Answer OCSP requests until the process is ended, each certificate's with one response that is kept."""
-    kept: dict[int, bytes] = {}
+    """Answer OCSP requests until the process is ended, each certificate's with one response that is signed before."""
+    kept: dict[authority.CertId, bytes] = {}
     delay_seconds = [0.0]
 
-    def respond(serial: int, about: authority.CertId) -> bytes:
-        if serial not in kept:
-            now = datetime.datetime.now(datetime.UTC)
-            kept[serial] = authority.respond(ca, [authority.single(about, now, now + 4 * authority.DAY)], now)
-        return kept[serial]
+    def sign(about: authority.CertId) -> bytes:
+        now = datetime.datetime.now(datetime.UTC)
+        return authority.respond(ca, [authority.single(about, now, now + 4 * authority.DAY)], now)
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         length = re.search(rb"(?i)content-length: *(\d+)", head)
         asked = ocsp.load_der_ocsp_request(await reader.readexactly(int(length.group(1)) if length else 0))
         about = authority.CertId(asked.issuer_name_hash, asked.issuer_key_hash, asked.serial_number)
-        body = respond(asked.serial_number, about)
+        body = kept[about] = kept.get(about) or sign(about)
         await asyncio.sleep(delay_seconds[0])
         writer.write(b"HTTP/1.0 200 OK\r\nContent-Type: application/ocsp-response\r\n")
         writer.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
@@ -127,6 +125,7 @@ def answer(ca: Identity, pipe: Connection) -> None:
 
     def hear() -> None:
         delay_seconds[0] = pipe.recv()
+        kept.update({about: sign(about) for about in kept})  # newer ones, which will be stored
         pipe.send(None)
 
     async def serve() -> None:
