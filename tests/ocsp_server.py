@@ -266,6 +266,7 @@ class Server(http.server.ThreadingHTTPServer):
     """A responder for several issuers. `state` may be set at any time; `requests` grows."""
 
     daemon_threads = True
+    request_queue_size = 128  # a refresh asks for many at once
 
     def __init__(
         self,
