@@ -167,6 +167,7 @@ def keep(host: Host, found: Lineage) -> None:
         return
     with files.lock(host.lock_path):
         _tidy(host, found, where)
+        pinning.mend(host, found)
     if serving.why_paired(host, found, where) is not None:
         return
     result = refreshing.refresh_one(host, found)

@@ -2,7 +2,8 @@
 
 certbot lets live/NAME/ name the new certificate before anybody is asked, so that whatever reloads nginx next would
 serve it. While it lacks the staple that it demands, the site is pinned: its lines name the version before, in
-archive/NAME/, and a copy of that one's staple.
+archive/NAME/, and a copy of that one's staple. So that no reload can come too early, the site is held, that is pinned
+to the version of now, before the CA is asked for the next one.
 
 The law: certificate, key and staple change in one step, the replacement of the site's file, so that at every instant
 what is on disk belongs together; and a site that is unpinned holds the bytes that it held before.
@@ -10,19 +11,22 @@ what is on disk belongs together; and a site that is unpinned holds the bytes th
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
-from certbot_seafile import edits, errors, files, lineage, servers, site, stapling, writing
+from certbot_seafile import edits, errors, files, lineage, servers, serving, site, staple, stapling, writing
 from certbot_seafile.host import Host
 from certbot_seafile.lineage import Lineage
 
 logger = logging.getLogger(__name__)
 
+#: After each renewal, newer certbots remove all but so many versions before the newest (RenewableCert.truncate).
+KEPT_VERSIONS = 5
 _NUMBERED = re.compile(r"(.*/)fullchain(\d+)\.pem\Z", re.DOTALL)
 
 
@@ -71,14 +75,108 @@ def pin(host: Host, found: Lineage) -> None:
     if stapling.stored_staple(found, host.now()) is not None or not _statements(host, found.fullchain_path):
         return
     earlier = _best(found, host.now())
-    if earlier is None:
-        return
-    response = files.read(found.response_path) if _is_stapled_by(earlier, found.response_path, host.now()) else None
+    if earlier is not None:
+        _pin_to(host, found, earlier)
+
+
+def _pin_to(host: Host, found: Lineage, version: Pinned) -> None:
+    """Let the site name the version, and a copy of its staple where the stored one is for it; that comes first."""
+    response = files.read(found.response_path) if _is_stapled_by(version, found.response_path, host.now()) else None
     if response is not None:
-        files.replace(earlier.response_path, response)
-    planned = _plan(host, found, earlier, is_stapled=response is not None)
+        files.replace(version.response_path, response)
+    planned = _plan(host, found, version, is_stapled=response is not None)
     writing.write_unloaded(host, planned, owner(found.name))
-    logger.info("%s: the site names version %d until there is a staple", found.name, earlier.number)
+    logger.info("%s: the site names version %d until a newer one has its staple", found.name, version.number)
+
+
+def due(
+    config_dir: str, names: Collection[str], cert_name: str | None, options: lineage.Options, *, must_staple: bool
+) -> list[Lineage]:
+    """Return the lineages that certbot may be about to renew for the names and that must be stapled before or after.
+
+    cert_name: the lineage that the person named; without one, certbot takes those whose names are among the names asked
+    for. must_staple: whether the new certificate will demand a staple. What cannot be read is passed over: certbot
+    says so itself.
+    """
+    found = []
+    for name in [cert_name] if cert_name else lineage.all_names(config_dir):
+        with contextlib.suppress(errors.LineageRefused):
+            leaf = lineage.certificates(os.path.join(config_dir, "live", name, "cert.pem"))[0]
+            is_meant = bool(cert_name) or set(lineage.certificate_names(leaf)) <= set(names)
+            if is_meant and (must_staple or staple.is_must_staple(leaf)):
+                found.append(lineage.load(config_dir, name, options=options))
+    return found
+
+
+def hold(host: Host, found: Lineage) -> None:
+    """Let the site name the version that it serves by that version's own path, before certbot may renew the lineage.
+
+    nginx is not reloaded, since the content is the same. A site that is pinned already stays so, unless certbot would
+    remove the pinned version together with the next renewal. Nothing is done for a pair, which is never stapled.
+    Raises errors.Error; then the site is as it was.
+    """
+    with files.lock(host.lock_path):
+        _release(host, found)
+        present, kept = _present(found), pinned(host, found)
+        if present is None or (kept is not None and kept.number >= present.number - KEPT_VERSIONS + 1):
+            return
+        unpin(host, found)
+        if _statements(host, found.fullchain_path) and not _is_paired(host, found):
+            _pin_to(host, found, present)
+
+
+def release(host: Host, found: Lineage) -> None:
+    """Let a site that is held name the lineage's own certificate again, where certbot has brought no newer one.
+
+    Raises errors.Error; then the site is as it was.
+    """
+    with files.lock(host.lock_path):
+        _release(host, found)
+
+
+def mend(host: Host, found: Lineage) -> None:
+    """Release what a killed run left held; the lock is the caller's. Raises errors.Error; then the site is as it was.
+
+    Costs nothing where a hold could do no harm: a plain certificate that was not stapled.
+    """
+    if found.is_must_staple or os.path.lexists(response_path(found.options, found.name)):
+        _release(host, found)
+
+
+def is_held(host: Host, found: Lineage) -> bool:
+    """Tell whether the site is pinned to the version that is the lineage's newest."""
+    kept, present = pinned(host, found), _present(found)
+    if kept is None or present is None or kept.number != present.number:
+        return False
+    # Where certbot was killed between storing and linking, its next run links what is stored, and runs no hook.
+    newer = replace(kept, number=kept.number + 1)
+    return not os.path.exists(newer.fullchain_path)
+
+
+def _release(host: Host, found: Lineage) -> None:
+    if not is_held(host, found):
+        return
+    copy = files.read_if_present(response_path(found.options, found.name))
+    unpin(host, found)
+    if copy != files.read_if_present(found.response_path):
+        host.nginx.reload()
+    clear(host, found)
+    logger.info("%s: the site names the lineage's own certificate again", found.name)
+
+
+def pinned(host: Host, found: Lineage) -> Pinned | None:
+    """Return the version that the site is pinned to; None where it is not pinned, or to nothing that is there."""
+    if not _has_pin(host, found):
+        return None
+    return next((one for one in _versions(found, 0) if _statements(host, one.fullchain_path)), None)
+
+
+def _has_pin(host: Host, found: Lineage) -> bool:
+    return any(step.owner == owner(found.name) for entry in host.journal.entries() for step in entry.steps)
+
+
+def _is_paired(host: Host, found: Lineage) -> bool:
+    return serving.why_paired(host, found, serving.find_site(host, found.names)) is not None
 
 
 def unpin(host: Host, found: Lineage) -> bool:
@@ -86,10 +184,9 @@ def unpin(host: Host, found: Lineage) -> bool:
 
     Raises errors.Error; then the site is as it was.
     """
-    pins = {owner(found.name)}
-    if not any(step.owner in pins for entry in host.journal.entries() for step in entry.steps):
+    if not _has_pin(host, found):
         return False
-    changed, _ = writing.take_out_unloaded(host, pins)
+    changed, _ = writing.take_out_unloaded(host, {owner(found.name)})
     return changed
 
 
@@ -103,10 +200,10 @@ def clear(host: Host, found: Lineage) -> None:
 def keep_staple(host: Host, found: Lineage) -> None:
     """Refresh the staple of the version that the site is pinned to; what goes wrong there is only logged."""
     path = response_path(found.options, found.name)
-    pinned = next((one for one in _versions(found) if _statements(host, one.fullchain_path)), None)
-    if pinned is None or not _statements(host, path):
+    kept = pinned(host, found)
+    if kept is None or not _statements(host, path):
         return
-    outcome = stapling.obtain(host, pinned)
+    outcome = stapling.obtain(host, kept)
     if outcome.staple is not None and files.read_if_present(path) != outcome.staple.response:
         files.replace(path, outcome.staple.response)
         host.nginx.test()
@@ -120,10 +217,15 @@ def _best(found: Lineage, now: datetime.datetime) -> Pinned | None:
     return next(stapled, earlier[0] if earlier else None)
 
 
-def _versions(found: Lineage) -> Iterator[Pinned]:
-    """Yield the versions before the lineage's own, newest first."""
+def _present(found: Lineage) -> Pinned | None:
+    """Return the version that live/ names; None where live/ holds no links, as certbot makes them."""
+    return next(_versions(found, 0), None)
+
+
+def _versions(found: Lineage, back: int = 1) -> Iterator[Pinned]:
+    """Yield the versions from so many before the lineage's own on, newest first."""
     numbered = _NUMBERED.match(os.path.realpath(found.fullchain_path))
-    for number in range(int(numbered.group(2)) - 1, 0, -1) if numbered else ():
+    for number in range(int(numbered.group(2)) - back, 0, -1) if numbered else ():
         version = Pinned(**{**vars(found), "number": number})
         try:
             leaf, *chain = lineage.certificates(version.fullchain_path)

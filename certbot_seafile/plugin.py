@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from acme import challenges
 from certbot import errors as certbot_errors
 from certbot import interfaces
+from certbot import util as certbot_util
 from certbot.display import util as display_util
 from certbot.plugins import common
 
@@ -81,6 +82,8 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
             self._move_over(names)
         if self.config.verb == "renew" and not self.config.dry_run:
             self._refresh_before_renewal(names)
+        if not self.config.dry_run:
+            self._hold_certificates(names)
 
     def more_info(self) -> str:
         """Say what the plugin does."""
@@ -299,6 +302,31 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
                     refreshing.refresh_one(host, found).report(host.say)
             except errors.Error as error:
                 logger.warning("the staple of %s could not be refreshed before the renewal: %s", name, error)
+
+    def _hold_certificates(self, names: Sequence[str]) -> None:
+        """Let sites that must be stapled keep what they serve, whoever reloads nginx before the deploy hook has run."""
+        from certbot_seafile import errors, pinning
+
+        if self.name not in (self.config.authenticator, self.config.installer, self.config.configurator):
+            return  # one of several plugins that certbot offers
+        must_staple = bool(self.config.must_staple)
+        for found in pinning.due(
+            self.config.config_dir, names, self.config.certname, self._options(), must_staple=must_staple
+        ):
+            try:
+                pinning.hold(self._host(), found)
+            except errors.Error as error:
+                logger.warning("%s: a reload before the deploy hook would come too early: %s", found.name, error)
+            certbot_util.atexit_register(self._release_certificate, found)
+
+    def _release_certificate(self, found: Lineage) -> None:
+        """Take the hold out again where no new certificate came."""
+        from certbot_seafile import errors, pinning
+
+        try:
+            pinning.release(self._host(), found)
+        except errors.Error as error:
+            logger.warning("%s: the next `certbot renew` will mend the site: %s", found.name, error)
 
     def _lineage_at(self, fullchain_path: str) -> Lineage:
         from certbot_seafile import lineage as lineages

@@ -5,15 +5,30 @@ The client is gnutls-cli, which refuses a must-staple certificate without a good
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from e2e import road
-from e2e.world import World
+from e2e.processes import tool
+from e2e.world import World, snapshot
+
+#: Run by certbot before the saved deploy hook, as everything in that folder is: reload, wait until the old workers are
+#: gone, connect as a client that insists on a staple.
+RELOADING_HOOK = """\
+#!/bin/sh
+master=$(cat {pid})
+old=$(cat /proc/$master/task/$master/children)
+{ctl} -s reload
+for worker in $old; do while [ -e /proc/$worker ]; do sleep 0.02; done; done
+{gnutls} --x509cafile {root} --sni-hostname {name} --verify-hostname {name} --port {port} 127.0.0.1 < /dev/null \
+    > /dev/null 2>&1 && echo accepted >> {said} || echo refused >> {said}
+"""
 
 
 @pytest.fixture
@@ -25,9 +40,9 @@ def issued(world: World) -> World:
     return world
 
 
-def start(world: World) -> bytes:
+def start(world: World, *, authz_reuse: int = 0) -> bytes:
     """Start CA, responder and nginx; return the site's bytes."""
-    world.start_pebble(must_staple=True)
+    world.start_pebble(must_staple=True, authz_reuse=authz_reuse)
     world.start_responder()
     site = world.adapt(road.TUTORIAL_SITE)
     world.write_site(road.SITE_NAME, site)
@@ -35,10 +50,144 @@ def start(world: World) -> bytes:
     return site
 
 
+def staple_files(world: World) -> list[str]:
+    """Return what lies in the lineage's folder of staples."""
+    return sorted(path.name for path in (world.staple_dir / road.NAME).iterdir())
+
+
 def assert_accepted(world: World) -> None:
     """Assert that gnutls-cli accepts the site now."""
     verdict = world.gnutls(road.NAME)
     assert verdict.accepted, verdict.text
+
+
+def reload_before_our_hook(world: World) -> Path:
+    """Give the world a deploy hook of a person's, which reloads nginx; return the file in which it says what came."""
+    said = world.folder / "said"
+    hook = world.config_dir / "renewal-hooks" / "deploy" / "reload-nginx"
+    words = {"pid": world.path("/run/nginx.pid"), "ctl": world.nginx_ctl, "gnutls": tool("gnutls-cli"), "said": said,
+             "root": world.root, "name": road.NAME, "port": world.https_port}  # fmt: skip
+    hook.write_text(RELOADING_HOOK.format(**{key: shlex.quote(str(word)) for key, word in words.items()}))
+    hook.chmod(0o755)
+    return said
+
+
+@pytest.fixture
+def reused(world: World) -> World:
+    """Return a world like `issued`, whose CA never asks for a challenge twice, so that nothing but prepare() is run."""
+    start(world, authz_reuse=100)
+    road.certonly(world, "--must-staple")
+    return world
+
+
+GET_ANEW = {
+    "renew": ("renew", "--force-renewal"),
+    "certonly": ("certonly", "-a", "seafile", "-d", road.NAME, "--must-staple", "--force-renewal"),
+}
+
+
+@pytest.mark.parametrize("verb", GET_ANEW)
+def test_a_reload_before_our_hook_serves_the_old_certificate(reused: World, verb: str) -> None:
+    """A person's own hook reloads nginx as soon as live/ names the new certificate: no client is refused."""
+    site, old = road.site_bytes(reused), reused.leaf(road.NAME)
+    said = reload_before_our_hook(reused)
+    words = reused.plugin_options if verb == "certonly" else []
+    reused.certbot(*GET_ANEW[verb], *words)
+    assert said.read_text() == "accepted\n"
+    assert reused.leaf(road.NAME) != old
+    assert road.served_is_lineage(reused)
+    assert_accepted(reused)
+    assert road.site_bytes(reused) == site
+    assert staple_files(reused) == ["ocsp.response"]
+
+
+def test_a_first_must_staple_certificate_in_a_plain_ones_place(world: World) -> None:
+    """The plain certificate stays through a person's reload, until the new one has its staple."""
+    start(world)
+    road.certonly(world)
+    site, said = road.site_bytes(world), reload_before_our_hook(world)
+    road.certonly(world, "--must-staple", "--force-renewal")
+    assert said.read_text() == "accepted\n"
+    assert_accepted(world)
+    assert road.staples_lineage(world)
+    assert road.site_bytes(world) == site
+
+
+@pytest.fixture
+def seen(issued: World) -> Path:
+    """Return where a pre-hook of certbot's, run after prepare() and before the CA is asked, copies the site to."""
+    hook = issued.config_dir / "renewal-hooks" / "pre" / "look"
+    hook.write_text(f"#!/bin/sh\ncp {issued.sites / road.SITE_NAME} {issued.folder / 'seen'}\n")
+    hook.chmod(0o755)
+    return issued.folder / "seen"
+
+
+def test_the_site_is_held_only_while_the_ca_is_asked(issued: World, seen: Path) -> None:
+    """Before the request the site names the version of now and a copy of its staple; afterwards it is as before."""
+    site = road.site_bytes(issued)
+    issued.certbot("renew", "--force-renewal")
+    assert b"/archive/home.seafile.com/fullchain1.pem" in seen.read_bytes()
+    assert b"/pinned.response" in seen.read_bytes()
+    assert road.site_bytes(issued) == site
+
+
+def test_the_ca_fails_and_the_site_is_as_it_was(issued: World, seen: Path) -> None:
+    """The run that got no certificate takes the hold out again: site, staples and what is served are as before."""
+    before, served = snapshot(issued.server_root), issued.handshake(road.NAME)
+    issued.stop_pebble()
+    run = issued.certbot("renew", "--force-renewal", check=False)
+    assert run.exit_code == 1
+    assert snapshot(issued.server_root) == before
+    issued.reload_nginx()
+    assert issued.handshake(road.NAME) == served
+
+
+def test_a_certificate_that_is_not_due_leaves_the_site_as_it_was(issued: World) -> None:
+    """certonly that finds nothing to do asks no CA, and leaves no hold."""
+    before = snapshot(issued.server_root)
+    run = road.certonly(issued, "--must-staple", "--keep-until-expiring")
+    assert "not yet due" in run.output
+    assert snapshot(issued.server_root) == before
+
+
+def test_a_dry_run_holds_nothing(issued: World, seen: Path) -> None:
+    """The site is not even touched."""
+    before, edited = snapshot(issued.server_root), (issued.sites / road.SITE_NAME).stat()
+    issued.certbot("renew", "--dry-run")
+    assert seen.read_bytes() == road.site_bytes(issued)
+    assert snapshot(issued.server_root) == before
+    assert (issued.sites / road.SITE_NAME).stat().st_ino == edited.st_ino
+
+
+def test_other_names_hold_nothing(issued: World, seen: Path) -> None:
+    """A certificate for names that the lineage does not have is none of its business."""
+    site = road.site_bytes(issued)
+    issued.certbot("certonly", "-a", "seafile", "-d", "other.example.com", *issued.plugin_options,
+                   "--seafile-site", issued.sites / road.SITE_NAME, check=False)  # fmt: skip
+    assert seen.read_bytes() == site
+
+
+def test_a_plain_certificate_is_not_held(world: World) -> None:
+    """Without the TLS feature a reload may come at any time, and the site is left alone until the deploy hook."""
+    start(world)
+    road.certonly(world)
+    edited = (world.sites / road.SITE_NAME).stat()
+    world.certbot("renew", "--force-renewal")
+    assert (world.sites / road.SITE_NAME).stat().st_ino == edited.st_ino
+    assert road.staples_lineage(world)
+
+
+def test_certbot_never_removes_the_version_that_the_site_is_pinned_to(issued: World) -> None:
+    """Newer certbots keep five old versions: before the pinned one would go, the site is pinned to a later one."""
+    site = road.site_bytes(issued)
+    issued.stop_responder()
+    for _ in range(7):
+        issued.certbot("renew", "--force-renewal", check=False)
+        issued.run(issued.nginx_ctl, "-t")
+    issued.start_responder()
+    issued.certbot("renew")
+    assert_accepted(issued)
+    assert road.site_bytes(issued) == site
 
 
 def test_it_goes_live_with_its_staple(issued: World) -> None:
@@ -80,7 +229,7 @@ def test_renewal_without_responder_keeps_the_old_certificate_through_everything(
     assert road.served_is_lineage(issued)
     assert_accepted(issued)
     assert road.site_bytes(issued) == site
-    assert sorted(path.name for path in (issued.staple_dir / road.NAME).iterdir()) == ["ocsp.response"]
+    assert staple_files(issued) == ["ocsp.response"]
 
 
 def test_undo_while_pinned_restores_the_original_site(world: World) -> None:
