@@ -141,20 +141,11 @@ def mend(host: Host, found: Lineage) -> None:
     """
     if found.is_must_staple or os.path.lexists(response_path(found.options, found.name)):
         _release(host, found)
-
-
-def is_held(host: Host, found: Lineage) -> bool:
-    """Tell whether the site is pinned to the version that is the lineage's newest."""
-    kept, present = pinned(host, found), _present(found)
-    if kept is None or present is None or kept.number != present.number:
-        return False
-    # Where certbot was killed between storing and linking, its next run links what is stored, and runs no hook.
-    newer = replace(kept, number=kept.number + 1)
-    return not os.path.exists(newer.fullchain_path)
+        clear(host, found)
 
 
 def _release(host: Host, found: Lineage) -> None:
-    if not is_held(host, found):
+    if not _is_held(host, found):
         return
     copy = files.read_if_present(response_path(found.options, found.name))
     unpin(host, found)
@@ -162,6 +153,16 @@ def _release(host: Host, found: Lineage) -> None:
         host.nginx.reload()
     clear(host, found)
     logger.info("%s: the site names the lineage's own certificate again", found.name)
+
+
+def _is_held(host: Host, found: Lineage) -> bool:
+    """Tell whether the site is pinned to the lineage's newest version, or to nothing that is there."""
+    kept, present = pinned(host, found), _present(found)
+    if kept is None or present is None:
+        return _has_pin(host, found)
+    # Where certbot was killed between storing and linking, its next run links what is stored, and runs no hook.
+    newer = replace(kept, number=kept.number + 1)
+    return kept.number == present.number and not os.path.exists(newer.fullchain_path)
 
 
 def pinned(host: Host, found: Lineage) -> Pinned | None:

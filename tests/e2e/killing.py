@@ -72,15 +72,15 @@ def trace(world: World, command: list[str], env: Mapping[str, str] | None = None
         if found := _CALL.match(line):
             call, rest = found.groups()
             counts[call] += 1
-            if _is_change(call, rest, str(world.folder)):
+            if _is_change(call, rest, [str(folder) for folder in folders(world)]):
                 points.append(Point(call, counts[call]))
     return points
 
 
-def _is_change(call: str, rest: str, folder: str) -> bool:
+def _is_change(call: str, rest: str, within: list[str]) -> bool:
     if " = -1 " in rest:
         return False
-    return call == "fchmod" or (folder in rest and (call != "openat" or "O_CREAT" in rest))
+    return call == "fchmod" or (any(folder in rest for folder in within) and (call != "openat" or "O_CREAT" in rest))
 
 
 def kill_at(world: World, command: list[str], point: Point, env: Mapping[str, str] | None = None) -> Run:

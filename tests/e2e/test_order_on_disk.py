@@ -99,6 +99,31 @@ def test_must_staple_killed_at_every_change(world: World) -> None:
 
 
 @killed
+def test_must_staple_renewal_killed_at_every_change(world: World) -> None:
+    """certbot itself is killed, from the hold on to the end: each reload is safe; a renew with nothing due mends."""
+    world.start_pebble(must_staple=True, authz_reuse=100)
+    world.start_responder()
+    world.write_site(road.SITE_NAME, world.adapt(road.TUTORIAL_SITE))
+    world.start_nginx()
+    road.certonly(world, "--must-staple")
+    site, kept, first = road.site_bytes(world), killing.Kept(world), world.leaf(road.NAME)
+    points, renewed = [], 0
+    for point in killing.kills(world, kept.restore, world.certbot_command("renew", "--force-renewal")):
+        points.append(point)
+        world.run(world.nginx_ctl, "-t")
+        world.reload_nginx()
+        assert world.gnutls(road.NAME).accepted, point
+        world.certbot("renew")
+        assert road.served_is_lineage(world), point
+        assert world.gnutls(road.NAME).accepted, point
+        assert road.site_bytes(world) == site, point
+        assert [path.name for path in (world.staple_dir / road.NAME).iterdir()] == ["ocsp.response"], point
+        assert_nothing_is_left(world)
+        renewed += world.leaf(road.NAME) != first
+    assert 0 < renewed < len(points)
+
+
+@killed
 def test_recovery_never_overwrites_what_a_person_wrote(world: World) -> None:
     """A checkpoint that a killed run left open is closed; no later run of certbot puts its files back."""
     road.start(world)

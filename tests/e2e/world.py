@@ -488,11 +488,15 @@ class World:
 
     def certbot(self, *words: str | Path, env: Mapping[str, str] | None = None, check: bool = True) -> Run:
         """Run certbot against this world's CA, with its folders and ports, asking nothing. See `run` for errors."""
-        return self.run(
-            self.certbot_script, *words, *self.folders, "--server", self.acme_url, "--non-interactive", "--agree-tos",
-            "--register-unsafely-without-email", "--no-random-sleep-on-renew",
-            "--http-01-port", str(self.http_port), "--https-port", str(self.https_port), env=env, check=check,
-        )  # fmt: skip
+        return self.run(*self.certbot_command(*words), env=env, check=check)
+
+    def certbot_command(self, *words: str | Path) -> list[str]:
+        """Return the command line with which `certbot` runs it."""
+        return [
+            str(self.certbot_script), *map(str, words), *self.folders, "--server", self.acme_url, "--non-interactive",
+            "--agree-tos", "--register-unsafely-without-email", "--no-random-sleep-on-renew",
+            "--http-01-port", str(self.http_port), "--https-port", str(self.https_port),
+        ]  # fmt: skip
 
     def seafile(self, *words: str | Path, env: Mapping[str, str] | None = None, check: bool = True) -> Run:
         """Run the console script `certbot-seafile` with this world's folders. See `run` for errors."""
