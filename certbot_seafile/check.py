@@ -100,6 +100,12 @@ def _served(one: report.Standing) -> Iterator[str]:
     found = one.lineage
     if one.served.failure:
         yield f"clients get no certificate: {one.served.failure}; then run `{_deploy(found)}`."
+    elif one.pinned is not None:
+        yield (
+            "the site keeps the certificate before, because the new one must be stapled and has no staple yet; that "
+            f"holds until {one.pinned.not_after:%Y-%m-%d %H:%M} UTC, and each `certbot renew` tries again: run "
+            f"`{_deploy(found)}` to see why it has none."
+        )
     elif not one.served.is_current:
         yield f"the certificate on disk is not the one served; run `{_deploy(found)}`."
 
@@ -111,6 +117,8 @@ def _staple(host: Host, one: report.Standing, where: site.Site) -> Iterator[str]
     if one.revocation is not None:
         yield f"{one.revocation}; get a new one with `certbot renew --force-renewal --cert-name {found.name}`."
         return
+    if one.pinned is not None:
+        return  # what is stored is for the certificate before; what misses is said already
     if one.staple is None:
         yield f"{_why_no_staple(host, found)}; run `certbot-seafile refresh --cert-name {found.name}`."
         return

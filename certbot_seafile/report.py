@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from certbot_seafile import errors, probe, serving, staple, stapling
+from certbot_seafile import errors, pinning, probe, serving, staple, stapling
 from certbot_seafile.host import Host
 from certbot_seafile.lineage import Lineage
 
@@ -35,7 +35,10 @@ class Served:
 
 @dataclass(frozen=True)
 class Standing:
-    """One lineage's facts at one moment; times are aware and UTC."""
+    """One lineage's facts at one moment; times are aware and UTC.
+
+    pinned: the version before, where the site keeps that until the newest has its staple.
+    """
 
     lineage: Lineage
     staple: staple.Staple | None
@@ -43,6 +46,7 @@ class Standing:
     served: Served
     now: datetime.datetime
     revocation: str | None = None
+    pinned: pinning.Pinned | None = None
 
     @property
     def due(self) -> datetime.datetime:
@@ -54,6 +58,8 @@ class Standing:
     @property
     def next_action(self) -> str:
         """Return what the next `certbot renew` will do for the lineage, or what a person should."""
+        if self.pinned is not None:
+            return "renew: fetch a staple, then serve it"
         if self.served.failure or not self.served.is_current:
             return "you: run `certbot-seafile check`"
         if self.revocation is not None:
@@ -81,9 +87,9 @@ def standing(host: Host, found: Lineage) -> Standing:
     """Gather the facts of one lineage; nothing is changed, and no responder is asked."""
     now = host.now()
     stored = stapling.stored_staple(found, now)
-    return Standing(
-        found, stored, stapling.last_success(found), served(host, found, stored), now, stapling.revocation(found)
-    )
+    seen = served(host, found, stored)
+    pinned = None if seen.failure or seen.is_current else pinning.pinned(host, found)
+    return Standing(found, stored, stapling.last_success(found), seen, now, stapling.revocation(found), pinned)
 
 
 def served(host: Host, found: Lineage, stored: staple.Staple | None) -> Served:
@@ -116,8 +122,9 @@ def as_json(standings: Sequence[Standing], damaged: Sequence[Damaged] = ()) -> d
     sha256 (of the leaf's DER), key_type ("rsa", "ecdsa", "other"), ocsp_url (str or null), must_staple (bool),
     stapling ("auto", "off"), staple (null, where there is none that is good, or this_update, next_update, end, due
     (times) and seconds_left (until end)), served (current, stapled, stored_staple (bools), failure (str or null)),
-    revoked (null, or str: when and why the CA revoked the certificate), next_action (str, for people); damaged
-    (list) of lineages that cannot be read, of each: name, failure.
+    revoked (null, or str: when and why the CA revoked the certificate), pinned (null, or serial and expires of the
+    certificate before, where the site keeps that), next_action (str, for people); damaged (list) of lineages that
+    cannot be read, of each: name, failure.
     """
     return {
         "schema": JSON_SCHEMA,
@@ -147,6 +154,7 @@ def _fields(one: Standing) -> dict[str, Any]:
             "failure": one.served.failure,
         },
         "revoked": one.revocation,
+        "pinned": _pinned_fields(one),
         "next_action": one.next_action,
     }
 
@@ -162,6 +170,12 @@ def _staple_fields(one: Standing) -> dict[str, Any] | None:
         "due": _time(one.due),
         "seconds_left": _seconds(kept.end - one.now),
     }
+
+
+def _pinned_fields(one: Standing) -> dict[str, Any] | None:
+    if one.pinned is None:
+        return None
+    return {"serial": f"{one.pinned.leaf.serial_number:x}", "expires": _time(one.pinned.not_after)}
 
 
 def _time(moment: datetime.datetime) -> str:
@@ -211,6 +225,8 @@ def _staple_cell(one: Standing) -> str:
 def _served_cell(one: Standing) -> str:
     if one.served.failure:
         return "nothing"
+    if one.pinned is not None:
+        return "the one BEFORE"
     if not one.served.is_current:
         return "ANOTHER certificate"
     if one.served.is_stored:

@@ -41,11 +41,15 @@ HUGE_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class State:
-    """How to answer: a key of FAULTS, and the window (thisUpdate as a distance from now)."""
+    """How to answer: a key of FAULTS, and the window (thisUpdate as a distance from now).
+
+    fault_serial: where it is given, the fault is for this certificate alone (hexadecimal).
+    """
 
     fault: str = "none"
     this_update_offset_hours: float = 0
     validity_hours: float = 96
+    fault_serial: str | None = None
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _answer(self, body: bytes) -> None:
         state = self.server.read_state()
         request, question = self.server.note(self.command, self.path, dict(self.headers), body, state)
-        fault, is_moved = state.fault, self.path.startswith("/moved")
+        is_spared = state.fault_serial not in (None, format(request.serial or 0, "x"))
+        fault, is_moved = "none" if is_spared else state.fault, self.path.startswith("/moved")
         if fault in TRANSPORTS:
             with contextlib.suppress(ConnectionError):  # the other side gave up, as it should
                 self._go_wrong(fault, question, is_moved)

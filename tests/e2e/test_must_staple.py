@@ -5,6 +5,7 @@ The client is gnutls-cli, which refuses a must-staple certificate without a good
 
 from __future__ import annotations
 
+import json
 import shlex
 import threading
 import time
@@ -271,6 +272,58 @@ def test_a_second_renewal_without_responder_keeps_the_pin(issued: World) -> None
     issued.seafile("deploy", "--cert-name", road.NAME)
     assert road.site_bytes(issued) == site
     assert_accepted(issued)
+
+
+@pytest.fixture
+def waiting(issued: World) -> World:
+    """Return a world whose new certificate has no staple, while the responder answers for the one before."""
+    issued.stop_responder()
+    issued.certbot("renew", "--force-renewal", check=False)
+    issued.start_responder(fault="unauthorized", fault_serial=f"{issued.leaf(road.NAME).serial_number:x}")
+    return issued
+
+
+def test_the_staple_of_the_certificate_before_is_refreshed(waiting: World) -> None:
+    """While the site keeps it, renew fetches a newer staple for it and serves that, though the new one has none."""
+    old, kept = waiting.handshake(road.NAME), waiting.staple_dir / road.NAME / "pinned.response"
+    assert kept.read_bytes() == old.staple
+    run = waiting.certbot("renew", check=False, env=road.clock(waiting, hours=7))
+    assert run.exit_code == 1
+    assert "must be stapled but cannot be" in run.output
+    now = waiting.handshake(road.NAME)
+    assert now.certificate == old.certificate
+    assert now.staple == kept.read_bytes() != old.staple
+    assert_accepted(waiting)
+    waiting.reload_nginx()
+    assert waiting.handshake(road.NAME) == now
+
+
+def test_a_bad_answer_about_the_certificate_before_is_not_served(waiting: World) -> None:
+    """The staple that it has stays, whatever the responder says about it now."""
+    old = waiting.handshake(road.NAME)
+    waiting.set_responder(fault="flipped")
+    waiting.certbot("renew", check=False, env=road.clock(waiting, hours=7))
+    waiting.reload_nginx()
+    assert waiting.handshake(road.NAME) == old
+    assert_accepted(waiting)
+
+
+def test_check_and_status_say_that_the_certificate_before_is_kept(waiting: World) -> None:
+    """One sentence says what is so, until when, and which command says why; deploy is that, and mends it at last."""
+    road.give_scheduler(waiting)
+    run = waiting.seafile("check", "--root", waiting.folder, check=False)
+    assert run.exit_code == 1
+    assert len(run.stdout.splitlines()) == 1
+    assert "the site keeps the certificate before" in run.stdout
+    assert f"run `certbot-seafile deploy --cert-name {road.NAME}`" in run.stdout
+    assert "the one BEFORE" in waiting.seafile("status").stdout
+    (one,) = json.loads(waiting.seafile("status", "--json").stdout)["lineages"]
+    assert int(one["pinned"]["serial"], 16) == waiting.handshake(road.NAME).certificate.serial_number
+    said = waiting.seafile("deploy", "--cert-name", road.NAME, check=False).stderr
+    assert "unauthorized" in said
+    waiting.set_responder()
+    waiting.seafile("deploy", "--cert-name", road.NAME)
+    assert waiting.seafile("check", "--root", waiting.folder).stdout == "All is well.\n"
 
 
 def test_the_last_staple_is_kept_to_its_end(issued: World) -> None:
