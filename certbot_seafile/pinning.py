@@ -132,6 +132,7 @@ def release(host: Host, found: Lineage) -> None:
     """
     with files.lock(host.lock_path):
         _release(host, found)
+        clear(host, found)
 
 
 def mend(host: Host, found: Lineage) -> None:
@@ -151,7 +152,6 @@ def _release(host: Host, found: Lineage) -> None:
     unpin(host, found)
     if copy != files.read_if_present(found.response_path):
         host.nginx.reload()
-    clear(host, found)
     logger.info("%s: the site names the lineage's own certificate again", found.name)
 
 

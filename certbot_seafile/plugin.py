@@ -313,11 +313,14 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         for found in pinning.due(
             self.config.config_dir, names, self.config.certname, self._options(), must_staple=must_staple
         ):
+            certbot_util.atexit_register(self._release_certificate, found)
             try:
                 pinning.hold(self._host(), found)
-            except errors.Error as error:
-                logger.warning("%s: a reload before the deploy hook would come too early: %s", found.name, error)
-            certbot_util.atexit_register(self._release_certificate, found)
+            except errors.FileRefused as refused:
+                if os.geteuid() == 0:
+                    raise
+                # Whoever may not write the site shall still be able to renew.
+                logger.warning("%s: a reload before the deploy hook would come too early: %s", found.name, refused)
 
     def _release_certificate(self, found: Lineage) -> None:
         """Take the hold out again where no new certificate came."""

@@ -84,6 +84,8 @@ def reused(world: World) -> World:
 GET_ANEW = {
     "renew": ("renew", "--force-renewal"),
     "certonly": ("certonly", "-a", "seafile", "-d", road.NAME, "--must-staple", "--force-renewal"),
+    "run": ("run", "--configurator", "seafile", "-d", road.NAME, "--must-staple", "--force-renewal"),
+    "as installer": ("run", "-a", "standalone", "-i", "seafile", "-d", road.NAME, "--must-staple", "--force-renewal"),
 }
 
 
@@ -92,7 +94,7 @@ def test_a_reload_before_our_hook_serves_the_old_certificate(reused: World, verb
     """A person's own hook reloads nginx as soon as live/ names the new certificate: no client is refused."""
     site, old = road.site_bytes(reused), reused.leaf(road.NAME)
     said = reload_before_our_hook(reused)
-    words = reused.plugin_options if verb == "certonly" else []
+    words = [] if verb == "renew" else reused.plugin_options
     reused.certbot(*GET_ANEW[verb], *words)
     assert said.read_text() == "accepted\n"
     assert reused.leaf(road.NAME) != old
@@ -370,8 +372,55 @@ def client_in_a_loop(world: World) -> Iterator[list[str]]:
     assert connections[0] > 10
 
 
+@contextmanager
+def reloads_without_end(world: World) -> Iterator[None]:
+    """Reload nginx as soon as the last reload is through, until the block ends, as anybody may at any time."""
+    ending, reloads = threading.Event(), [0]
+
+    def reload() -> None:
+        while not ending.is_set():
+            world.reload_nginx()
+            reloads[0] += 1
+
+    thread = threading.Thread(target=reload)
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        thread.join()
+    assert reloads[0] > 5
+
+
+def test_no_client_is_refused_though_nginx_is_reloaded_all_the_time(world: World) -> None:
+    """From a plain certificate to a must-staple one, its renewal, and one that the CA refuses."""
+    start(world)
+    road.certonly(world)
+    with client_in_a_loop(world) as refused, reloads_without_end(world):
+        road.certonly(world, "--must-staple", "--force-renewal")
+        world.certbot("renew", "--force-renewal")
+        renewed = world.leaf(road.NAME)
+        world.stop_pebble()
+        world.certbot("renew", "--force-renewal", check=False)
+    assert refused == []
+    assert world.handshake(road.NAME).certificate == renewed == world.leaf(road.NAME)
+    assert road.staples_lineage(world)
+
+
+def test_a_revoked_must_staple_certificate_loses_its_staple(issued: World) -> None:
+    """Never withdrawn for its age, it is for the CA's word; time and reason are named."""
+    issued.set_responder(fault="revoked")
+    run = issued.seafile("refresh", "--force", check=False)
+    assert run.exit_code == 1
+    assert "the CA revoked the certificate on" in run.stderr
+    assert issued.handshake(road.NAME).staple is None
+    assert not road.response_path(issued).exists()
+    issued.run(issued.nginx_ctl, "-t")
+
+
 def test_no_client_is_refused_over_a_whole_life(issued: World) -> None:
     """Refresh, renewal, renewal without responder, reloads and what mends it: not one connection is refused."""
+    said = reload_before_our_hook(issued)
     with client_in_a_loop(issued) as refused:
         for _ in range(3):
             time.sleep(1)  # so that the responder's next answer is another one
@@ -385,4 +434,5 @@ def test_no_client_is_refused_over_a_whole_life(issued: World) -> None:
         issued.certbot("renew")
         issued.seafile("deploy", "--cert-name", road.NAME)
     assert refused == []
+    assert said.read_text() == "accepted\n" * 2
     assert road.served_is_lineage(issued)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
@@ -64,6 +65,25 @@ def test_withdrawal_killed_at_every_change(world: World) -> None:
 
 
 @killed
+def test_refresh_killed_at_every_change(world: World) -> None:
+    """A newer response, the mark, the reload: nginx starts from each state, and the next renew serves the newer one."""
+    road.start(world)
+    road.certonly(world)
+    old, kept, later = road.response_path(world).read_bytes(), killing.Kept(world), road.clock(world, hours=60)
+    world.set_responder(this_update_offset_hours=60)
+    points = []
+    for point in killing.kills(world, kept.restore, killing.seafile(world, "refresh"), later):
+        points.append(point)
+        world.run(world.nginx_ctl, "-t")
+        assert world.handshake(road.NAME).staple in (old, road.response_path(world).read_bytes()), point
+        world.certbot("renew", env=later)
+        new = road.response_path(world).read_bytes()
+        assert world.handshake(road.NAME).staple == new != old, point
+        assert_nothing_is_left(world)
+    assert {point.call for point in points} >= {"rename", "unlink"}
+
+
+@killed
 def test_must_staple_killed_at_every_change(world: World) -> None:
     """From the pin on, a reload after any kill serves a certificate with its own staple; renew brings the new one."""
     world.start_pebble(must_staple=True)
@@ -121,6 +141,56 @@ def test_must_staple_renewal_killed_at_every_change(world: World) -> None:
         assert_nothing_is_left(world)
         renewed += world.leaf(road.NAME) != first
     assert 0 < renewed < len(points)
+
+
+@killed
+def test_a_renewal_that_the_ca_fails_killed_at_every_change(world: World) -> None:
+    """The hold, and its end: each reload serves the same certificate and staple; the next renew ends the hold."""
+    world.start_pebble(must_staple=True)
+    world.start_responder()
+    world.write_site(road.SITE_NAME, world.adapt(road.TUTORIAL_SITE))
+    world.start_nginx()
+    road.certonly(world, "--must-staple")
+    site, kept, served = road.site_bytes(world), killing.Kept(world), world.handshake(road.NAME)
+    world.stop_pebble()
+    held = 0
+    for point in killing.kills(world, kept.restore, world.certbot_command("renew", "--force-renewal")):
+        held += road.site_bytes(world) != site
+        world.run(world.nginx_ctl, "-t")
+        world.reload_nginx()
+        assert world.handshake(road.NAME) == served, point
+        world.certbot("renew")
+        assert road.site_bytes(world) == site, point
+        assert [path.name for path in (world.staple_dir / road.NAME).iterdir()] == ["ocsp.response"], point
+        assert world.handshake(road.NAME) == served, point
+        assert_nothing_is_left(world)
+    assert held > 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+@pytest.mark.parametrize("trouble", ["full", "read-only"])
+def test_the_sites_folder_full_or_read_only_for_a_must_staple_site(world: World, trouble: str) -> None:
+    """A site that cannot be held is not renewed: the certificate in live/ stays, with its staple, and exit is 1."""
+    world.start_pebble(must_staple=True)
+    world.start_responder()
+    world.write_site(road.SITE_NAME, world.adapt(road.TUTORIAL_SITE))
+    world.start_nginx()
+    road.certonly(world, "--must-staple")
+    served = world.handshake(road.NAME)
+    with mounted(world.sites, "ro" if trouble == "read-only" else "rw"):
+        if trouble == "full":
+            fill(world.sites / ".filler")
+        before = snapshot(world.server_root)
+        run = world.certbot("renew", "--force-renewal", check=False)
+        assert run.exit_code == 1
+        assert ("No space left" if trouble == "full" else "Read-only file system") in run.output
+        assert snapshot(world.server_root) == before
+        world.reload_nginx()
+        assert world.handshake(road.NAME) == served
+        assert road.served_is_lineage(world)
+    world.certbot("renew", "--force-renewal")
+    assert road.served_is_lineage(world)
+    assert world.gnutls(road.NAME).accepted
 
 
 @killed

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from e2e import road
 from e2e.world import World, snapshot
 
@@ -89,19 +87,16 @@ def test_responder_down_at_first_issue_is_mended_by_renew(world: World) -> None:
     assert road.staples_lineage(world)
 
 
-BAD_ANSWERS = ["garbage", "empty", "truncated", "expired", "wrong-serial", "forged"]
-
-
-@pytest.mark.parametrize("fault", BAD_ANSWERS)
-def test_a_bad_answer_is_never_stored(issued: World, fault: str) -> None:
-    """The good staple stays on disk and served; refresh says what was wrong and exits 1."""
-    good = road.response_path(issued).read_bytes()
-    issued.set_responder(fault=fault)
-    run = issued.seafile("refresh", "--force", check=False)
-    assert run.exit_code == 1
-    assert road.NAME in run.stderr
-    assert road.response_path(issued).read_bytes() == good
-    assert issued.handshake(road.NAME).staple == good
+def test_six_hours_after_the_last_success_the_next_is_due(issued: World) -> None:
+    """After five hours nobody is asked; after seven, long before half of the window, a newer staple is served."""
+    old, asked = road.response_path(issued).read_bytes(), road.ocsp_requests(issued)
+    issued.certbot("renew", env=road.clock(issued, hours=5))
+    assert road.ocsp_requests(issued) == asked
+    issued.set_responder(this_update_offset_hours=7)
+    issued.certbot("renew", env=road.clock(issued, hours=7))
+    new = road.response_path(issued).read_bytes()
+    assert new != old
+    assert issued.handshake(road.NAME).staple == new
 
 
 def test_a_site_changed_by_hand_is_served_again_by_renew(issued: World) -> None:

@@ -70,6 +70,23 @@ def test_short_windows_are_stapled_where_the_certificate_demands_it(world: World
     assert world.gnutls(road.NAME).accepted
 
 
+def test_half_of_a_short_window_comes_before_six_hours(world: World) -> None:
+    """A must-staple certificate's window of eight hours is refreshed after four, not before."""
+    world.start_pebble(must_staple=True)
+    world.start_responder(validity_hours=8)
+    world.write_site(road.SITE_NAME, world.adapt(road.TUTORIAL_SITE))
+    world.start_nginx()
+    road.certonly(world, "--must-staple")
+    old, asked = road.response_path(world).read_bytes(), road.ocsp_requests(world)
+    world.certbot("renew", env=road.clock(world, hours=3))
+    assert road.ocsp_requests(world) == asked
+    world.set_responder(validity_hours=8, this_update_offset_hours=5)
+    world.certbot("renew", env=road.clock(world, hours=5))
+    new = road.response_path(world).read_bytes()
+    assert new != old
+    assert world.handshake(road.NAME).staple == new
+
+
 def test_a_host_that_was_off_for_two_weeks(issued: World) -> None:
     """The first renew replaces the staple, which has expired meanwhile."""
     expired = road.response_path(issued).read_bytes()
