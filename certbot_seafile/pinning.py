@@ -89,7 +89,7 @@ def _pin_to(host: Host, found: Lineage, version: Pinned) -> None:
     logger.info("%s: the site names version %d until a newer one has its staple", found.name, version.number)
 
 
-def due(
+def to_hold(
     config_dir: str, names: Collection[str], cert_name: str | None, options: lineage.Options, *, must_staple: bool
 ) -> list[Lineage]:
     """Return the lineages that certbot may be about to renew for the names and that must be stapled before or after.

@@ -310,7 +310,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         if self.name not in (self.config.authenticator, self.config.installer, self.config.configurator):
             return  # one of several plugins that certbot offers
         must_staple = bool(self.config.must_staple)
-        for found in pinning.due(
+        for found in pinning.to_hold(
             self.config.config_dir, names, self.config.certname, self._options(), must_staple=must_staple
         ):
             certbot_util.atexit_register(self._release_certificate, found)

@@ -81,11 +81,12 @@ def reused(world: World) -> World:
     return world
 
 
+ANEW = ("-d", road.NAME, "--must-staple", "--force-renewal")
 GET_ANEW = {
     "renew": ("renew", "--force-renewal"),
-    "certonly": ("certonly", "-a", "seafile", "-d", road.NAME, "--must-staple", "--force-renewal"),
-    "run": ("run", "--configurator", "seafile", "-d", road.NAME, "--must-staple", "--force-renewal"),
-    "as installer": ("run", "-a", "standalone", "-i", "seafile", "-d", road.NAME, "--must-staple", "--force-renewal"),
+    "certonly": ("certonly", "-a", "seafile", *ANEW),
+    "run": ("run", "--configurator", "seafile", "--no-redirect", *ANEW),
+    "as installer": ("run", "-a", "standalone", "-i", "seafile", "--no-redirect", *ANEW),
 }
 
 

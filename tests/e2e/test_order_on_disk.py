@@ -169,6 +169,29 @@ def test_a_renewal_that_the_ca_fails_killed_at_every_change(world: World) -> Non
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 @pytest.mark.parametrize("trouble", ["full", "read-only"])
+def test_the_journals_folder_full_or_read_only(world: World, trouble: str) -> None:
+    """What cannot be written down is not edited: the site stays, and the system's reason is said."""
+    site = road.start(world)
+    road.certonly(world)
+    world.seafile("undo")
+    served = world.handshake(road.NAME)
+    folder = world.config_dir / "seafile"
+    with mounted(folder, "ro" if trouble == "read-only" else "rw"):
+        if trouble == "full":
+            fill(folder / ".filler")
+        run = world.seafile("deploy", "--cert-name", road.NAME, check=False)
+        assert run.exit_code == 1
+        assert ("No space left" if trouble == "full" else "Read-only file system") in run.stderr
+        assert road.site_bytes(world) == site
+        world.reload_nginx()
+        assert world.handshake(road.NAME) == served
+    world.certbot("renew")
+    assert road.staples_lineage(world)
+    assert_nothing_is_left(world)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+@pytest.mark.parametrize("trouble", ["full", "read-only"])
 def test_the_sites_folder_full_or_read_only_for_a_must_staple_site(world: World, trouble: str) -> None:
     """A site that cannot be held is not renewed: the certificate in live/ stays, with its staple, and exit is 1."""
     world.start_pebble(must_staple=True)
