@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 from e2e import killing, road
 from e2e.processes import find_tool
 from e2e.renewer import SERVICE_UNIT, SOCKET_UNIT, USER, Renewer
+from e2e.test_docs import blocks
 from e2e.world import World, snapshot
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, which hands over to another uid; sudo make test")
@@ -402,6 +404,43 @@ def test_without_its_settings_root_trusts_nothing(handed: Renewer) -> None:
     handed.setup()
     handed.seafile_of_root("refresh", "--force")
     assert road.staples_lineage(handed.world)
+
+
+def test_the_pages_commands_work_in_its_order(world: World) -> None:
+    """Each command of docs/without-root.md exits 0, run by whom the page says, but for those that ask systemd."""
+    site = road.start(world)
+    second = road.TUTORIAL_SITE.replace(b"server_name   _;", b"server_name office.seafile.com;")
+    world.write_site("office", world.adapt(second))
+    world.reload_nginx()
+    road.give_scheduler(world)
+    lines = [line for kind, text in blocks("without-root.md") if kind == "console" for line in text.splitlines()]
+    said = [line.removeprefix("$ ") for line in lines]
+    with Renewer(world) as renewer:
+        for command in said:
+            run_of_page(renewer, command)
+            if command == "sudo certbot-seafile undo":
+                assert road.site_bytes(world) == site
+        assert road.served_is_lineage(world)
+    assert said.count("sudo certbot-seafile undo") == 1
+    assert len([command for command in said if command.startswith("sudo ")]) > 8
+
+
+def run_of_page(renewer: Renewer, command: str) -> None:
+    """Run one command of the page with this world's paths and user."""
+    world, words = renewer.world, shlex.split(command)
+    if words[:4] == ["sudo", "-u", "certbot", "certbot"]:
+        renewer.certbot(*words[4:], *(world.plugin_options if "certonly" in words else []))
+    elif words[:2] == ["sudo", "certbot"]:
+        renewer.certbot_of_root(*words[2:], *world.plugin_options)
+    elif words[:3] == ["sudo", "certbot-seafile", "setup"]:
+        assert words[3:5] == ["--user", "certbot"]
+        renewer.setup(*words[5:])
+    elif words[:2] == ["sudo", "certbot-seafile"]:
+        renewer.seafile_of_root(*words[2:], *(["--root", str(world.folder)] if words[2] == "check" else []))
+        if words[2] == "undo":
+            renewer.stop_step()
+    else:
+        assert words[0] in ("systemctl", "journalctl"), command
 
 
 @pytest.mark.parametrize(
