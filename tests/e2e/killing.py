@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,8 +63,10 @@ def state(world: World) -> tuple[object, ...]:
     return tuple(found)
 
 
-def trace(world: World, command: list[str], env: Mapping[str, str] | None = None) -> list[Point]:
-    """Run the command to its end; return its calls that change files in the world, in order."""
+def trace(
+    world: World, command: list[str], env: Mapping[str, str] | None = None, within: Sequence[Path] = ()
+) -> list[Point]:
+    """Run the command to its end; return its calls that change files in these folders (the world's), in order."""
     log = world.folder / "strace.log"
     world.run(tool("strace"), "-o", log, "-e", f"trace={_CHANGES}", *command, env=_plain(env), check=False)
     points, counts = [], Counter[str]()
@@ -72,7 +74,7 @@ def trace(world: World, command: list[str], env: Mapping[str, str] | None = None
         if found := _CALL.match(line):
             call, rest = found.groups()
             counts[call] += 1
-            if _is_change(call, rest, [str(folder) for folder in folders(world)]):
+            if _is_change(call, rest, [str(folder) for folder in within or folders(world)]):
                 points.append(Point(call, counts[call]))
     return points
 

@@ -291,7 +291,7 @@ def test_roots_step_killed_at_every_change(handed: Renewer) -> None:
 
     restore()
     command = [*map(str, handed.step_command)]
-    points = killing.trace(world, command)
+    points = killing.trace(world, command, within=owned)
     assert len(points) >= 8
     for point in points:
         restore()
