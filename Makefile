@@ -3,12 +3,12 @@
 VENV := .venv
 VENV_DEBIAN := .venv-debian
 VENV_OLDEST := .venv-oldest
-# End-to-end tests wait more than they compute: three at a time keep two cores busy.
-PARALLEL := -n 3
+# End-to-end tests wait more than they compute: four at a time keep two cores busy.
+PARALLEL := -n 4
 SOURCES := setup.py tests/setup-environment
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-newest test-debian test-matrix test-oldest test-offline test-packages dist demo lint docs bench fuzz packages clean
+.PHONY: help test test-newest test-debian test-long test-matrix test-oldest test-offline test-packages dist demo lint docs bench fuzz packages clean
 
 help:
 	@echo "make demo   show a certificate's whole life on this machine, without touching its real nginx"
@@ -16,6 +16,7 @@ help:
 	@echo "make lint   ruff and mypy"
 	@echo "make docs   the pages of docs/ as HTML in docs/_build/html, and the manual page checked"
 	@echo "make test-matrix    all tests with the certbots of Debian 12 and 13 (bare roots: root; long) and PyPI's oldest"
+	@echo "make test-long      tests that take minutes: certbot and the hook killed at every change of a must-staple renewal"
 	@echo "make test-offline   unit and property tests: no network, no root, with the Python that is there (docs/packaging.md)"
 	@echo "make test-packages  the Debian packages, in bare roots of Debian 12 and 13 (root; long)"
 	@echo "make dist   sdist and wheel, reproducible and checked"
@@ -37,6 +38,11 @@ test-debian: packages $(VENV_DEBIAN)/.ready
 test-matrix: test-oldest
 	tests/matrix bookworm
 	tests/matrix trixie
+
+# What takes long: commands killed at each of some hundred changes. Both certbots, since certbot itself is killed.
+test-long: packages $(VENV)/.ready $(VENV_DEBIAN)/.ready
+	$(VENV)/bin/python -m pytest --no-missing-tools $(PARALLEL) -m long tests/e2e
+	$(VENV_DEBIAN)/bin/python -m pytest --no-missing-tools $(PARALLEL) -m long tests/e2e
 
 test-oldest: packages $(VENV_OLDEST)/.ready
 	$(VENV_OLDEST)/bin/python -m pytest --no-missing-tools $(PARALLEL) tests/unit tests/e2e

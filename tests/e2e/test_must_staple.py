@@ -185,6 +185,7 @@ def test_a_plain_certificate_is_not_held(world: World) -> None:
     assert road.staples_lineage(world)
 
 
+@pytest.mark.long
 def test_certbot_never_removes_the_version_that_the_site_is_pinned_to(issued: World) -> None:
     """Newer certbots keep five old versions: before the pinned one would go, the site is pinned to a later one."""
     site = road.site_bytes(issued)

@@ -83,6 +83,7 @@ def test_refresh_killed_at_every_change(world: World) -> None:
     assert {point.call for point in points} >= {"rename", "unlink"}
 
 
+@pytest.mark.long
 @killed
 def test_must_staple_killed_at_every_change(world: World) -> None:
     """From the pin on, a reload after any kill serves a certificate with its own staple; renew brings the new one."""
@@ -118,6 +119,7 @@ def test_must_staple_killed_at_every_change(world: World) -> None:
     assert is_safe
 
 
+@pytest.mark.long
 @killed
 def test_must_staple_renewal_killed_at_every_change(world: World) -> None:
     """certbot itself is killed, from the hold on to the end: each reload is safe; a renew with nothing due mends."""
@@ -143,6 +145,7 @@ def test_must_staple_renewal_killed_at_every_change(world: World) -> None:
     assert 0 < renewed < len(points)
 
 
+@pytest.mark.long
 @killed
 def test_a_renewal_that_the_ca_fails_killed_at_every_change(world: World) -> None:
     """The hold, and its end: each reload serves the same certificate and staple; the next renew ends the hold."""

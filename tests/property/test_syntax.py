@@ -185,7 +185,8 @@ def test_quoted_words_are_read_back(words: list[bytes], after: bytes) -> None:
     assert [word.value for word in directive.words] == words
 
 
-@given(st.lists(ANY_WORD, min_size=1, max_size=20))
+# However it is quoted, `include` is a directive in this block, too (ngx_http_core_type).
+@given(st.lists(ANY_WORD.filter(lambda word: word != b"include"), min_size=1, max_size=20))
 @example([b"", b"\\", b"\\t", b'"', b"'", b"$", b"${", b"a${b}", b"}", b"#", b"\n", b"\x00", b"(a)", b")"])
 @with_nginx
 def test_nginx_reads_quoted_words_back(nginx: Nginx, words: list[bytes]) -> None:
