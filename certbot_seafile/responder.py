@@ -118,7 +118,8 @@ class _Question(threading.Thread):
     def _send(self, url: str, is_post: bool) -> _Answer:
         if urllib.parse.urlsplit(url).scheme.lower() not in ("http", "https"):
             raise self._failed(f"{url} is neither http nor https")
-        left = max(self._deadline - time.monotonic(), 0.001)
+        # A little more than is left: the caller's deadline comes first, so that it is what is told.
+        left = max(self._deadline - time.monotonic(), 0) + 1
         is_plain = _PLAIN.fullmatch(url) and not any(map(os.environ.get, _PROXIES))
         return (_send_plainly if is_plain else _send)(url, self._request if is_post else None, left)
 
