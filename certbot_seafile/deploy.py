@@ -119,7 +119,13 @@ def _deploy(host: Host, found: Lineage, where: site.Site, outcome: Outcome) -> N
     needs_reload = stapling.settle(host, found, outcome) or stapling.is_pending(host)
     if pinning.unpin(host, found):
         where, needs_reload = serving.find_site(host, found.names), True
-    if not put_into_site(host, found, where) and (needs_reload or not serving.is_served(host, found, where)):
+    try:
+        is_loaded = put_into_site(host, found, where)
+    except errors.RootNeeded:  # where only lines for stapling are missing, the renewed certificate can be served
+        host.nginx.test()
+        host.nginx.reload()
+        raise
+    if not is_loaded and (needs_reload or not serving.is_served(host, found, where)):
         host.nginx.test()
         host.nginx.reload()
         if host.nginx.reads_later:

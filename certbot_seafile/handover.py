@@ -165,7 +165,13 @@ class Handover:
                 self._step(text, challenge.wire, host, planned, domain)
 
     def _own_staples(self, found: Sequence[Lineage]) -> None:
-        """Make the stored staples root's, where somebody else kept them until now."""
+        """Make the folders of staples, and what is stored there root's, where somebody else kept it until now.
+
+        The unit of root's step can write to folders only that are there when it starts.
+        """
+        for staple_dir in sorted({one.options.staple_dir for one in found} | {self.chosen.options.staple_dir}):
+            if not os.path.isdir(staple_dir):
+                self._step(f"make the folder {staple_dir}", files.make_folder, staple_dir)
         for one in found:
             folder = os.path.dirname(one.response_path)
             if os.path.isdir(folder) and (owner := os.stat(folder).st_uid) != os.geteuid():

@@ -384,6 +384,28 @@ def test_folders_that_were_a_users_already_are_not_trusted(issuing: Renewer) -> 
     assert not planted.exists()
 
 
+def test_a_host_without_ocsp_is_ready_for_a_ca_that_has_it(world: World) -> None:
+    """Nothing is stapled, so there is no folder of staples: setup makes it, since the unit could not."""
+    road.start(world, ocsp=False)
+    with Renewer(world) as renewer:
+        renewer.certbot_of_root("certonly", "-a", "seafile", "-d", road.NAME, *world.plugin_options)
+        assert not world.staple_dir.exists()
+        assert f"make the folder {world.staple_dir}" in renewer.setup().stdout
+        assert world.staple_dir.is_dir()
+        renewer.certbot("renew", "--force-renewal")
+        assert road.served_is_lineage(world)
+        road.restart_ca(world, ocsp=True)
+        world.start_responder()
+        renewer.setup()  # the new account, which root made
+        renewed = renewer.certbot("renew", "--force-renewal")
+        assert "must be edited, which daemon may not do" in renewed.output
+        assert road.served_is_lineage(world)
+        assert "has no line `include" in renewer.seafile("check", check=False).stdout
+        renewer.setup()
+        renewer.certbot("renew", "--force-renewal")
+        assert road.staples_lineage(world)
+
+
 def test_a_planted_record_of_edits_is_refused(issuing: Renewer) -> None:
     """undo writes what the record says, so one that another user could have written is not taken over."""
     world, records = issuing.world, issuing.world.config_dir / "seafile"
