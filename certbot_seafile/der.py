@@ -186,40 +186,52 @@ def read_all(data: bytes) -> tuple[Element, ...]:
     return tuple(found)
 
 
-def check(element: Element, depth: int = 0) -> None:
+def check(element: Element) -> None:
     """Read everything inside an element, so that no length in it breaks the rules. Raises NotDer.
 
     X.690 10.2: strings are never constructed; sequences and sets always are.
     """
+    _check(element.tag, element.content, 0, len(element.content), 0)
+
+
+def _check(tag: int, data: bytes, start: int, end: int, depth: int) -> None:
+    """Check the element with that tag whose content is data[start:end], without copying anything."""
     if depth > MAX_DEPTH:
         raise NotDer(f"it is nested more than {MAX_DEPTH} deep")
-    if not element.tag & 0xC0 and element.is_constructed != (element.tag & 0x1F in _ALWAYS_CONSTRUCTED):
-        raise NotDer(f"tag 0x{element.tag:02x} is not allowed")
-    if element.is_constructed:
-        for child in element.children():
-            check(child, depth + 1)
+    if not tag & 0xC0 and bool(tag & CONSTRUCTED) != (tag & 0x1F in _ALWAYS_CONSTRUCTED):
+        raise NotDer(f"tag 0x{tag:02x} is not allowed")
+    if tag & CONSTRUCTED:
+        while start < end:
+            inner, begin, start = _read_head(data, start, end)
+            _check(inner, data, begin, start, depth + 1)
 
 
 def _read_one(data: bytes, start: int) -> Element:
-    tag = data[start]
-    if tag == 0 or tag & 0x1F == 0x1F:
-        raise NotDer(f"tag 0x{tag:02x} is not allowed")
-    length, begin = _read_length(data, start + 1)
-    end = begin + length
-    if end > len(data):
-        raise NotDer(f"it is cut short: {end - len(data)} bytes are missing")
+    tag, begin, end = _read_head(data, start, len(data))
     return Element(tag, data[begin:end], data[start:end])
 
 
-def _read_length(data: bytes, start: int) -> tuple[int, int]:
+def _read_head(data: bytes, start: int, limit: int) -> tuple[int, int, int]:
+    """Return the tag of the element at start, and where its content begins and ends, which is not beyond limit."""
+    tag = data[start]
+    if tag == 0 or tag & 0x1F == 0x1F:
+        raise NotDer(f"tag 0x{tag:02x} is not allowed")
+    length, begin = _read_length(data, start + 1, limit)
+    end = begin + length
+    if end > limit:
+        raise NotDer(f"it is cut short: {end - limit} bytes are missing")
+    return tag, begin, end
+
+
+def _read_length(data: bytes, start: int, limit: int) -> tuple[int, int]:
     """Return a length and where the content begins (X.690 10.1: definite and in the shortest form)."""
-    first = data[start : start + 1]
-    if not first:
+    if start >= limit:
         raise NotDer("it is cut short before a length")
-    if first[0] < 0x80:
-        return first[0], start + 1
-    count = first[0] & 0x7F
-    octets = data[start + 1 : start + 1 + count]
+    first = data[start]
+    if first < 0x80:
+        return first, start + 1
+    count = first & 0x7F
+    octets = data[start + 1 : min(start + 1 + count, limit)]
     if count == 0:
         raise NotDer("a length is indefinite")
     if len(octets) < count:

@@ -143,22 +143,6 @@ def replace(path: str, content: bytes, *, expected: bytes | None = None, mode: i
         sync_folder(os.path.dirname(path))
 
 
-def prepare(path: str, content: bytes) -> str:
-    """Do the slow half of replace(): write and sync the temporary file; return its path, for put().
-
-    Left alone, it is swept away one day. Raises errors.FileRefused.
-    """
-    with _writing(path):
-        return _write_beside(path, content, PUBLIC_MODE)
-
-
-def put(temporary: str, path: str) -> None:
-    """Do the quick half of replace(): let the prepared file take its place. Raises errors.FileRefused."""
-    with _writing(path):
-        os.replace(temporary, path)
-        sync_folder(os.path.dirname(path))
-
-
 @contextlib.contextmanager
 def _writing(path: str) -> Iterator[None]:
     try:

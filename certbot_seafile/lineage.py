@@ -7,6 +7,7 @@ the live folder is refused.
 from __future__ import annotations
 
 import datetime
+import functools
 import io
 import os
 import re
@@ -279,12 +280,16 @@ def parse_certificates(content: bytes, path: str, at_least: int = 1) -> list[x50
     """Return the PEM certificates in the content of the file at path. Raises errors.LineageRefused."""
     try:
         blocks = [b"-----BEGIN CERTIFICATE-----" + rest for rest in content.split(b"-----BEGIN CERTIFICATE-----")[1:]]
-        found = [x509.load_pem_x509_certificate(block) for block in blocks]
+        found = [_certificate(block) for block in blocks]
     except ValueError as error:
         raise _damaged(path, error) from error
     if len(found) < at_least:
         raise errors.LineageRefused(f"{path} holds no certificate; get it anew with `certbot renew --force-renewal`")
     return found
+
+
+#: Lineages of one CA have the same chain.
+_certificate = functools.lru_cache(maxsize=64)(x509.load_pem_x509_certificate)
 
 
 def read_renewal(path: str) -> configobj.ConfigObj:

@@ -1,8 +1,8 @@
 """Refreshing staples: of one lineage, or of many at a time.
 
-The law: answers are fetched side by side, stored one by one, and each nginx is reloaded once for all of them. One
-lineage's failure is its own. What is kept of a lineage until the end is text, so memory does not grow with their
-number.
+The law: responders are asked side by side, and all else is done one by one: threads that compute only take Python's
+lock from each other. Each nginx is reloaded once for all lineages. One lineage's failure is its own. What is kept of a
+lineage until the end is text, so memory does not grow with their number.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from certbot_seafile import errors, files, staple, stapling
 from certbot_seafile.host import Host
@@ -22,7 +23,9 @@ from certbot_seafile.stapling import Outcome
 logger = logging.getLogger(__name__)
 
 WORKERS = 16
-_AHEAD = 4 * WORKERS  # so many answers may wait to be stored
+_AHEAD = 4 * WORKERS  # so many may wait for their answer, or for their turn to be stored
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -77,53 +80,64 @@ def refresh_all(
 ) -> Iterator[Refreshed]:
     """Refresh the staples of the named lineages that are due; yield what became of each.
 
-    load: returns None for a name that is to be passed over; raises errors.LineageRefused. It is called in worker
-    threads, as host_for is. on_progress: hears how many are settled; results of those that changed come after nginx
-    has reloaded.
+    load: returns None for a name that is to be passed over; raises errors.LineageRefused. on_progress: hears how many
+    are settled; results of those that changed come after nginx has reloaded.
     """
     turns: dict[Nginx, _Turn] = {}
     with ThreadPoolExecutor(WORKERS, "refresh") as pool:
-        answers = _in_order(pool, lambda name: _ask(name, load, host_for, force), names)
-        for count, (name, answer) in enumerate(answers, 1):
+        all_begun = (_begin(name, load, host_for, force, pool) for name in names)
+        for count, begun in enumerate(_some_ahead(all_begun), 1):
             on_progress(count)
-            if isinstance(answer, errors.CertbotError):
-                yield Refreshed(name, failure=str(answer))
-            elif answer is not None:
-                host = host_for(answer[0].options)
-                result = _settle(turns.setdefault(host.nginx, _Turn(host)), *answer)
+            if isinstance(begun, Refreshed):
+                yield begun
+            elif begun is not None:
+                turn = turns.setdefault(begun.host.nginx, _Turn(begun.host))
+                result = _settle(turn, begun.found, begun.outcome())
                 if result.done is None:
                     yield result
     for turn in turns.values():
         yield from _reloaded(turn)
 
 
-_Answer = tuple[Lineage, Outcome] | errors.CertbotError | None
+@dataclass(frozen=True)
+class _Begun:
+    """A lineage whose responder is being asked, or needs no asking; outcome: waits, and tells what became of it."""
+
+    host: Host
+    found: Lineage
+    outcome: Callable[[], Outcome]
 
 
-def _in_order(
-    pool: ThreadPoolExecutor, ask: Callable[[str], _Answer], names: Iterable[str]
-) -> Iterator[tuple[str, _Answer]]:
-    """Yield each name's answer, in order, and ask for no more than a few beyond the one that is taken."""
-    waiting: deque[tuple[str, Future[_Answer]]] = deque()
-    for name in names:
-        if len(waiting) >= _AHEAD:
-            first, future = waiting.popleft()
-            yield first, future.result()
-        waiting.append((name, pool.submit(ask, name)))
-    while waiting:
-        first, future = waiting.popleft()
-        yield first, future.result()
-
-
-def _ask(name: str, load: Callable[[str], Lineage | None], host_for: Callable[[Options], Host], force: bool) -> _Answer:
-    """Return the lineage and the staple that it is to serve, or what failed; None where load knows none."""
+def _begin(
+    name: str,
+    load: Callable[[str], Lineage | None],
+    host_for: Callable[[Options], Host],
+    force: bool,
+    pool: ThreadPoolExecutor,
+) -> _Begun | Refreshed | None:
+    """Let the responder be asked, where that is due; return what failed, or None where load knows no such lineage."""
     try:
         found = load(name)
         if found is None:
             return None
-        return found, stapling.prepare(found, stapling.obtain(host_for(found.options), found, force=force))
+        host = host_for(found.options)
+        asked = stapling.question(host, found, force=force)
     except errors.CertbotError as error:
-        return error
+        return Refreshed(name, failure=str(error))
+    if isinstance(asked, Outcome):
+        return _Begun(host, found, lambda: asked)
+    answer = pool.submit(stapling.ask, asked)
+    return _Begun(host, found, lambda: stapling.conclude(host, found, asked, answer.result()))
+
+
+def _some_ahead(items: Iterable[_T]) -> Iterator[_T]:
+    """Yield the items in order, each when a few more have been taken."""
+    waiting: deque[_T] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > _AHEAD:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _settle(turn: _Turn, found: Lineage, outcome: Outcome) -> Refreshed:

@@ -172,13 +172,11 @@ def _send(url: str, request: bytes | None, timeout_seconds: float) -> _Answer:
     options: dict[str, Any] = {"timeout": timeout_seconds, "stream": True, "allow_redirects": False}
     if request is not None:
         options |= {"data": request, "headers": {"Content-Type": "application/ocsp-request"}}
-    session = _sessions.take()
-    response = session.request("GET" if request is None else "POST", url, **options)
-
-    def close() -> None:
-        response.close()
-        _sessions.put_back(session)
-
+    with contextlib.ExitStack() as opened:
+        session = _sessions.take()
+        opened.callback(_sessions.put_back, session)
+        response = opened.enter_context(session.request("GET" if request is None else "POST", url, **options))
+        close = opened.pop_all().close
     chunks = response.raw.stream(_CHUNK_BYTES, decode_content=False)
     return _Answer(response.status_code, response.reason or "", response.headers, chunks, close)
 
@@ -186,15 +184,18 @@ def _send(url: str, request: bytes | None, timeout_seconds: float) -> _Answer:
 def _send_plainly(url: str, request: bytes | None, timeout_seconds: float) -> _Answer:
     """Do as _send does, by http.client, at a ninth of the cost: many lineages are most often asked for over http."""
     split = urllib.parse.urlsplit(url)
-    connection = _PlainConnection(split.hostname or "", split.port or 80, timeout=timeout_seconds)
     headers = {**_HEADERS, "Connection": "close"}
     if request is not None:
         headers["Content-Type"] = "application/ocsp-request"
     target = urllib.parse.urlunsplit(("", "", split.path or "/", split.query, ""))
-    connection.request("GET" if request is None else "POST", target, request, headers)
-    response = connection.getresponse()
+    with contextlib.ExitStack() as opened:
+        connection = _PlainConnection(split.hostname or "", split.port or 80, timeout=timeout_seconds)
+        opened.callback(connection.close)
+        connection.request("GET" if request is None else "POST", target, request, headers)
+        response = opened.enter_context(connection.getresponse())
+        close = opened.pop_all().close
     chunks = iter(lambda: response.read(_CHUNK_BYTES), b"")
-    return _Answer(response.status, response.reason, response.headers, chunks, connection.close)
+    return _Answer(response.status, response.reason, response.headers, chunks, close)
 
 
 class _PlainConnection(http.client.HTTPConnection):

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from certbot_seafile import errors, files, lineage, staple, syntax
 from certbot_seafile.host import Host
@@ -22,15 +22,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a lineage's staple: the staple to serve (None: none), why not, whether the leaf is revoked.
-
-    prepared: where the response is written already, only to be put in its place; None where it is not.
-    """
+    """What became of a lineage's staple: the staple to serve (None: none), why not, whether the leaf is revoked."""
 
     staple: staple.Staple | None
     reason: str | None = None
     is_revoked: bool = False
-    prepared: str | None = None
 
 
 def stored_staple(found: Lineage, now: datetime.datetime) -> staple.Staple | None:
@@ -64,37 +60,70 @@ def why_unstapled(found: Lineage) -> str | None:
     return None
 
 
-def fetch_staple(found: Lineage, previous: staple.Staple | None, now: datetime.datetime) -> staple.Staple:
-    """Ask the responder once and judge its answer. Raises errors.ResponderFailed, errors.ResponseRefused."""
-    from certbot_seafile import responder  # requests takes longer to import than all the rest
+@dataclass(frozen=True)
+class Question:
+    """What the responder at url is to be asked about a lineage, and the staple that is stored until then, if any."""
 
-    url = found.responder_url
-    if url is None:
-        raise errors.ResponseRefused(["the certificate names no OCSP responder"])
-    request = staple.build_request(found.leaf, staple.find_issuer(found.leaf, found.chain))
-    response = responder.fetch(url, request)
-    return staple.judge(response, found.leaf, found.chain, now, must_staple=found.is_must_staple, previous=previous)
+    url: str
+    request: bytes
+    stored: staple.Staple | None
 
 
-def obtain(host: Host, found: Lineage, *, force: bool = False, tries: Sequence[float] = (0,)) -> Outcome:
-    """Return the staple that the lineage is to serve now: the stored one, or a new one where that is due."""
+def question(host: Host, found: Lineage, *, force: bool = False) -> Question | Outcome:
+    """Return what is to be asked, where that is due; else the outcome that needs no asking."""
     if reason := why_unstapled(found):
         return Outcome(None, reason)
     now = host.now()
     stored = stored_staple(found, now)
     if not force and not staple.is_due(stored, now, last_success(found)):
         return Outcome(stored)
-    failure = ""
+    try:
+        request = staple.build_request(found.leaf, staple.find_issuer(found.leaf, found.chain))
+    except errors.ResponseRefused as refused:
+        return _fall_back(found, stored, now, str(refused))
+    return Question(found.responder_url or "", request, stored)
+
+
+def ask(asked: Question) -> bytes | errors.ResponderFailed:
+    """Return the responder's answer, whatever it is, or why there is none. Waits, and does little else."""
+    from certbot_seafile import responder  # requests takes longer to import than all the rest
+
+    try:
+        return responder.fetch(asked.url, asked.request)
+    except errors.ResponderFailed as failed:
+        return failed
+
+
+def conclude(host: Host, found: Lineage, asked: Question, answer: bytes | errors.ResponderFailed) -> Outcome:
+    """Judge the answer; return the staple that the lineage is to serve now."""
+    now, stored = host.now(), asked.stored
+    if isinstance(answer, errors.ResponderFailed):
+        return _fall_back(found, stored, now, str(answer))
+    try:
+        must_staple = found.is_must_staple
+        return Outcome(staple.judge(answer, found.leaf, found.chain, now, must_staple=must_staple, previous=stored))
+    except errors.CertificateRevoked as revoked:
+        return Outcome(None, "; ".join(revoked.reasons), is_revoked=True)
+    except errors.ResponseRefused as refused:
+        return _fall_back(found, stored, now, str(refused))
+
+
+def obtain(host: Host, found: Lineage, *, force: bool = False, tries: Sequence[float] = (0,)) -> Outcome:
+    """Return the staple that the lineage is to serve now: the stored one, or a new one where that is due.
+
+    tries: seconds to wait before each time that the responder is asked, as long as it gives no good answer.
+    """
+    asked = question(host, found, force=force)
+    if isinstance(asked, Outcome):
+        return asked
+    outcome = Outcome(asked.stored)
     for pause in tries:
         if pause:
             time.sleep(pause)
-        try:
-            return Outcome(fetch_staple(found, stored, host.now()))
-        except errors.CertificateRevoked as revoked:
-            return Outcome(None, "; ".join(revoked.reasons), is_revoked=True)
-        except (errors.ResponderFailed, errors.ResponseRefused) as refused:
-            failure = str(refused)
-    return _fall_back(found, stored, now, failure)
+        outcome = conclude(host, found, asked, ask(asked))
+        if outcome.reason is None or outcome.is_revoked:
+            break
+    return outcome
 
 
 def _fall_back(found: Lineage, stored: staple.Staple | None, now: datetime.datetime, failure: str) -> Outcome:
@@ -121,35 +150,19 @@ def store(host: Host, found: Lineage, outcome: Outcome) -> bool:
     if outcome.staple is None:
         raise ValueError("nothing to store")
     changed = False
-    wanted = [(found.response_path, outcome.staple.response, outcome.prepared)]
+    wanted = [(found.response_path, outcome.staple.response)]
     if found.options.outbox is None:
-        wanted.append((found.snippet_path, snippet_bytes(found), None))
-    for path, content, prepared in wanted:
+        wanted.append((found.snippet_path, snippet_bytes(found)))
+    for path, content in wanted:
         files.make_folder(os.path.dirname(path))
         if files.read_if_present(path) != content:
             note_pending(host)
-            if prepared is None:
-                files.replace(path, content)
-            else:
-                files.put(prepared, path)
+            files.replace(path, content)
             changed = True
-        elif prepared is not None:
-            files.remove(prepared)
     if not changed and outcome.reason is None:
         _note_success(host, found, outcome)
     files.remove(revocation_path(found.options, found.name))
     return changed
-
-
-def prepare(found: Lineage, outcome: Outcome) -> Outcome:
-    """Return the outcome with a new response written beside its place: that takes longest, and needs no lock.
-
-    Raises errors.FileRefused.
-    """
-    if outcome.staple is None or files.read_if_present(found.response_path) == outcome.staple.response:
-        return outcome
-    files.make_folder(os.path.dirname(found.response_path))
-    return replace(outcome, prepared=files.prepare(found.response_path, outcome.staple.response))
 
 
 def _note_success(host: Host, found: Lineage, outcome: Outcome) -> None:

@@ -139,17 +139,3 @@ def test_only_what_is_plain_and_the_givers_is_given(tmp_path: Path) -> None:
     assert owners == {"folder": 1, "inner": 1, "plain": 1, "link": 0, "hard": 0, "other": 2, "outside": 0}
     assert files.has_owned(str(folder), 0)
     assert not files.has_owned(str(folder), 0, whole=False)
-
-
-def test_a_prepared_file_takes_its_place_in_one_step(tmp_path: Path) -> None:
-    """Until then the old bytes stand there; mode and owner are the old one's, and nothing else is left."""
-    path = tmp_path / "ocsp.response"
-    path.write_bytes(b"old")
-    path.chmod(0o640)
-    temporary = files.prepare(str(path), b"new")
-    assert path.read_bytes() == b"old"
-    assert os.path.basename(temporary).startswith(".")
-    files.put(temporary, str(path))
-    assert path.read_bytes() == b"new"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o640
-    assert os.listdir(tmp_path) == ["ocsp.response"]
