@@ -18,7 +18,7 @@ help:
 	@echo "make test-matrix    all tests with the certbots of Debian 12 and 13 (bare roots: root; long) and PyPI's oldest"
 	@echo "make test-long      tests that take minutes: certbot and the hook killed at every change of a must-staple renewal"
 	@echo "make test-offline   unit and property tests: no network, no root, with the Python that is there (docs/packaging.md)"
-	@echo "make test-packages  the Debian packages, in bare roots of Debian 12 and 13 (root; long)"
+	@echo "make test-packages  the Debian packages, in bare roots of Debian 12 and 13, and under systemd (root; long)"
 	@echo "make dist   sdist and wheel, reproducible and checked"
 	@echo "make bench  the benchmarks, beside what else can do the same"
 	@echo "make fuzz   a hundred thousand mutations of good OCSP responses, each of which is refused or harmless"

@@ -73,9 +73,10 @@ def read_owned(owner: int, base: str, *names: str, at_most_bytes: int) -> bytes:
 def give(path: str, whose: int, uid: int, gid: int, *, whole: bool = True) -> None:
     """Give a folder, and what is below it, to another user, as far as it belongs to the user with the uid `whose`.
 
-    For root, in folders that another user can write: no link is followed or given, and no file that has a second name,
-    since that one may be anywhere. What is the new owner's already, but of root's group, gets the new group: certbot
-    gives a new key the group of the one before. whole: False for the folder alone. Raises errors.FileRefused.
+    For root, in folders that another user can write: a link is given itself, never followed, and nothing is given that
+    has a second name, since that one may be anywhere. What is the new owner's already, but of root's group, gets the
+    new group: certbot gives a new key the group of the one before. whole: False for the folder alone. Raises
+    errors.FileRefused.
     """
     try:
         _give_one(path, None, whose, uid, gid)
@@ -90,17 +91,18 @@ def _give_one(name: str, inside: int | None, whose: int, uid: int, gid: int) -> 
     descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=inside)
     try:
         facts = os.fstat(descriptor)
-        is_plain = stat.S_ISDIR(facts.st_mode) or (stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1)
-        if is_plain and (facts.st_uid == whose or (facts.st_uid, facts.st_gid) == (uid, 0)):
-            os.chown(f"/proc/self/fd/{descriptor}", uid, gid)
+        is_single = (stat.S_ISREG(facts.st_mode) or stat.S_ISLNK(facts.st_mode)) and facts.st_nlink == 1
+        is_theirs = facts.st_uid == whose or (facts.st_uid, facts.st_gid) == (uid, 0)
+        if is_theirs and (is_single or stat.S_ISDIR(facts.st_mode)):
+            os.chown(f"/proc/self/fd/{descriptor}", uid, gid)  # of what was opened, and of a link itself: proc(5)
     finally:
         os.close(descriptor)
 
 
 def has_owned(path: str, whose: int, *, whole: bool = True) -> bool:
-    """Tell whether the folder, or a file or folder below it, is of the user with the uid `whose`, or of that group.
+    """Tell whether the folder, or anything below it, is of the user with the uid `whose`, or of that group.
 
-    Links do not count, nor what vanishes meanwhile or cannot be looked into. whole: False for the folder alone.
+    What vanishes meanwhile or cannot be looked into does not count. whole: False for the folder alone.
     """
     found = [path]
     for folder, folders, names in os.walk(path) if whole else ():
@@ -113,7 +115,7 @@ def _is_owned(path: str, whose: int) -> bool:
         facts = os.lstat(path)
     except OSError:
         return False
-    return whose in (facts.st_uid, facts.st_gid) and not stat.S_ISLNK(facts.st_mode)
+    return whose in (facts.st_uid, facts.st_gid)
 
 
 def read_if_present(path: str) -> bytes | None:

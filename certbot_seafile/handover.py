@@ -70,6 +70,7 @@ class Handover:
         self._refuse_user()
         found = [self._load(name) for name in names]
         self._choose(found, domains)
+        self._refuse_links()
         self._make_user()
         self._keep_journal()
         self._edit_sites(found, domains)
@@ -133,6 +134,15 @@ class Handover:
         for options, names in asked:
             host = self.host_for(options)
             yield from challenge.folders(host, serving.find_site(host, names))
+
+    def _refuse_links(self) -> None:
+        """Refuse folders that are links: what is handed over is the folder, and root follows no link there later."""
+        for one in self.chosen.handed:
+            if os.path.islink(one.path):
+                raise errors.LineageRefused(
+                    f"{one.path} is a link, which cannot be handed over; move the folder itself there, or make an "
+                    "empty one and `mount --bind` the other over it, then run setup again"
+                )
 
     # --- the steps, in their order
 

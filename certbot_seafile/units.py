@@ -36,7 +36,8 @@ WantedBy=sockets.target
 """
 
 # Nothing is read from the socket. nginx's test opens its logs, its pid file and its ports, and looks up the names of
-# upstreams, so network and /var stay as they are.
+# upstreams, so network and /var stay as they are. oneshot: for other types, the time to start is no limit to the step's
+# own (systemd.service(5)).
 _SERVICE = """\
 # Written by `certbot-seafile setup`: root's step. It takes nothing from who asks.
 [Unit]
@@ -44,11 +45,12 @@ Description=Lets nginx read what {user} renewed
 CollectMode=inactive-or-failed
 
 [Service]
+Type=oneshot
 ExecStart={command} settle
 StandardInput=null
 StandardOutput=socket
 StandardError=journal
-TimeoutStartSec=180
+TimeoutStartSec=150
 NoNewPrivileges=yes
 ProtectSystem=full
 ReadWritePaths={writable}

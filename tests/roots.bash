@@ -11,18 +11,21 @@ command=$(basename "$0")
 say() { echo "$command: ${suite:?}: $*"; }
 
 # Programs in a root see its own processes and mounts only, all of which end with the command.
-# The first word: "online", or "offline" for nothing but loopback.
+# The first word: "online", "offline" for nothing but loopback, or "booted": offline, in a machine of its own as far as
+# an init system can see.
 in_root() {
     local network=$1 root=$2
     shift 2
     local namespaces=(--mount --pid --fork --kill-child)
     [ "$network" = online ] || namespaces+=(--net)
+    [ "$network" != booted ] || namespaces+=(--uts --ipc --cgroup)
     # shellcheck disable=SC2016 # expanded by the inner shell
     env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TERM=dumb \
         DEBIAN_FRONTEND=noninteractive "${lent[@]}" \
         unshare "${namespaces[@]}" bash -euc '
             network=$1 root=$2; shift 2
             [ "$network" = online ] || ip link set lo up
+            [ "$network" != booted ] || mount --bind "$root" "$root"
             mount -t proc proc "$root/proc"
             mount -t tmpfs -o mode=755 tmpfs "$root/dev"
             for device in null zero full random urandom tty; do
@@ -33,7 +36,27 @@ in_root() {
             mkdir "$root/dev/pts"
             mount -t devpts -o newinstance,ptmxmode=666 devpts "$root/dev/pts"
             ln -s pts/ptmx "$root/dev/ptmx"
-            exec chroot "$root" "$@"' in-root "$network" "$root" "$@" < /dev/null
+            [ "$network" = booted ] || exec chroot "$root" "$@"
+            mount -t sysfs sysfs "$root/sys"
+            mount -t tmpfs -o mode=755 tmpfs "$root/sys/fs/cgroup"
+            mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
+            mount -t tmpfs -o mode=755 tmpfs "$root/run"
+            cd "$root"
+            mkdir -p host
+            pivot_root . host
+            umount --lazy /host
+            exec "$@"' in-root "$network" "$root" "$@" < /dev/null
+}
+
+# Run COMMAND in a root that systemd has booted as PID 1, and leave what it said in LOG; both are paths in the root. The
+# machine ends with the command, and with its exit code.
+in_booted_root() {
+    local root=$1 command=$2 log=$3
+    printf '[Unit]\nAfter=multi-user.target\nSuccessAction=exit\nFailureAction=exit\n
+[Service]\nType=oneshot\nExecStart=%s\nStandardOutput=file:%s\nStandardError=inherit\n
+[Install]\nWantedBy=default.target\n' "$command" "$log" > "$root/etc/systemd/system/command-of-test.service"
+    in_root offline "$root" systemctl --quiet enable command-of-test.service
+    in_root booted "$root" env container=test /lib/systemd/systemd --log-target=journal --unit=default.target
 }
 
 # What this machine needs to reach a mirror, the roots need too.

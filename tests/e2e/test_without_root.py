@@ -482,6 +482,25 @@ def test_users_that_undo_the_point_are_refused(issuing: Renewer, user: str, sent
     assert snapshot(world.folder / "etc") == before
 
 
+@pytest.mark.parametrize(
+    "folder", ["etc/letsencrypt", "var/log/letsencrypt", "var/www/letsencrypt/.well-known/acme-challenge"]
+)
+def test_folders_that_are_links_are_refused(issuing: Renewer, folder: str) -> None:
+    """Root would follow a link that is in the user's hands, or hand over nothing; it says so, and changes nothing."""
+    world = issuing.world
+    linked, elsewhere = world.folder / folder, world.folder / "elsewhere"
+    linked.mkdir(parents=True, exist_ok=True)  # certbot removes that of the challenges after each use
+    linked.rename(elsewhere)
+    linked.symlink_to(elsewhere)
+    before = snapshot(world.folder / "etc")
+    run = issuing.setup(check=False)
+    assert run.exit_code == 1
+    assert run.stderr.startswith(f"certbot-seafile: {linked} is a link")
+    assert snapshot(world.folder / "etc") == before
+    assert not issuing.state_dir.exists()
+    assert {path.lstat().st_uid for path in (linked, elsewhere, *elsewhere.rglob("*"))} == {0}
+
+
 def test_must_staple_stays_roots(world: World) -> None:
     """A must-staple lineage is not handed over, and the user cannot ask for one; each is told why."""
     world.start_pebble(must_staple=True)

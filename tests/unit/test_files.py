@@ -125,7 +125,7 @@ def test_anything_else_is_refused(tmp_path: Path, what: str) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_only_what_is_plain_and_the_givers_is_given(tmp_path: Path) -> None:
-    """Links, files with a second name and files of others stay whose they are."""
+    """What links point to, files with a second name and files of others stay whose they are."""
     folder, outside = tmp_path / "folder", tmp_path / "outside"
     (folder / "inner").mkdir(parents=True)
     outside.write_bytes(b"precious")
@@ -136,6 +136,6 @@ def test_only_what_is_plain_and_the_givers_is_given(tmp_path: Path) -> None:
     os.chown(folder / "other", 2, 2)
     files.give(str(folder), 0, 1, 1)
     owners = {path.name: path.lstat().st_uid for path in (folder, *folder.rglob("*"), outside)}
-    assert owners == {"folder": 1, "inner": 1, "plain": 1, "link": 0, "hard": 0, "other": 2, "outside": 0}
+    assert owners == {"folder": 1, "inner": 1, "plain": 1, "link": 1, "hard": 0, "other": 2, "outside": 0}
     assert files.has_owned(str(folder), 0)
     assert not files.has_owned(str(folder), 0, whole=False)
