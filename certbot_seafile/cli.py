@@ -26,6 +26,7 @@ from certbot_seafile import (
     errors,
     handover,
     lineage,
+    pinning,
     plugin,
     refreshing,
     report,
@@ -253,17 +254,37 @@ def _refresh(said: argparse.Namespace) -> int:
     names = [said.cert_name] if said.cert_name else lineage.all_names(config_dir)
     host_for = functools.lru_cache(lambda options: _host(said, options))
     progress = _Progress(said, len(names))
+    waiting: list[lineage.Lineage] = []
+
+    def load(name: str) -> lineage.Lineage | None:
+        one = _ours(said, name)
+        if one is None or not pinning.is_waiting(host_for(one.options), one):
+            return one
+        waiting.append(one)
+        return None
+
     found, good = False, True
-    for result in refreshing.refresh_all(
-        names, lambda name: _ours(said, name), host_for, force=said.force, on_progress=progress
-    ):
+    for result in refreshing.refresh_all(names, load, host_for, force=said.force, on_progress=progress):
         progress.clear()
         result.report(progress.say)
         found, good = True, good and result.failure is None
     progress.clear()
+    for one in waiting:
+        found, good = True, _try_again(host_for(one.options), one) and good
     if not found:
         raise _no_lineage(said)
     return DONE if good else FAILED
+
+
+def _try_again(host: Host, found: lineage.Lineage) -> bool:
+    """Bring a certificate live that waits for its staple, else refresh that of the version before; return success."""
+    try:
+        deploy.deploy(host, found)
+    except errors.CertbotError as error:
+        text = str(error)
+        logger.warning("%s", text if text.startswith(found.name) else f"{found.name}: {text}")
+        return False
+    return True
 
 
 class _Progress:

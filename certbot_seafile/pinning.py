@@ -165,6 +165,14 @@ def _is_held(host: Host, found: Lineage) -> bool:
     return kept.number == present.number and not os.path.exists(newer.fullchain_path)
 
 
+def is_waiting(host: Host, found: Lineage) -> bool:
+    """Tell whether the site names the version before, because the lineage's own has no staple yet."""
+    if not found.is_must_staple:
+        return False
+    kept, present = pinned(host, found), _present(found)
+    return kept is not None and present is not None and kept.number < present.number
+
+
 def pinned(host: Host, found: Lineage) -> Pinned | None:
     """Return the version that the site is pinned to; None where it is not pinned, or to nothing that is there."""
     if not _has_pin(host, found):

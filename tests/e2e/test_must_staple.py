@@ -291,11 +291,13 @@ def waiting(issued: World) -> World:
     return issued
 
 
-def test_the_staple_of_the_certificate_before_is_refreshed(waiting: World) -> None:
-    """While the site keeps it, renew fetches a newer staple for it and serves that, though the new one has none."""
+@pytest.mark.parametrize("verb", ["renew", "refresh"])
+def test_the_staple_of_the_certificate_before_is_refreshed(waiting: World, verb: str) -> None:
+    """While the site keeps it, a newer staple for it is fetched and served, though the new one has none."""
     old, kept = waiting.handshake(road.NAME), waiting.staple_dir / road.NAME / "pinned.response"
     assert kept.read_bytes() == old.staple
-    run = waiting.certbot("renew", check=False, env=road.clock(waiting, hours=7))
+    run_verb = {"renew": waiting.certbot, "refresh": waiting.seafile}[verb]
+    run = run_verb(verb, check=False, env=road.clock(waiting, hours=7))
     assert run.exit_code == 1
     assert "must be stapled but cannot be" in run.output
     now = waiting.handshake(road.NAME)
@@ -304,6 +306,19 @@ def test_the_staple_of_the_certificate_before_is_refreshed(waiting: World) -> No
     assert_accepted(waiting)
     waiting.reload_nginx()
     assert waiting.handshake(road.NAME) == now
+
+
+def test_refresh_brings_it_live_too(issued: World) -> None:
+    """Where the responder answers again, refresh does not only store what the new certificate waits for."""
+    site = road.site_bytes(issued)
+    issued.stop_responder()
+    issued.certbot("renew", "--force-renewal", check=False)
+    issued.start_responder()
+    run = issued.seafile("refresh")
+    assert f"Served: the certificate of {road.NAME}" in run.stdout
+    assert road.site_bytes(issued) == site
+    assert road.served_is_lineage(issued)
+    assert_accepted(issued)
 
 
 def test_a_bad_answer_about_the_certificate_before_is_not_served(waiting: World) -> None:
