@@ -8,7 +8,7 @@ PARALLEL := -n 4
 SOURCES := setup.py tests/setup-environment
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-newest test-debian test-long test-matrix test-oldest test-offline test-packages dist demo lint docs bench fuzz packages clean
+.PHONY: help test test-newest test-debian test-long test-matrix test-oldest test-offline test-packages deb dist demo lint docs bench fuzz packages clean
 
 help:
 	@echo "make demo   show a certificate's whole life on this machine, without touching its real nginx"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-long      tests that take minutes: certbot and the hook killed at every change of a must-staple renewal"
 	@echo "make test-offline   unit and property tests: no network, no root, with the Python that is there (docs/packaging.md)"
 	@echo "make test-packages  the Debian packages, in bare roots of Debian 12 and 13, and under systemd (root; long)"
+	@echo "make deb    the Debian package, in dist/, to install beside Debian's certbot"
 	@echo "make dist   sdist and wheel, reproducible and checked"
 	@echo "make bench  the benchmarks, beside what else can do the same"
 	@echo "make fuzz   a hundred thousand mutations of good OCSP responses, each of which is refused or harmless"
@@ -55,6 +56,9 @@ test-offline:
 test-packages:
 	tests/packaging/debian-root bookworm
 	tests/packaging/debian-root trixie
+
+deb:
+	packaging/make-deb dist
 
 dist: packages $(VENV)/.dist-ready
 	tests/packaging/dist $(VENV)/bin/python dist
