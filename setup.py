@@ -6,7 +6,7 @@ import re
 import tarfile
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 from setuptools.command.sdist import sdist
 
 HERE = Path(__file__).parent
@@ -69,7 +69,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=["certbot_seafile"],
+    packages=find_packages(include=["certbot_seafile", "certbot_seafile.*"]),
     package_data={"certbot_seafile": ["py.typed"]},
     include_package_data=False,
     zip_safe=False,

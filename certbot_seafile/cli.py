@@ -18,23 +18,12 @@ from collections.abc import Sequence
 
 from certbot import configuration
 
-from certbot_seafile import (
-    __version__,
-    asking,
-    check,
-    deploy,
-    errors,
-    handover,
-    lineage,
-    pinning,
-    plugin,
-    refreshing,
-    report,
-    settings,
-    settling,
-    undo,
-)
-from certbot_seafile.host import Host
+from certbot_seafile import __version__, errors, plugin
+from certbot_seafile.doctor import findings
+from certbot_seafile.sealed import asking, handover, pinning, settings, settling
+from certbot_seafile.system import lineages
+from certbot_seafile.system.context import Context
+from certbot_seafile.usecases import deploy, refresh, status, undo
 
 logger = logging.getLogger(__name__)
 
@@ -58,19 +47,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
 
 
-def _settings_of_root(said: argparse.Namespace) -> settings.Settings | None:
+def _settings_of_root(arguments: argparse.Namespace) -> settings.Settings | None:
     """Return what root goes by where another user renews; None for that user, and where root does so itself.
 
     Raises errors.FileRefused.
     """
     if os.geteuid() != 0:
         return None
-    found, config_dir = settings.read(said.settings), os.path.abspath(said.config_dir)
-    if said.command == "settle" or (found is not None and found.config_dir == config_dir):
+    found, config_dir = settings.read(arguments.settings), os.path.abspath(arguments.config_dir)
+    if arguments.command == "settle" or (found is not None and found.config_dir == config_dir):
         return found
-    if said.command != "setup" and os.path.exists(lineage.handover_path(config_dir)):
+    if arguments.command != "setup" and os.path.exists(lineages.handover_path(config_dir)):
         raise errors.FileRefused(
-            f"{config_dir} was handed over to another user, but {said.settings} says nothing of it; "
+            f"{config_dir} was handed over to another user, but {arguments.settings} says nothing of it; "
             "run `certbot-seafile setup --user USER` again"
         )
     return None
@@ -136,36 +125,36 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _set_up_logging(said: argparse.Namespace) -> None:
+def _set_up_logging(arguments: argparse.Namespace) -> None:
     root = logging.getLogger("certbot_seafile")
     root.setLevel(logging.DEBUG)
     root.propagate = False
     console = logging.StreamHandler(sys.stderr)
-    console.setLevel(logging.DEBUG if said.verbose else logging.WARNING)
+    console.setLevel(logging.DEBUG if arguments.verbose else logging.WARNING)
     console.setFormatter(logging.Formatter("%(message)s"))
     root.addHandler(console)
-    if said.handed is not None and os.geteuid() == 0:
+    if arguments.handed is not None and os.geteuid() == 0:
         return  # the folder of logs is another user's
     try:
         log = logging.handlers.RotatingFileHandler(
-            os.path.join(said.logs_dir, _LOG_NAME), maxBytes=1_000_000, backupCount=5, encoding="utf-8", delay=True
+            os.path.join(arguments.logs_dir, _LOG_NAME), maxBytes=1_000_000, backupCount=5, encoding="utf-8", delay=True
         )
-        if os.access(said.logs_dir, os.W_OK):
+        if os.access(arguments.logs_dir, os.W_OK):
             log.setLevel(logging.DEBUG)
             log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             root.addHandler(log)
     except OSError as error:
-        logger.warning("no log in %s: %s", said.logs_dir, error.strerror)
+        logger.warning("no log in %s: %s", arguments.logs_dir, error.strerror)
 
 
-def _certbot_configuration(said: argparse.Namespace) -> configuration.NamespaceConfig:
+def _certbot_configuration(arguments: argparse.Namespace) -> configuration.NamespaceConfig:
     return configuration.NamespaceConfig(
         argparse.Namespace(
-            config_dir=said.config_dir,
-            work_dir=said.work_dir,
-            logs_dir=said.logs_dir,
-            http01_port=said.http_port or 80,
-            https_port=said.https_port or 443,
+            config_dir=arguments.config_dir,
+            work_dir=arguments.work_dir,
+            logs_dir=arguments.logs_dir,
+            http01_port=arguments.http_port or 80,
+            https_port=arguments.https_port or 443,
             strict_permissions=False,
             domains=[],
             server="",
@@ -173,15 +162,15 @@ def _certbot_configuration(said: argparse.Namespace) -> configuration.NamespaceC
     )
 
 
-def _host(said: argparse.Namespace, options: lineage.Options) -> Host:
+def _context(arguments: argparse.Namespace, options: lineages.Options) -> Context:
     def say(text: str) -> None:
-        if not said.quiet:
+        if not arguments.quiet:
             print(text)
 
     of_root: dict[str, object] = {}
-    if said.handed is not None and os.geteuid() == 0:
-        of_root = {"state_dir": said.handed.state_dir, "checkpoints": _NoCheckpoints()}
-    return plugin.host_for(_certbot_configuration(said), options, say, **of_root)
+    if arguments.handed is not None and os.geteuid() == 0:
+        of_root = {"state_dir": arguments.handed.state_dir, "checkpoints": _NoCheckpoints()}
+    return plugin.context_for(_certbot_configuration(arguments), options, say, **of_root)
 
 
 class _NoCheckpoints:
@@ -200,89 +189,93 @@ class _NoCheckpoints:
         """Do nothing."""
 
 
-def _load(said: argparse.Namespace, name: str) -> lineage.Lineage:
-    ports = {key: getattr(said, key) for key in ("http_port", "https_port") if getattr(said, key)}
-    return lineage.load(os.path.abspath(said.config_dir), name, **ports)
+def _load(arguments: argparse.Namespace, name: str) -> lineages.Lineage:
+    ports = {key: getattr(arguments, key) for key in ("http_port", "https_port") if getattr(arguments, key)}
+    return lineages.load(os.path.abspath(arguments.config_dir), name, **ports)
 
 
-def _ours(said: argparse.Namespace, name: str) -> lineage.Lineage | None:
+def _ours(arguments: argparse.Namespace, name: str) -> lineages.Lineage | None:
     """Return the lineage where it is this plugin's; None for others, also where they cannot be read."""
     try:
-        found = _load(said, name)
+        lineage = _load(arguments, name)
     except errors.LineageRefused:
-        if not said.cert_name and not lineage.is_of_plugin(os.path.abspath(said.config_dir), name):
+        if not arguments.cert_name and not lineages.is_of_plugin(os.path.abspath(arguments.config_dir), name):
             return None
         raise
-    return found if lineage.names_plugin(found.renewal) else None
+    return lineage if lineages.names_plugin(lineage.renewal) else None
 
 
-def _machine_host(said: argparse.Namespace, found: Sequence[lineage.Lineage]) -> Host:
+def _machine_context(arguments: argparse.Namespace, found: Sequence[lineages.Lineage]) -> Context:
     """Return what to work with on the machine as a whole: as the lineages say, else as the command line does."""
     if found:
-        return _host(said, found[0].options)
-    chosen = {key: value for key in ("ctl", "staple_dir") if (value := getattr(said, key))}
-    return _host(said, lineage.Options(**chosen))
+        return _context(arguments, found[0].options)
+    chosen = {key: value for key in ("ctl", "staple_dir") if (value := getattr(arguments, key))}
+    return _context(arguments, lineages.Options(**chosen))
 
 
-def _chosen(said: argparse.Namespace) -> list[lineage.Lineage]:
-    names = [said.cert_name] if said.cert_name else lineage.names_of_plugin(os.path.abspath(said.config_dir))
+def _chosen(arguments: argparse.Namespace) -> list[lineages.Lineage]:
+    names = (
+        [arguments.cert_name]
+        if arguments.cert_name
+        else lineages.names_of_plugin(os.path.abspath(arguments.config_dir))
+    )
     if not names:
-        raise _no_lineage(said)
-    return [_load(said, name) for name in names]
+        raise _no_lineage(arguments)
+    return [_load(arguments, name) for name in names]
 
 
-def _no_lineage(said: argparse.Namespace) -> errors.LineageRefused:
+def _no_lineage(arguments: argparse.Namespace) -> errors.LineageRefused:
     return errors.LineageRefused(
-        f"no lineage in {os.path.abspath(said.config_dir)} uses the seafile plugin; "
+        f"no lineage in {os.path.abspath(arguments.config_dir)} uses the seafile plugin; "
         "get one with `certbot certonly -a seafile -d NAME`"
     )
 
 
-def _deploy(said: argparse.Namespace) -> int:
+def _deploy(arguments: argparse.Namespace) -> int:
     renewed = os.environ.get("RENEWED_LINEAGE")
     if renewed:
-        said.cert_name = lineage.from_environment(said.config_dir, renewed)
-    elif not said.cert_name:
+        arguments.cert_name = lineages.from_environment(arguments.config_dir, renewed)
+    elif not arguments.cert_name:
         raise errors.LineageRefused("no lineage is named: give --cert-name NAME, or let certbot set RENEWED_LINEAGE")
-    for found in _chosen(said):
-        deploy.deploy(_host(said, found.options), found)
+    for found in _chosen(arguments):
+        deploy.deploy(_context(arguments, found.options), found)
     return DONE
 
 
-def _refresh(said: argparse.Namespace) -> int:
-    config_dir = os.path.abspath(said.config_dir)
-    names = [said.cert_name] if said.cert_name else lineage.all_names(config_dir)
-    host_for = functools.lru_cache(lambda options: _host(said, options))
-    progress = _Progress(said, len(names))
-    waiting: list[lineage.Lineage] = []
+def _refresh(arguments: argparse.Namespace) -> int:
+    config_dir = os.path.abspath(arguments.config_dir)
+    names = [arguments.cert_name] if arguments.cert_name else lineages.all_names(config_dir)
+    context_for = functools.lru_cache(lambda options: _context(arguments, options))
+    progress = _Progress(arguments, len(names))
+    waiting: list[lineages.Lineage] = []
 
-    def load(name: str) -> lineage.Lineage | None:
-        one = _ours(said, name)
-        if one is None or not pinning.is_waiting(host_for(one.options), one):
+    def load(name: str) -> lineages.Lineage | None:
+        one = _ours(arguments, name)
+        if one is None or not pinning.is_waiting(context_for(one.options), one):
             return one
         waiting.append(one)
         return None
 
     found, good = False, True
-    for result in refreshing.refresh_all(names, load, host_for, force=said.force, on_progress=progress):
+    for result in refresh.refresh_all(names, load, context_for, force=arguments.force, on_progress=progress):
         progress.clear()
         result.report(progress.say)
         found, good = True, good and result.failure is None
     progress.clear()
     for one in waiting:
-        found, good = True, _try_again(host_for(one.options), one) and good
+        found, good = True, _try_again(context_for(one.options), one) and good
     if not found:
-        raise _no_lineage(said)
+        raise _no_lineage(arguments)
     return DONE if good else FAILED
 
 
-def _try_again(host: Host, found: lineage.Lineage) -> bool:
+def _try_again(context: Context, lineage: lineages.Lineage) -> bool:
     """Bring a certificate live that waits for its staple, else refresh that of the version before; return success."""
     try:
-        deploy.deploy(host, found)
+        deploy.deploy(context, lineage)
     except errors.CertbotError as error:
         text = str(error)
-        logger.warning("%s", text if text.startswith(found.name) else f"{found.name}: {text}")
+        logger.warning("%s", text if text.startswith(lineage.name) else f"{lineage.name}: {text}")
         return False
     return True
 
@@ -290,9 +283,9 @@ def _try_again(host: Host, found: lineage.Lineage) -> bool:
 class _Progress:
     """How far a long run is, on one line of a terminal that is overwritten; nothing elsewhere, and with -q."""
 
-    def __init__(self, said: argparse.Namespace, total: int) -> None:
-        self._total, self._is_quiet = total, said.quiet
-        self._is_shown = total >= _MANY and not said.quiet and sys.stderr.isatty()
+    def __init__(self, arguments: argparse.Namespace, total: int) -> None:
+        self._total, self._is_quiet = total, arguments.quiet
+        self._is_shown = total >= _MANY and not arguments.quiet and sys.stderr.isatty()
 
     def __call__(self, count: int) -> None:
         """Show how many are done."""
@@ -310,84 +303,90 @@ class _Progress:
             print(text)
 
 
-def _readable(said: argparse.Namespace) -> tuple[list[lineage.Lineage], list[report.Damaged]]:
+def _readable(arguments: argparse.Namespace) -> tuple[list[lineages.Lineage], list[status.Damaged]]:
     """Return the lineages that were asked for, and those of them that cannot be read."""
-    config_dir = os.path.abspath(said.config_dir)
+    config_dir = os.path.abspath(arguments.config_dir)
     found, damaged = [], []
-    for name in [said.cert_name] if said.cert_name else lineage.names_of_plugin(config_dir):
+    for name in [arguments.cert_name] if arguments.cert_name else lineages.names_of_plugin(config_dir):
         try:
-            found.append(_load(said, name))
+            found.append(_load(arguments, name))
         except errors.LineageRefused as refused:
-            damaged.append(report.Damaged(name, str(refused)))
+            damaged.append(status.Damaged(name, str(refused)))
     return found, damaged
 
 
-def _status(said: argparse.Namespace) -> int:
-    found, damaged = _readable(said)
-    standings = [report.standing(_host(said, one.options), one) for one in found]
-    if said.json:
-        print(json.dumps(report.as_json(standings, damaged), indent=2))
+def _status(arguments: argparse.Namespace) -> int:
+    found, damaged = _readable(arguments)
+    standings = [status.standing(_context(arguments, one.options), one) for one in found]
+    if arguments.json:
+        print(json.dumps(status.as_json(standings, damaged), indent=2))
     elif found or damaged:
-        print(report.as_table(standings, damaged))
+        print(status.as_table(standings, damaged))
     else:
-        raise _no_lineage(said)
+        raise _no_lineage(arguments)
     return FAILED if damaged else DONE
 
 
-def _check(said: argparse.Namespace) -> int:
-    found, damaged = _readable(said)
-    host = _machine_host(said, found)
-    findings = [check.Finding(f"{one.name}: {one.failure}.") for one in damaged if not _is_deleted(said, one.name)]
-    findings += [finding for one in found for finding in check.lineage_findings(_host(said, one.options), one)]
-    findings += check.machine_findings(host, found, said.root)
-    if (handed := settings.of_user(os.path.abspath(said.config_dir))) is not None:
-        findings += check.handover_findings(handed)
-    if not found and not findings:
-        raise errors.LineageRefused(damaged[0].failure) if damaged else _no_lineage(said)
-    for finding in findings:
+def _check(arguments: argparse.Namespace) -> int:
+    found, damaged = _readable(arguments)
+    context = _machine_context(arguments, found)
+    results = [
+        findings.Finding(f"{one.name}: {one.failure}.") for one in damaged if not _is_deleted(arguments, one.name)
+    ]
+    results += [
+        finding for one in found for finding in findings.lineage_findings(_context(arguments, one.options), one)
+    ]
+    results += findings.machine_findings(context, found, arguments.root)
+    if (handed := settings.of_user(os.path.abspath(arguments.config_dir))) is not None:
+        results += findings.handover_findings(handed)
+    if not found and not results:
+        raise errors.LineageRefused(damaged[0].failure) if damaged else _no_lineage(arguments)
+    for finding in results:
         print(finding)
-    is_wrong = any(finding.is_fault for finding in findings)
-    if not findings:
-        host.say("All is well.")
+    is_wrong = any(finding.is_fault for finding in results)
+    if not results:
+        context.say("All is well.")
     return FAILED if is_wrong else DONE
 
 
-def _is_deleted(said: argparse.Namespace, name: str) -> bool:
-    return name not in lineage.all_names(os.path.abspath(said.config_dir))
+def _is_deleted(arguments: argparse.Namespace, name: str) -> bool:
+    return name not in lineages.all_names(os.path.abspath(arguments.config_dir))
 
 
-def _setup(said: argparse.Namespace) -> int:
+def _setup(arguments: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         raise errors.FileRefused("setup hands over what is root's; run it as root")
-    before = said.handed
-    chosen = before or _new_settings(said)
-    names = list(chosen.lineages) if before else lineage.names_of_plugin(chosen.config_dir)
-    if said.cert_name and (before or said.cert_name not in names):
-        names.append(said.cert_name)
-    said.handed = chosen
-    host = _host(said, chosen.options)
+    before = arguments.handed
+    chosen = before or _new_settings(arguments)
+    names = list(chosen.lineages) if before else lineages.names_of_plugin(chosen.config_dir)
+    if arguments.cert_name and (before or arguments.cert_name not in names):
+        names.append(arguments.cert_name)
+    arguments.handed = chosen
+    context = _context(arguments, chosen.options)
     steps = handover.Handover(
-        said.settings, before, chosen, _is_roots(chosen.config_dir), functools.partial(_host, said), host.say,
-        [_program()], said.systemd_dir or None, said.dry_run,
-    ).run(list(dict.fromkeys(names)), said.domain)  # fmt: skip
+        arguments.settings, before, chosen, _is_roots(chosen.config_dir), functools.partial(_context, arguments),
+        context.say, [_program()], arguments.systemd_dir or None, arguments.dry_run,
+    ).run(list(dict.fromkeys(names)), arguments.domain)  # fmt: skip
     if not steps:
-        host.say(f"All is set up: {said.user} runs certbot, root does the rest.")
-    if said.dry_run:
+        context.say(f"All is set up: {arguments.user} runs certbot, root does the rest.")
+    if arguments.dry_run:
         return DONE
-    said.handed = settings.read(said.settings)
-    return _report(settling.settle(said.handed or chosen, functools.partial(_host, said)))
+    arguments.handed = settings.read(arguments.settings)
+    return _report(settling.settle(arguments.handed or chosen, functools.partial(_context, arguments)))
 
 
-def _new_settings(said: argparse.Namespace) -> settings.Settings:
+def _new_settings(arguments: argparse.Namespace) -> settings.Settings:
     """Return the settings of a first handover; a later lineage is to be like the first, as far as the machine goes."""
-    config_dir, work_dir, logs_dir = map(os.path.abspath, (said.config_dir, said.work_dir, said.logs_dir))
+    config_dir, work_dir, logs_dir = map(
+        os.path.abspath, (arguments.config_dir, arguments.work_dir, arguments.logs_dir)
+    )
     keys = ("ctl", "server_root", "reload_cmd", "webroot", "staple_dir")
-    found = _readable(said)[0] if _is_roots(config_dir) else []
+    found = _readable(arguments)[0] if _is_roots(config_dir) else []
     like = {key: getattr(found[0].options, key) for key in keys} if found else {}
-    given = {key: value for key in (*keys, "http_port", "https_port") if (value := getattr(said, key))}
+    given = {key: value for key in (*keys, "http_port", "https_port") if (value := getattr(arguments, key))}
     return settings.Settings(
-        said.user, config_dir, work_dir, logs_dir, os.path.abspath(said.state_dir), said.socket or None,
-        options=lineage.Options(**like | given),
+        arguments.user, config_dir, work_dir, logs_dir, os.path.abspath(arguments.state_dir), arguments.socket or None,
+        options=lineages.Options(**like | given),
     )  # fmt: skip
 
 
@@ -400,17 +399,17 @@ def _program() -> str:
     return os.path.abspath(sys.argv[0])
 
 
-def _settle(said: argparse.Namespace) -> int:
+def _settle(arguments: argparse.Namespace) -> int:
     """Run root's step; what came of it goes to whoever asked, in one last line on stdout."""
-    if said.handed is None:
+    if arguments.handed is None:
         raise errors.FileRefused(
-            f"there is no {said.settings} for root to go by; run `certbot-seafile setup --user USER` as root first"
+            f"there is no {arguments.settings} for root to go by; run `certbot-seafile setup --user USER` as root first"
         )
     os.environ.clear()
     os.environ.update(PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL="C.UTF-8")
-    said.quiet, (said.config_dir, said.work_dir, said.logs_dir) = True, said.handed.folders
+    arguments.quiet, (arguments.config_dir, arguments.work_dir, arguments.logs_dir) = True, arguments.handed.folders
     try:
-        failures = settling.settle(said.handed, functools.partial(_host, said))
+        failures = settling.settle(arguments.handed, functools.partial(_context, arguments))
     except errors.CertbotError as error:
         failures = [str(error)]
     print(asking.FAILED + " / ".join(failures) if failures else asking.DONE)
@@ -423,41 +422,41 @@ def _report(failures: Sequence[str]) -> int:
     return FAILED if failures else DONE
 
 
-def _undo_of_root(said: argparse.Namespace, handed: settings.Settings) -> int:
+def _undo_of_root(arguments: argparse.Namespace, handed: settings.Settings) -> int:
     """Undo where the renewals were handed over: nothing is taken from folders that the user can write."""
-    host = _host(said, handed.options)
+    context = _context(arguments, handed.options)
     names = sorted(handed.lineages)
-    if said.cert_name:
-        is_clean = undo.undo_one(host, said.cert_name)
-        left = {name: options for name, options in handed.lineages.items() if name != said.cert_name}
-        settings.write(said.settings, dataclasses.replace(handed, lineages=left))
+    if arguments.cert_name:
+        is_clean = undo.undo_one(context, arguments.cert_name)
+        left = {name: options for name, options in handed.lineages.items() if name != arguments.cert_name}
+        settings.write(arguments.settings, dataclasses.replace(handed, lineages=left))
     else:
-        is_clean = undo.undo_all(host, names)
-        handover.take_back(said.settings, handed, host.say)
-    return _undone(host, is_clean)
+        is_clean = undo.undo_all(context, names)
+        handover.take_back(arguments.settings, handed, context.say)
+    return _undone(context, is_clean)
 
 
-def _undo(said: argparse.Namespace) -> int:
-    if said.handed is not None:
-        return _undo_of_root(said, said.handed)
-    if settings.of_user(os.path.abspath(said.config_dir)) is not None:
+def _undo(arguments: argparse.Namespace) -> int:
+    if arguments.handed is not None:
+        return _undo_of_root(arguments, arguments.handed)
+    if settings.of_user(os.path.abspath(arguments.config_dir)) is not None:
         raise errors.RootNeeded("only root can take the site's edits out again; run `sudo certbot-seafile undo`")
-    found, _ = _readable(said)
-    host = _machine_host(said, found)
-    if said.cert_name:
-        is_clean = undo.undo_one(host, said.cert_name)
+    found, _ = _readable(arguments)
+    context = _machine_context(arguments, found)
+    if arguments.cert_name:
+        is_clean = undo.undo_one(context, arguments.cert_name)
     else:
-        names = {one.name for one in found} | set(check.stapled_names(host))
-        if not names and not host.journal.entries():
-            raise _no_lineage(said)
-        is_clean = undo.undo_all(host, sorted(names))
-    return _undone(host, is_clean)
+        names = {one.name for one in found} | set(findings.stapled_names(context))
+        if not names and not context.journal.entries():
+            raise _no_lineage(arguments)
+        is_clean = undo.undo_all(context, sorted(names))
+    return _undone(context, is_clean)
 
 
-def _undone(host: Host, is_clean: bool) -> int:
+def _undone(context: Context, is_clean: bool) -> int:
     if is_clean:
-        host.say("The site is as it was. The certificates stay certbot's: `certbot delete` ends their renewal,")
-        host.say("which would put them into the site again.")
+        context.say("The site is as it was. The certificates stay certbot's: `certbot delete` ends their renewal,")
+        context.say("which would put them into the site again.")
         return DONE
     print(
         "certbot-seafile: lines of ours that somebody has changed since were left in the site; "
@@ -474,7 +473,3 @@ _COMMANDS = {
 
 #: What root does as the user, where the renewals were handed over.
 _OF_THE_USER = {"deploy", "refresh", "status", "check"}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -23,9 +23,9 @@ from certbot.display import util as display_util
 from certbot.plugins import common
 
 if TYPE_CHECKING:
-    from certbot_seafile import challenge
-    from certbot_seafile.host import Host
-    from certbot_seafile.lineage import Lineage, Options
+    from certbot_seafile.system import challenge
+    from certbot_seafile.system.context import Context
+    from certbot_seafile.system.lineages import Lineage, Options
 
 logger = logging.getLogger(__name__)
 
@@ -63,20 +63,20 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
     def prepare(self) -> None:
         """See that nginx and the site are as they must be, before the CA is asked for anything."""
         _refuse_root_where_handed_over(self.config)
-        host = self._host()
-        logger.debug("nginx is %s", host.nginx.facts.splitlines()[:1])
+        context = self._context()
+        logger.debug("nginx is %s", context.nginx.facts.splitlines()[:1])
         if self.config.verb not in ("certonly", "run", "renew"):
             return
         names = self._requested_names()
         _refuse_wildcards(names)
-        if host.renewer is not None and getattr(self.config, "must_staple", False):
+        if context.renewer is not None and getattr(self.config, "must_staple", False):
             raise certbot_errors.PluginError(
                 "--must-staple: the site of such a certificate is edited at renewals, which "
-                f"{host.renewer} may not do; leave that out"
+                f"{context.renewer} may not do; leave that out"
             )
-        host.nginx.test()
+        context.nginx.test()
         if names:
-            self._suit_key_to_site(host, names)
+            self._suit_key_to_site(context, names)
         if not self.config.dry_run:
             self._add_hook()
             self._move_over(names)
@@ -112,7 +112,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
 
         Raises errors.ChallengeUnreachable and others; then nothing is left behind.
         """
-        from certbot_seafile import challenge
+        from certbot_seafile.system import challenge
 
         if not self.config.installer and not self.config.dry_run:
             self.config.installer = self.name
@@ -122,7 +122,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
             response, validation = achall.response_and_validation()
             responses.append(response)
             expected[_identifier(achall), achall.chall.encode("token")] = validation.encode()
-        self._challenges = challenge.Challenges(self._host())
+        self._challenges = challenge.Challenges(self._context())
         self._challenges.answer(expected)
         return responses
 
@@ -135,28 +135,28 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
 
     def get_all_names(self) -> set[str]:
         """Return the names of every server block that nginx loads."""
-        from certbot_seafile import servers
+        from certbot_seafile.site import model
 
-        every = servers.http_servers(self._host().nginx.statements())
+        every = model.http_servers(self._context().nginx.statements())
         names = {name for server in every for name in server.names}
         return {name.lstrip(".") for name in names if "." in name and not set("~*") & set(name)}
 
     def deploy_cert(self, domain: str, cert_path: str, key_path: str, chain_path: str, fullchain_path: str) -> None:
         """Let the site use the lineage that fullchain_path belongs to."""
-        from certbot_seafile import deploy
+        from certbot_seafile.usecases import deploy
 
-        found = self._lineage_at(fullchain_path)
-        if found.name not in self._deployed:
-            deploy.deploy(self._host(), found)
-            self._deployed.add(found.name)
+        lineage = self._lineage_at(fullchain_path)
+        if lineage.name not in self._deployed:
+            deploy.deploy(self._context(), lineage)
+            self._deployed.add(lineage.name)
 
     def enhance(self, domain: str, enhancement: str, options: Any = None) -> None:
         """Add a redirect, Strict-Transport-Security, or (already part of every deployment) the staple."""
-        from certbot_seafile import enhance
+        from certbot_seafile.usecases import enhance
 
         if enhancement not in self.supported_enhancements():
             raise certbot_errors.NotSupportedError(f"{self.name} has no enhancement {enhancement}")
-        enhance.enhance(self._host(), domain, enhancement, options)
+        enhance.enhance(self._context(), domain, enhancement, options)
 
     def supported_enhancements(self) -> list[str]:
         """Return the enhancements of `certbot enhance` that this plugin has."""
@@ -171,13 +171,13 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
 
     def config_test(self) -> None:
         """Run `nginx -t`."""
-        self._host().nginx.test()
+        self._context().nginx.test()
 
     def restart(self) -> None:
         """Reload nginx, after a test."""
-        host = self._host()
-        host.nginx.test()
-        host.nginx.reload()
+        context = self._context()
+        context.nginx.test()
+        context.nginx.reload()
 
     # --- renewal
 
@@ -190,23 +190,23 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         self._keep(lineage.lineagename)
 
     def _keep(self, name: str) -> None:
-        from certbot_seafile import deploy
-        from certbot_seafile import lineage as lineages
+        from certbot_seafile.system import lineages
+        from certbot_seafile.usecases import deploy
 
-        host = self._host(must_staple_tries=(0,))
-        found = lineages.load(self.config.config_dir, name)
-        host.options = found.options
-        deploy.keep(host, found)
+        context = self._context(must_staple_tries=(0,))
+        lineage = lineages.load(self.config.config_dir, name)
+        context.options = lineage.options
+        deploy.keep(context, lineage)
 
     # --- what stands between certbot and the rest
 
-    def _host(self, **chosen: Any) -> Host:
-        return host_for(self.config, self._options(), display_util.notify, **chosen)
+    def _context(self, **chosen: Any) -> Context:
+        return context_for(self.config, self._options(), display_util.notify, **chosen)
 
     def _options(self) -> Options:
-        from certbot_seafile import lineage
+        from certbot_seafile.system import lineages
 
-        given = lineage.Options(
+        given = lineages.Options(
             site=self.conf("site"),
             server_root=self.conf("server-root"),
             ctl=self.conf("ctl"),
@@ -220,17 +220,18 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         )
         if self.config.verb in ("install", "enhance") and self.config.certname:
             # certbot gives these verbs nothing of the renewal file.
-            return lineage.merge(lineage.saved_options(self.config.config_dir, self.config.certname), given)
+            return lineages.merge(lineages.saved_options(self.config.config_dir, self.config.certname), given)
         return given
 
     def _requested_names(self) -> list[str]:
         return [_identifier(name) for name in (*self.config.domains, *getattr(self.config, "ip_addresses", ()))]
 
-    def _suit_key_to_site(self, host: Host, names: Sequence[str]) -> None:
-        from certbot_seafile import deploy, serving
+    def _suit_key_to_site(self, context: Context, names: Sequence[str]) -> None:
+        from certbot_seafile.system import serving
+        from certbot_seafile.usecases import deploy
 
-        found = deploy.rehearse(host, names)
-        reason = serving.why_no_ecdsa(host, found)
+        found = deploy.rehearse(context, names)
+        reason = serving.why_no_ecdsa(context, found)
         if reason is None or self.config.key_type != "ecdsa":
             return
         self._refuse_key_change(names, reason)
@@ -244,13 +245,13 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
     def _refuse_key_change(self, names: Sequence[str], reason: str) -> None:
         """Refuse where a lineage for the names has an ECDSA key: certbot changes a key's type only when told twice."""
         from certbot_seafile import errors
-        from certbot_seafile import lineage as lineages
+        from certbot_seafile.system import lineages
 
         for name in lineages.all_names(self.config.config_dir):
             with contextlib.suppress(errors.LineageRefused):
-                found = lineages.load(self.config.config_dir, name)
-                asked = name == self.config.certname if self.config.certname else set(found.names) == set(names)
-                if asked and found.key_type == "ecdsa":
+                lineage = lineages.load(self.config.config_dir, name)
+                asked = name == self.config.certname if self.config.certname else set(lineage.names) == set(names)
+                if asked and lineage.key_type == "ecdsa":
                     raise certbot_errors.PluginError(
                         f"the certificate {name} has an ECDSA key, which the site cannot serve: {reason}; "
                         f"run again with --cert-name {name} --key-type rsa"
@@ -266,22 +267,22 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         return any(_mentions(path, flag[2:]) for path in getattr(self.config, "config_files", None) or ())
 
     def _add_hook(self) -> None:
-        from certbot_seafile import lineage
+        from certbot_seafile.system import lineages
 
         for attribute in ("deploy_hook", "renew_hook"):
             if hasattr(self.config, attribute):
-                joined = lineage.join_hooks(hook_command(self.config), getattr(self.config, attribute))
+                joined = lineages.join_hooks(hook_command(self.config), getattr(self.config, attribute))
                 setattr(self.config, attribute, joined)
 
     def _move_over(self, names: Sequence[str]) -> None:
         """Get a lineage anew that another plugin made: certbot would find it not due, and renew it as before."""
-        from certbot_seafile import lineage
+        from certbot_seafile.system import lineages
 
         asked_for = (self.config.authenticator, self.config.configurator)
         if self.config.verb == "renew" or self.config.reinstall or self.name not in asked_for:
             return
-        for name in lineage.all_names(self.config.config_dir):
-            other = lineage.authenticator_for(self.config.config_dir, name, names)
+        for name in lineages.all_names(self.config.config_dir):
+            other = lineages.authenticator_for(self.config.config_dir, name, names)
             if other not in (None, self.name) and not self.config.renew_by_default:
                 self.config.renew_by_default = True
                 display_util.notify(
@@ -290,22 +291,24 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
 
     def _refresh_before_renewal(self, names: Sequence[str]) -> None:
         """Refresh what is due now: where the CA turns out to be down, certbot calls nobody for this lineage again."""
-        from certbot_seafile import errors, refreshing
-        from certbot_seafile import lineage as lineages
+        from certbot_seafile import errors
+        from certbot_seafile.system import lineages
+        from certbot_seafile.usecases import refresh
 
         for name in lineages.names_of_plugin(self.config.config_dir):
             try:
-                found = lineages.load(self.config.config_dir, name)
-                if set(found.names) == set(names):
-                    host = self._host()
-                    host.options = found.options
-                    refreshing.refresh_one(host, found).report(host.say)
+                lineage = lineages.load(self.config.config_dir, name)
+                if set(lineage.names) == set(names):
+                    context = self._context()
+                    context.options = lineage.options
+                    refresh.refresh_one(context, lineage).report(context.say)
             except errors.Error as error:
                 logger.warning("the staple of %s could not be refreshed before the renewal: %s", name, error)
 
     def _hold_certificates(self, names: Sequence[str]) -> None:
         """Let sites that must be stapled keep what they serve, whoever reloads nginx before the deploy hook has run."""
-        from certbot_seafile import errors, pinning
+        from certbot_seafile import errors
+        from certbot_seafile.sealed import pinning
 
         if self.name not in (self.config.authenticator, self.config.installer, self.config.configurator):
             return  # one of several plugins that certbot offers
@@ -315,24 +318,25 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         ):
             certbot_util.atexit_register(self._release_certificate, found)
             try:
-                pinning.hold(self._host(), found)
+                pinning.hold(self._context(), found)
             except errors.FileRefused as refused:
                 if os.geteuid() == 0:
                     raise
                 # Whoever may not write the site shall still be able to renew.
                 logger.warning("%s: a reload before the deploy hook would come too early: %s", found.name, refused)
 
-    def _release_certificate(self, found: Lineage) -> None:
+    def _release_certificate(self, lineage: Lineage) -> None:
         """Take the hold out again where no new certificate came."""
-        from certbot_seafile import errors, pinning
+        from certbot_seafile import errors
+        from certbot_seafile.sealed import pinning
 
         try:
-            pinning.release(self._host(), found)
+            pinning.release(self._context(), lineage)
         except errors.Error as error:
-            logger.warning("%s: the next `certbot renew` will mend the site: %s", found.name, error)
+            logger.warning("%s: the next `certbot renew` will mend the site: %s", lineage.name, error)
 
     def _lineage_at(self, fullchain_path: str) -> Lineage:
-        from certbot_seafile import lineage as lineages
+        from certbot_seafile.system import lineages
 
         name = lineages.from_environment(self.config.config_dir, os.path.dirname(os.path.abspath(fullchain_path)))
         return lineages.load(
@@ -373,12 +377,13 @@ class Reverter:
         shutil.rmtree(self._config.in_progress_dir, ignore_errors=True)
 
 
-def host_for(config: Any, options: Options, say: Callable[[str], None], **chosen: Any) -> Host:
+def context_for(config: Any, options: Options, say: Callable[[str], None], **chosen: Any) -> Context:
     """Return what the use cases work with, for certbot's configuration and our options."""
     import datetime
 
-    from certbot_seafile import asking, nginx, settings
-    from certbot_seafile.host import Host
+    from certbot_seafile.sealed import asking, settings
+    from certbot_seafile.system import nginx
+    from certbot_seafile.system.context import Context
 
     given = settings.of_user(config.config_dir)
     words = options.ctl, options.server_root, options.reload_cmd
@@ -389,14 +394,14 @@ def host_for(config: Any, options: Options, say: Callable[[str], None], **chosen
         "now": lambda: datetime.datetime.now(datetime.UTC),
         "hook_command": hook_command(config),
     }
-    return Host(options=options, config_dir=config.config_dir, say=say, **facts | chosen)
+    return Context(options=options, config_dir=config.config_dir, say=say, **facts | chosen)
 
 
 def _refuse_root_where_handed_over(config: Any) -> None:
     """Refuse to work as root in folders that another user can write: what stands there would be done as root."""
-    from certbot_seafile import lineage
+    from certbot_seafile.system import lineages
 
-    if os.geteuid() == 0 and os.path.exists(lineage.handover_path(config.config_dir)):
+    if os.geteuid() == 0 and os.path.exists(lineages.handover_path(config.config_dir)):
         user = _owner(config.config_dir)
         raise certbot_errors.PluginError(
             f"{user} runs certbot here, not root: run it as `sudo -u {user} certbot ...`; if this run left files "

@@ -14,9 +14,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from certbot_seafile import deploy, nginx, serving, site
-from certbot_seafile.host import Host
-from certbot_seafile.lineage import Options
+from certbot_seafile.site import plan
+from certbot_seafile.system import nginx, serving
+from certbot_seafile.system.context import Context
+from certbot_seafile.system.lineages import Options
+from certbot_seafile.usecases import deploy
 
 NAME = "seafile.example.com"
 TARGET_SECONDS = 0.3
@@ -118,7 +120,7 @@ def lay_out(root: Path, count: int, server_name: str) -> None:
     """Write nginx.conf and the sites."""
     sites = root / "sites-enabled"
     sites.mkdir(exist_ok=True)
-    (root / "proxy_params").write_text("proxy_set_header Host $http_host;\n")
+    (root / "proxy_params").write_text("proxy_set_header Context $http_host;\n")
     (root / "nginx.conf").write_text(f"events {{}}\nhttp {{\n    include {sites}/*;\n}}\n")
     for number in range(count):
         (sites / f"site{number:04d}").write_text(NEIGHBOUR.format(number=number))
@@ -140,9 +142,9 @@ def cpu_seconds(work: Callable[[], None]) -> float:
 def find_and_edit(root: Path) -> None:
     """Find the site among all, plan its edits and make its new bytes."""
     server = nginx.Nginx("nginx", str(root))
-    host = Host(server, Options(), str(root), NoCheckpoints(), print, now=_no_clock)
+    host = Context(server, Options(), str(root), NoCheckpoints(), print, now=_no_clock)
     found = serving.find_site(host, [NAME])
-    wanted = site.Certificate("/live/fullchain.pem", "/live/privkey.pem", f"/etc/nginx/OCSP/{NAME}.conf", True)
+    wanted = plan.Certificate("/live/fullchain.pem", "/live/privkey.pem", f"/etc/nginx/OCSP/{NAME}.conf", True)
     planned = deploy.plan_deploy(host, found, wanted)
     (path,) = planned.paths
     if b"/live/fullchain.pem" not in planned.after(path):

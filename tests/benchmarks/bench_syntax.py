@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from certbot_seafile import syntax
+from certbot_seafile.site import syntax
 
 SITE = b"""\
 # The Seafile site

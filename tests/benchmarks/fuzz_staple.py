@@ -24,7 +24,8 @@ if __name__ == "__main__":
 
 import authority
 from authority import DAY, HOUR, Identity
-from certbot_seafile import errors, staple
+from certbot_seafile import errors
+from certbot_seafile.ocsp import staple
 
 NOW = datetime.datetime(2026, 6, 1, 12, 0, tzinfo=datetime.UTC)
 

@@ -134,7 +134,9 @@ SHAPES: dict[str, Shape] = {
         refused="-d",
     ),
     "another name in the same server block": Shape(plain() + tls(names=f"{NAME} files.example.com")),
-    "both families on one socket": Shape(plain(listen="[::]:80 ipv6only=off") + tls(listen="[::]:443 ssl ipv6only=off")),
+    "both families on one socket": Shape(
+        plain(listen="[::]:80 ipv6only=off") + tls(listen="[::]:443 ssl ipv6only=off")
+    ),
     "server-level rewrite": Shape(plain("    rewrite ^ https://$http_host$request_uri? permanent;\t# away\n") + tls()),
     "server-level if": Shape(
         plain(

@@ -70,7 +70,7 @@ def test_the_renewal_file_lacks_installer_and_hook(issued: World) -> None:
     assert "has no deploy hook of certbot-seafile" in run.stdout
     issued.seafile("deploy", "--cert-name", road.NAME)
     assert check(issued).exit_code == 0
-    assert road.renewal(issued)["renew_hook"].strip("\"").endswith("; true")
+    assert road.renewal(issued)["renew_hook"].strip('"').endswith("; true")
 
 
 def test_staple_missing(issued: World) -> None:

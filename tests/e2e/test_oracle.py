@@ -6,8 +6,9 @@ import random
 
 import pytest
 
-from certbot_seafile import nginx, probe, servers
-from certbot_seafile.servers import Socket
+from certbot_seafile.site import model
+from certbot_seafile.site.model import Socket
+from certbot_seafile.system import handshake, nginx
 from e2e import processes
 from e2e.world import World
 
@@ -44,9 +45,9 @@ def some_server(rng: random.Random, group: int, number: int, port: int, *, may_b
     return f"server {{\n    listen {listen};\n{said}{body}\n{nobody}{none}}}\n"
 
 
-def label_of(server: servers.Server, uri: str) -> str:
+def label_of(server: model.Server, uri: str) -> str:
     """Return what the chosen location of a server says."""
-    location = servers.location_for(server, uri)
+    location = model.location_for(server, uri)
     if location is None:
         return next(said.arguments[1].decode() for said in server.level(b"set"))
     return next(said.arguments[1].decode() for said in location.flat() if said.name == b"return")
@@ -66,14 +67,14 @@ def test_nginx_chooses_as_we_say(world: World, seed: int) -> None:
             blocks.append(block)
     world.write_site("oracle.conf", "".join(blocks).encode())
     world.start_nginx()
-    every = servers.http_servers(nginx.Nginx(str(world.nginx_ctl)).statements())
+    every = model.http_servers(nginx.Nginx(str(world.nginx_ctl)).statements())
     wrong = []
     for port in ports:
         for _ in range(QUESTIONS):
             name, uri = rng.choice(ASKED), rng.choice(URIS)
-            chosen = servers.choose(every, Socket("127.0.0.1", port), name)
+            chosen = model.choose(every, Socket("127.0.0.1", port), name)
             assert chosen is not None
-            answer = probe.fetch(probe.Endpoint("127.0.0.1", port), name, uri).body.decode()
+            answer = handshake.fetch(handshake.Endpoint("127.0.0.1", port), name, uri).body.decode()
             if answer != label_of(chosen, uri):
                 wrong.append((name, uri, label_of(chosen, uri), answer, str(chosen)))
     assert wrong == []

@@ -42,7 +42,7 @@ def read(path: str) -> str:
 def imported_modules() -> set[str]:
     """Return the top-level modules, other than the standard library's and our own, that the package imports."""
     found: set[str] = set()
-    for path in (PROJECT / "certbot_seafile").glob("*.py"):
+    for path in (PROJECT / "certbot_seafile").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 found |= {alias.name.partition(".")[0] for alias in node.names}
@@ -68,7 +68,7 @@ def packages(text: str) -> set[str]:
 
 def usage(*command: str) -> str:
     """Return what the console script says about itself, or about one of its commands."""
-    run = [sys.executable, "-m", "certbot_seafile.cli", *command, "--help"]
+    run = [sys.executable, "-m", "certbot_seafile", *command, "--help"]
     return subprocess.run(run, cwd=PROJECT, check=True, capture_output=True, text=True).stdout
 
 

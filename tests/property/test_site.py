@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from certbot_seafile import edits, errors, nginx, servers, site
+from certbot_seafile import errors
+from certbot_seafile.site import edits, model, plan
+from certbot_seafile.system import nginx
 
 NAME = "seafile.example.com"
 SITES = int(os.environ.get("SEAFILE_FUZZ", "60"))
@@ -138,22 +140,22 @@ def write(folder: Path, content: bytes) -> None:
 
 def planned(folder: Path) -> edits.Edits:
     """Plan the whole deployment of a new certificate from what is on disk, as deploy.plan does it."""
-    every = servers.http_servers(nginx.Nginx("nginx", str(folder)).statements())
-    found = site.find(every, [NAME], http_port=HTTP)
+    every = model.http_servers(nginx.Nginx("nginx", str(folder)).statements())
+    found = plan.find(every, [NAME], http_port=HTTP)
     made = edits.Edits()
     for server, domain in found.nameless:
-        site.add_name(made, server, domain)
+        plan.add_name(made, server, domain)
     for server in found.plain:
-        if not site.is_wired(server):
-            site.wire_challenge(made, server, str(folder))
+        if not plan.is_wired(server):
+            plan.wire_challenge(made, server, str(folder))
     if not found.plain:
-        site.add_plain_server(made, found, found.tls[0], str(folder), HTTP)
-    wanted = site.Certificate(str(folder / "new.pem"), str(folder / "new.key"), f"{folder}/OCSP/x.conf", True)
+        plan.add_plain_server(made, found, found.tls[0], str(folder), HTTP)
+    wanted = plan.Certificate(str(folder / "new.pem"), str(folder / "new.key"), f"{folder}/OCSP/x.conf", True)
     for server in found.tls:
-        site.install(made, found, server, wanted)
+        plan.install(made, found, server, wanted)
     if not found.tls:
         for server in found.plain:
-            site.add_tls(made, found, server, wanted, HTTPS)
+            plan.add_tls(made, found, server, wanted, HTTPS)
     return made
 
 

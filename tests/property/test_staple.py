@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import authority
 from benchmarks import fuzz_staple
-from certbot_seafile import der, errors
+from certbot_seafile import errors
+from certbot_seafile.ocsp import der
 
 TARGETS = {target.name: target for target in fuzz_staple.make_targets()}
 EXAMPLES = settings(max_examples=int(os.environ.get("SEAFILE_FUZZ", "100")), deadline=None)

@@ -18,7 +18,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from certbot_seafile import errors, syntax
+from certbot_seafile import errors
+from certbot_seafile.site import syntax
 
 FILES = int(os.environ.get("SEAFILE_FUZZ", "100"))
 with_nginx = settings(max_examples=FILES, deadline=None)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from certbot import errors as certbot_errors
 
-from certbot_seafile import cli, errors, plugin, report
+from certbot_seafile import cli, errors, plugin
+from certbot_seafile.usecases import status
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCS = PROJECT / "docs"
@@ -33,9 +34,14 @@ ERRORS = {
     if inspect.isclass(value) and issubclass(value, Exception)
 }
 #: What else takes a message or a part of one: (module, name of what is called) to the argument's place.
-TAKERS = {("responder", "_failed"): 0, ("check", "Finding"): 0, ("staple", "append"): 0, ("staple", "_Unverified"): 0}
+TAKERS = {
+    ("responder", "_failed"): 0,
+    ("findings", "Finding"): 0,
+    ("staple", "append"): 0,
+    ("staple", "_Unverified"): 0,
+}
 #: Modules whose generators and functions give sentences or reasons to others.
-TELLERS = {"check", "staple"}
+TELLERS = {"findings", "staple"}
 
 
 def page(name: str) -> str:
@@ -129,7 +135,7 @@ def test_no_page_names_an_option_of_ours_that_does_not_exist(name: str) -> None:
 
 def keys(fields: str) -> set[str]:
     """Return the names of the string keys in the dictionaries that a function of report.py returns."""
-    tree = ast.parse(inspect.getsource(getattr(report, fields)))
+    tree = ast.parse(inspect.getsource(getattr(status, fields)))
     return {
         key.value
         for node in ast.walk(tree)
@@ -145,7 +151,7 @@ def test_the_reference_has_every_key_of_the_json() -> None:
     every = keys("as_json") | keys("_fields") | keys("_staple_fields") | keys("_pinned_fields")
     named = {part for cell in first_cells(text) for part in re.split(r"\[\]\.|\.", cell)}
     assert {part.removesuffix("[]") for part in named} == every
-    assert f"`{report.JSON_SCHEMA}`" in text
+    assert f"`{status.JSON_SCHEMA}`" in text
 
 
 # --- messages
@@ -154,7 +160,7 @@ def test_the_reference_has_every_key_of_the_json() -> None:
 def messages() -> dict[str, str]:
     """Return every message of the package, with GAP for what differs, and where it is raised or said."""
     found: dict[str, str] = {}
-    for path in sorted(PACKAGE.glob("*.py")):
+    for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             for part in said_by(path.stem, node):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from certbot_seafile import edits, servers, syntax
+from certbot_seafile.site import edits, model, syntax
 
 
-def statements(source: bytes, path: str = "site.conf") -> tuple[servers.Statement, ...]:
+def statements(source: bytes, path: str = "site.conf") -> tuple[model.Statement, ...]:
     """Return the statements of one file without includes."""
 
-    def expand(directives: tuple[syntax.Directive, ...]) -> tuple[servers.Statement, ...]:
+    def expand(directives: tuple[syntax.Directive, ...]) -> tuple[model.Statement, ...]:
         return tuple(
-            servers.Statement(path, source, found, None if found.block is None else expand(found.block))
+            model.Statement(path, source, found, None if found.block is None else expand(found.block))
             for found in directives
         )
 

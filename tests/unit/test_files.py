@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from certbot_seafile import errors, files
+from certbot_seafile import errors
+from certbot_seafile.system import files
 
 
 def test_an_existing_file_keeps_its_mode(tmp_path: Path) -> None:

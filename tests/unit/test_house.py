@@ -10,64 +10,93 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "certbot_seafile"
 
-FLOORS: dict[str, int] = {
-    "errors": 0,
-    "syntax": 1, "der": 1,
-    "servers": 2, "staple": 2, "files": 2,
-    "edits": 3, "site": 4,
-    "webroot": 5, "responder": 5, "nginx": 5, "lineage": 5, "probe": 5, "journal": 5,
-    "schedule": 5, "seahub": 5,
-    "host": 6, "settings": 6, "asking": 6,
-    "writing": 7, "serving": 7, "stapling": 7, "units": 7,
-    "challenge": 8, "pinning": 8, "refreshing": 8, "settling": 8,
-    "deploy": 9, "undo": 9, "enhance": 10, "report": 10, "handover": 10, "check": 11,
-    "plugin": 12, "cli": 13,
-}  # fmt: skip
-PURE = {"syntax", "der", "staple", "servers", "edits", "site"}
-IMPURE_MODULES = {"os", "subprocess", "requests", "time", "socket", "shutil", "tempfile", "pathlib", "glob"}
+#: From the ground up; a room may import from the floors below its own only.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("errors",),
+    ("site.syntax", "ocsp.der", "ocsp.staple", "ocsp.verify", "system.files", "doctor.seahub", "doctor.schedule"),
+    ("site.model", "ocsp.responder", "ocsp.fetch", "system.webroot", "system.handshake", "system.lineages"),
+    ("site.edits",),
+    ("site.plan", "system.nginx", "system.journal"),
+    ("system.context", "sealed.settings"),
+    ("system.writing", "system.serving", "ocsp.store", "sealed.units", "sealed.asking"),
+    ("system.challenge", "sealed.pinning", "sealed.settling", "usecases.refresh"),
+    ("usecases.deploy", "usecases.undo"),
+    ("usecases.enhance", "usecases.status", "sealed.handover"),
+    ("doctor.findings",),
+    ("plugin",),
+    ("cli",),
+    ("__main__",),
+)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+ROOMS = sorted(FLOOR)
+PURE = [room for room in ROOMS if room.startswith("site.")] + ["ocsp.verify"]
+IMPURE_MODULES = {"os", "subprocess", "requests", "urllib3", "time", "socket", "shutil", "tempfile", "pathlib", "glob"}
 MAY_KNOW_CERTBOT = {"errors", "plugin", "cli"}
 
 
-def imports(module: str) -> Iterator[tuple[str, str]]:
-    """Yield (package, name) for every import of a module of ours, late ones too."""
-    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))):
+def path_of(room: str) -> Path:
+    """Return the file of a room."""
+    return PACKAGE.joinpath(*room.split(".")).with_suffix(".py")
+
+
+def imports(room: str) -> Iterator[tuple[str, str]]:
+    """Yield (package, name) for every import of a room, late ones too."""
+    for node in ast.walk(ast.parse(path_of(room).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield from ((node.module, alias.name) for alias in node.names)
 
 
-def own(module: str) -> set[str]:
-    """Return the modules of this package that a module imports."""
-    found = {name for package, name in imports(module) if package == "certbot_seafile" and name in FLOORS}
-    return found | {package.split(".")[1] for package, _ in imports(module) if package.startswith("certbot_seafile.")}
+def own(room: str) -> set[str]:
+    """Return the rooms of this package that a room imports."""
+    full = {f"{package}.{name}" for package, name in imports(room)} | {package for package, _ in imports(room)}
+    return {name.removeprefix("certbot_seafile.") for name in full} & set(FLOOR)
 
 
-def foreign(module: str) -> set[str]:
-    """Return the top-level packages that a module imports."""
-    return {package.split(".")[0] for package, _ in imports(module)}
+def foreign(room: str) -> set[str]:
+    """Return the top-level packages that a room imports."""
+    return {package.split(".")[0] for package, _ in imports(room)}
 
 
 def test_every_room_has_a_floor() -> None:
-    """A new module is given its floor here."""
-    assert {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} == set(FLOORS)
+    """A new room is given its floor here, and a room that went is taken off the list."""
+    stems = {path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".") for path in PACKAGE.rglob("*.py")}
+    assert {stem for stem in stems if stem.split(".")[-1] != "__init__"} == set(FLOOR)
 
 
-@pytest.mark.parametrize("module", FLOORS)
-def test_imports_go_down_only(module: str) -> None:
-    """No module imports one of its own floor or above."""
-    assert [name for name in own(module) if FLOORS[name] >= FLOORS[module]] == []
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_go_down_only(room: str) -> None:
+    """No room imports one of its own floor or above."""
+    assert [name for name in own(room) if FLOOR[name] >= FLOOR[room]] == []
 
 
-@pytest.mark.parametrize("module", sorted(PURE))
-def test_pure_rooms_touch_nothing(module: str) -> None:
-    """Pure modules do no input or output and read no clock."""
-    assert foreign(module) & IMPURE_MODULES == set()
+@pytest.mark.parametrize("room", PURE)
+def test_pure_rooms_touch_nothing(room: str) -> None:
+    """Pure rooms do no input or output and read no clock."""
+    assert foreign(room) & IMPURE_MODULES == set()
 
 
-@pytest.mark.parametrize("module", FLOORS)
-def test_only_the_doors_know_certbot(module: str) -> None:
+@pytest.mark.parametrize("room", ROOMS)
+def test_only_the_doors_know_certbot(room: str) -> None:
     """certbot is known to plugin, cli and errors; its private parts to nobody."""
-    if module not in MAY_KNOW_CERTBOT:
-        assert foreign(module) & {"certbot", "acme"} == set()
-    assert [package for package, _ in imports(module) if package.startswith(("certbot._", "certbot.ocsp"))] == []
+    if room not in MAY_KNOW_CERTBOT:
+        assert foreign(room) & {"certbot", "acme"} == set()
+    assert [package for package, _ in imports(room) if package.startswith(("certbot._", "certbot.ocsp"))] == []
+
+
+def distance(left: str, right: str) -> int:
+    """Return how many letters must be changed, added or left out to make one word of the other (Levenshtein)."""
+    row = list(range(len(right) + 1))
+    for i, letter in enumerate(left, 1):
+        before, row[0] = row[0], i
+        for j, other in enumerate(right, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (letter != other))
+    return row[-1]
+
+
+def test_no_two_rooms_differ_in_one_letter() -> None:
+    """Names that differ in one letter are taken for each other."""
+    names = sorted({room.split(".")[-1] for room in ROOMS})
+    assert len(names) == len(ROOMS)
+    assert [(a, b) for a in names for b in names if a < b and distance(a, b) < 2] == []

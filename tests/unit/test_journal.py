@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from certbot_seafile import errors
-from certbot_seafile.journal import Journal
+from certbot_seafile.system.journal import Journal
 
 SITE = "/etc/nginx/sites-enabled/seafile.conf"
 BARE = b"one\ntwo\nthree\n"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from certbot_seafile import errors, lineage
+from certbot_seafile import errors
+from certbot_seafile.system import lineages
 
 OURS = "/usr/bin/certbot-seafile --https-port 8443 deploy"
 
@@ -29,8 +30,8 @@ JOINED = {
 @pytest.mark.parametrize(("theirs", "joined"), JOINED.values(), ids=JOINED)
 def test_hooks_are_joined_once(theirs: str | None, joined: str) -> None:
     """A person's hook stays, ours stands before it once, and an old spelling of ours is brought up to date."""
-    assert lineage.join_hooks(OURS, theirs) == joined
-    assert lineage.join_hooks(OURS, joined) == joined
+    assert lineages.join_hooks(OURS, theirs) == joined
+    assert lineages.join_hooks(OURS, joined) == joined
 
 
 @pytest.mark.parametrize("ours", [0, 1])
@@ -41,7 +42,7 @@ def test_both_hooks_run_and_either_failure_counts(tmp_path: Path, ours: int, the
     script.write_text(f"#!/bin/sh\nexit {ours}\n")
     script.chmod(0o755)
     mark = tmp_path / "mark"
-    joined = lineage.join_hooks(f"{shlex.quote(str(script))} deploy", f"echo ran > {mark}; {theirs}")
+    joined = lineages.join_hooks(f"{shlex.quote(str(script))} deploy", f"echo ran > {mark}; {theirs}")
     done = subprocess.run(["/bin/sh", "-c", joined], check=False)
     assert mark.read_text() == "ran\n"
     assert (done.returncode != 0) == (ours != 0 or theirs in ("false", "exit 3"))
@@ -58,7 +59,7 @@ def config_dir(tmp_path: Path) -> Path:
 
 def test_a_lineage_below_live_is_named(config_dir: Path) -> None:
     """RENEWED_LINEAGE is a folder of the live folder; a slash at its end does not count."""
-    assert lineage.from_environment(str(config_dir), f"{config_dir}/live/good/") == "good"
+    assert lineages.from_environment(str(config_dir), f"{config_dir}/live/good/") == "good"
 
 
 OUTSIDE = ["live/absent", "live/planted", "live", "archive/good", "live/good/../../../elsewhere", ""]
@@ -68,4 +69,4 @@ OUTSIDE = ["live/absent", "live/planted", "live", "archive/good", "live/good/../
 def test_anything_else_is_refused(config_dir: Path, path: str) -> None:
     """Missing, planted, outside, or too high up."""
     with pytest.raises(errors.LineageRefused, match="RENEWED_LINEAGE"):
-        lineage.from_environment(str(config_dir), str(config_dir / path) if path else "")
+        lineages.from_environment(str(config_dir), str(config_dir / path) if path else "")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from certbot_seafile import errors, nginx
+from certbot_seafile import errors
+from certbot_seafile.system import nginx
 
 
 def binary(folder: Path, script: str, name: str = "nginx") -> str:
@@ -39,7 +40,7 @@ def test_a_missing_nginx_is_named(tmp_path: Path) -> None:
 
 def test_the_complaint_is_one_line_of_what_is_wrong(tmp_path: Path) -> None:
     """Warnings and the summary are left out; what nginx calls emerg stays."""
-    said = "nginx: [warn] x\\nnginx: [emerg] unknown directive \\\"y\\\" in z:3\\nnginx: test failed\\n"
+    said = 'nginx: [warn] x\\nnginx: [emerg] unknown directive \\"y\\" in z:3\\nnginx: test failed\\n'
     with pytest.raises(errors.NginxRefused) as refused:
         nginx.Nginx(binary(tmp_path, f'printf "{said}" >&2; exit 1')).test()
     assert 'nginx: [emerg] unknown directive "y" in z:3' in str(refused.value)

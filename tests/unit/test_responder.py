@@ -26,7 +26,8 @@ from cryptography import x509
 import authority
 import ocsp_server
 from authority import DAY, HOUR, Identity
-from certbot_seafile import __version__, errors, responder, staple
+from certbot_seafile import __version__, errors
+from certbot_seafile.ocsp import responder, staple
 from ocsp_server import Server, State
 
 TESTS = Path(__file__).resolve().parent.parent

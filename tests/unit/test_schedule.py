@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from certbot_seafile import schedule
+from certbot_seafile.doctor import schedule
 
 DEBIANS_LINE = (
     "SHELL=/bin/sh\n# certbot renew\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from certbot_seafile import seahub
+from certbot_seafile.doctor import seahub
 
 ROOTS = {
     "/opt/seafile/seafile-server-latest/seahub": "/opt/seafile",
@@ -35,7 +35,7 @@ def names(folder: Path, file_name: str, text: str) -> list[tuple[str, int, str]]
 
 PYTHON = {
     "SERVICE_URL = 'http://a.example'\n": [("SERVICE_URL", 1, "'https://a.example'")],
-    "\n\nFILE_SERVER_ROOT = \"http://a/seafhttp\"\n": [("FILE_SERVER_ROOT", 3, "'https://a/seafhttp'")],
+    '\n\nFILE_SERVER_ROOT = "http://a/seafhttp"\n': [("FILE_SERVER_ROOT", 3, "'https://a/seafhttp'")],
     "SERVICE_URL = 'http://a'\nSERVICE_URL = 'https://a'\n": [],
     "# SERVICE_URL = 'http://a'\n": [],
     "X = '''\nSERVICE_URL = 'http://a'\n'''\n": [],

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from certbot_seafile import servers, site, syntax
-from certbot_seafile.servers import Socket
+from certbot_seafile.site import model, plan, syntax
+from certbot_seafile.site.model import Socket
 
 
-def read(text: str) -> tuple[servers.Server, ...]:
+def read(text: str) -> tuple[model.Server, ...]:
     """Return the servers of an http block's text."""
     source = f"http {{\n{text}\n}}\n".encode()
 
-    def expand(directives: tuple[syntax.Directive, ...]) -> tuple[servers.Statement, ...]:
+    def expand(directives: tuple[syntax.Directive, ...]) -> tuple[model.Statement, ...]:
         return tuple(
-            servers.Statement("nginx.conf", source, one, None if one.block is None else expand(one.block))
+            model.Statement("nginx.conf", source, one, None if one.block is None else expand(one.block))
             for one in directives
         )
 
-    return servers.http_servers(expand(syntax.parse(source).directives))
+    return model.http_servers(expand(syntax.parse(source).directives))
 
 
 def server(names: str, listen: str = "80") -> str:
@@ -47,14 +47,14 @@ CHOSEN = {
 def test_names_are_matched_in_nginx_order(names: list[str], asked: str, chosen: int) -> None:
     """Exact, longest leading wildcard, longest trailing wildcard, first regular expression, default."""
     every = read("".join(server(f'"{name}"') for name in names))
-    assert servers.choose(every, Socket("*", 80), asked) is every[chosen]
+    assert model.choose(every, Socket("*", 80), asked) is every[chosen]
 
 
 def test_the_marked_default_answers_for_strangers() -> None:
     """default_server counts more than being first."""
     every = read(server("x.org") + server("y.org", "80 default_server"))
-    assert servers.choose(every, Socket("*", 80), "a.example.com") is every[1]
-    assert servers.choose(every, Socket("*", 80), None) is every[1]
+    assert model.choose(every, Socket("*", 80), "a.example.com") is every[1]
+    assert model.choose(every, Socket("*", 80), None) is every[1]
 
 
 LISTENS = {
@@ -98,13 +98,13 @@ LOCATIONS = {
 def test_locations_are_chosen_in_nginx_order(locations: list[str], chosen: int) -> None:
     """Exact, ^~ prefix, first regular expression, longest prefix."""
     (one,) = read("server { listen 80; " + " ".join(f"location {written}" for written in locations) + " }")
-    found = servers.location_for(one, "/.well-known/acme-challenge/token")
+    found = model.location_for(one, "/.well-known/acme-challenge/token")
     assert found is one.level(b"location")[chosen]
 
 
 def test_files_that_cannot_matter_are_left_out() -> None:
     """Only the first neighbour on each address is read, besides what names the domain or Seafile."""
-    takes_part = site.matters(["a.example.com"])
+    takes_part = plan.matters(["a.example.com"])
     assert takes_part(b"server { listen 80; server_name x.org; }")
     assert not takes_part(b"server { listen 80; server_name y.org; }")
     assert takes_part(b"# listen 81;\nserver { listen 80; server_name z.org; }")

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from certbot_seafile import errors, settings
-from certbot_seafile.lineage import Options
-from certbot_seafile.settings import Owned, Settings
+from certbot_seafile import errors
+from certbot_seafile.sealed import settings
+from certbot_seafile.sealed.settings import Owned, Settings
+from certbot_seafile.system.lineages import Options
 
 CHOSEN = Settings(
     "certbot", "/etc/letsencrypt", "/var/lib/letsencrypt", "/var/log/letsencrypt", socket="/run/step.sock",

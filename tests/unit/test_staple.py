@@ -15,7 +15,8 @@ from cryptography.x509 import ocsp
 
 import authority
 from authority import DAY, HOUR, Identity
-from certbot_seafile import der, errors, staple
+from certbot_seafile import errors
+from certbot_seafile.ocsp import der, staple
 
 NOW = datetime.datetime(2026, 6, 1, 12, 0, tzinfo=datetime.UTC)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from certbot_seafile import errors, syntax
-from certbot_seafile.syntax import Kind
+from certbot_seafile import errors
+from certbot_seafile.site import syntax
+from certbot_seafile.site.syntax import Kind
 
 
 def words(source: bytes) -> list[list[bytes]]:
@@ -51,7 +52,7 @@ READ_AS = {
     b"''": b"",
     b'"a b;{}#c"': b"a b;{}#c",
     b"'a \"b\"'": b'a "b"',
-    b"\"it's\"": b"it's",
+    b'"it\'s"': b"it's",
     b'"a\\"b"': b'a"b',
     b'"a\\\\"': b"a\\",
     b'"a\\ b\\d"': b"a\\ b\\d",

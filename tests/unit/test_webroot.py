@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from certbot_seafile import errors, webroot
+from certbot_seafile import errors
+from certbot_seafile.system import webroot
 
 
 def below(tmp_path: Path) -> str:

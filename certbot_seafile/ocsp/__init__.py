@@ -1,0 +1,1 @@
+"""The OCSP staple: fetched, verified, stored."""

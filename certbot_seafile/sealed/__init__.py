@@ -1,0 +1,1 @@
+"""Certificates that do not come from root's own live folder."""

@@ -1,0 +1,1 @@
+"""This machine: nginx, certbot's folders, files, and what clients are handed."""

@@ -1,0 +1,140 @@
+"""HTTP-01 on the site: validation files written, seen through nginx as the CA will see them, and removed.
+
+The law: the CA is asked only after nginx itself has handed the files out, and what was put in for that is taken out
+again, whatever the CA says; lasting edits are the deployment's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+
+from certbot_seafile import errors
+from certbot_seafile.site import edits, model, plan
+from certbot_seafile.system import handshake, serving, webroot, writing
+from certbot_seafile.system.context import Context
+
+logger = logging.getLogger(__name__)
+
+SETTLE_SECONDS = 2.0
+_POLL_SECONDS = 0.05
+
+#: What the CA will fetch: (name or address, token) to the bytes that must come back.
+Expected = dict[tuple[str, str], bytes]
+
+
+class Challenges:
+    """The validation files of one order, and the wiring that was put in for them."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._webroots: list[webroot.Webroot] = []
+        self._wiring = contextlib.ExitStack()
+
+    def answer(self, expected: Expected) -> None:
+        """Write the files and see that nginx hands them out, with the site wired for it where it is not yet.
+
+        Raises errors.ChallengeUnreachable, errors.SiteRefused, errors.FileRefused; then nothing is left behind.
+        """
+        names = list(dict.fromkeys(name for name, _ in expected))
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(self.clear)
+            site = serving.find_site(self._context, names)
+            for folder in folders(self._context, site):
+                self._write(folder, expected)
+            try:
+                fetch(self._context, site, expected)
+            except errors.ChallengeUnreachable as unreachable:
+                logger.debug("before any edit: %s", unreachable)
+                self._wire(site, names, expected)
+            on_failure.pop_all()
+
+    def clear(self) -> None:
+        """Remove the files and the wiring; a second call does nothing."""
+        for folder in self._webroots:
+            folder.clear()
+        self._webroots.clear()
+        self._wiring.close()
+
+    def _write(self, folder: str, expected: Expected) -> None:
+        self._webroots.append(webroot.Webroot(folder))
+        for (_, token), content in expected.items():
+            logger.debug("validation file %s", self._webroots[-1].write(token, content))
+
+    def _wire(self, site: plan.Site, names: Sequence[str], expected: Expected) -> None:
+        own = own_folder(self._context)
+        if own not in [folder.folder for folder in self._webroots]:
+            self._write(own, expected)
+        with contextlib.ExitStack() as wiring:
+            planned = plan_challenge(self._context, site, only_unwired=False)
+            title = f"certbot-seafile challenge {names[0]}"
+            wiring.enter_context(writing.edited(self._context, planned, title, is_lasting=False))
+            self._context.nginx.reload()
+            wait(self._context, names, expected)
+            self._wiring = wiring.pop_all()
+
+
+def wire(context: Context, planned: edits.Edits, domain: str) -> None:
+    """Write planned edits that let a site answer challenges, for good. Raises errors.Error; then nothing changed."""
+    with writing.edited(context, planned, f"certbot-seafile setup {domain}"):
+        context.nginx.reload()
+
+
+def own_folder(context: Context) -> str:
+    """Return the folder of our own webroot that answers challenges."""
+    return context.options.webroot.rstrip("/") + plan.CHALLENGE_PATH.rstrip("/")
+
+
+def plan_challenge(context: Context, site: plan.Site, *, only_unwired: bool) -> edits.Edits:
+    """Plan what lets the site answer challenges."""
+    planned = edits.Edits()
+    for server, domain in site.nameless:
+        if server in site.plain:
+            plan.add_name(planned, server, domain)
+    for server in site.plain:
+        if not (only_unwired and plan.is_wired(server)):
+            plan.wire_challenge(planned, server, context.options.webroot)
+    if not site.plain:
+        plan.add_plain_server(planned, site, site.tls[0], context.options.webroot, context.options.http_port)
+    return planned
+
+
+def folders(context: Context, site: plan.Site) -> dict[str, list[model.Server]]:
+    """Return the folders whose files answer challenges, each with the servers that serve it."""
+    own = own_folder(context)
+    folders: dict[str, list[model.Server]] = {}
+    for server in site.plain:
+        folders.setdefault(plan.challenge_folder(server) or own, []).append(server)
+    return folders or {own: []}
+
+
+def fetch(context: Context, site: plan.Site, expected: Expected) -> None:
+    """Fetch each validation file as the CA will: expected maps (domain, token) to bytes.
+
+    Raises errors.ChallengeUnreachable, which says what came instead.
+    """
+    port = context.options.http_port
+    for endpoint in serving.endpoints(site.plain, port) or [handshake.Endpoint("127.0.0.1", port)]:
+        for (domain, token), content in expected.items():
+            answer = handshake.fetch(endpoint, domain, plan.CHALLENGE_PATH + token)
+            if answer.status != 200 or answer.body.strip() != content.strip():
+                came = f"{answer}" if answer.status != 200 else "HTTP status 200 with other content"
+                raise errors.ChallengeUnreachable(
+                    f"the challenge for {domain} does not come back from nginx at {endpoint}: {came} came instead; "
+                    "the CA was not asked; look at what else the site says about that path, and at nginx's error log"
+                )
+
+
+def wait(context: Context, domains: Sequence[str], expected: Expected) -> None:
+    """Wait until a reloaded nginx hands the validation files out. Raises errors.ChallengeUnreachable."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        try:
+            fetch(context, serving.find_site(context, domains), expected)
+            return
+        except errors.ChallengeUnreachable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_POLL_SECONDS)

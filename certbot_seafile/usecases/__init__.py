@@ -1,0 +1,1 @@
+"""What the package does, each use case a table of contents."""

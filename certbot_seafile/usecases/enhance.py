@@ -1,0 +1,63 @@
+"""certbot's enhancements: redirect, Strict-Transport-Security, staple-ocsp.
+
+The law: an enhancement is asked for by a person and named by certbot; what it means for a site is planned in site.py.
+"""
+
+from __future__ import annotations
+
+from certbot_seafile import errors
+from certbot_seafile.site import edits, plan
+from certbot_seafile.system import files, lineages, serving, writing
+from certbot_seafile.system.context import Context
+from certbot_seafile.usecases import deploy
+
+
+def enhance(context: Context, domain: str, enhancement: str, options: object = None) -> None:
+    """Add certbot's enhancement to the domain's site: redirect, ensure-http-header (HSTS) or staple-ocsp.
+
+    Raises errors.EnhancementPresent where it stands there already.
+    """
+    with files.lock(context.lock_path):
+        context.nginx.test()
+        site = serving.find_site(context, [domain])
+        planned = edits.Edits()
+        if enhancement == "redirect":
+            _plan_redirect(context, planned, site)
+        elif enhancement == "ensure-http-header":
+            _plan_header(planned, site, options)
+        if planned:
+            with writing.edited(context, planned, f"certbot-seafile {enhancement} {domain}"):
+                context.nginx.reload()
+            context.say(f"Site edited: {writing.count_lines(planned)}")
+    if enhancement == "staple-ocsp":
+        _enhance_staple(context, domain)
+
+
+def _plan_redirect(context: Context, planned: edits.Edits, site: plan.Site) -> None:
+    missing = [server for server in site.plain if not plan.redirects_all(server)]
+    if not missing:
+        raise errors.EnhancementPresent("the site redirects to https already")
+    for server in missing:
+        is_shared = any(server.is_tls(listen) for listen in server.listens)
+        plan.redirect(planned, server, context.options.https_port, is_shared=is_shared)
+
+
+def _plan_header(planned: edits.Edits, site: plan.Site, options: object) -> None:
+    if options != "Strict-Transport-Security":
+        raise errors.EnhancementUnknown(f"the header {options} cannot be ensured; only Strict-Transport-Security can")
+    missing = [server for server in site.tls if not plan.has_hsts(server)]
+    if not missing:
+        raise errors.EnhancementPresent("the site sends Strict-Transport-Security already")
+    for server in missing:
+        plan.add_hsts(planned, server)
+
+
+def _enhance_staple(context: Context, domain: str) -> None:
+    for name in lineages.all_names(context.config_dir):
+        lineage = lineages.load(context.config_dir, name, options=context.options)
+        if domain in lineage.names:
+            deploy.deploy(context, lineage)
+            return
+    raise errors.LineageRefused(
+        f"no certificate is for {domain}; get one with `certbot certonly -a seafile -d {domain}`"
+    )
