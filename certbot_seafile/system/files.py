@@ -30,7 +30,7 @@ def read(path: str, *, at_most_bytes: int = 64 * 1024 * 1024) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise errors.FileRefused(f"{path} cannot be read: {error.strerror}; {_mend(error)}") from error
+        raise errors.FileRefused(f"{path} cannot be read: {error.strerror}; {_advice(error)}") from error
     facts = os.fstat(descriptor)
     if not stat.S_ISREG(facts.st_mode):  # before open(), which raises at a folder
         os.close(descriptor)
@@ -67,7 +67,7 @@ def read_owned(owner: int, base: str, *names: str, at_most_bytes: int) -> bytes:
                 raise errors.FileRefused(f"{path} is larger than {at_most_bytes} bytes; move it away")
             return read(f"/proc/self/fd/{so_far}", at_most_bytes=at_most_bytes)
         except OSError as error:
-            raise errors.FileRefused(f"{path} cannot be read: {error.strerror}; {_mend(error)}") from error
+            raise errors.FileRefused(f"{path} cannot be read: {error.strerror}; {_advice(error)}") from error
 
 
 def give(path: str, whose: int, uid: int, gid: int, *, whole: bool = True) -> None:
@@ -84,7 +84,7 @@ def give(path: str, whose: int, uid: int, gid: int, *, whole: bool = True) -> No
             for name in (*folders, *names):
                 _give_one(name, inside, whose, uid, gid)
     except OSError as error:
-        raise errors.FileRefused(f"{path} cannot be handed over: {error.strerror}; {_mend(error)}") from error
+        raise errors.FileRefused(f"{path} cannot be handed over: {error.strerror}; {_advice(error)}") from error
 
 
 def _give_one(name: str, inside: int | None, whose: int, uid: int, gid: int) -> None:
@@ -125,16 +125,19 @@ def read_if_present(path: str) -> bytes | None:
     return read(path)
 
 
-def replace(path: str, content: bytes, *, expected: bytes | None = None, mode: int = PUBLIC_MODE) -> None:
+def replace(
+    path: str, content: bytes, *, expected: bytes | None = None, mode: int = PUBLIC_MODE, is_synced: bool = True
+) -> None:
     """Put content at path in one step, through a synced temporary file in the same folder.
 
     No link is followed: one that stands at path is replaced itself, since whoever may write to the folder may have
     planted it; callers that mean the file behind a link pass its real path. An existing file keeps its mode and owner;
-    a new one gets `mode`. With `expected`, the file must still hold those bytes just before the step.
+    a new one gets `mode`. With `expected`, the file must still hold those bytes just before the step. is_synced: False
+    for what may be lost in a power cut.
     Raises errors.FileRefused; then the file is as it was.
     """
     with _writing(path):
-        temporary = _write_beside(path, content, mode)
+        temporary = _write_beside(path, content, mode, is_synced)
         try:
             if expected is not None and read_if_present(path) != expected:
                 raise errors.FileRefused(f"{path} was changed by someone else meanwhile and is left so; run again")
@@ -142,7 +145,8 @@ def replace(path: str, content: bytes, *, expected: bytes | None = None, mode: i
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
-        sync_folder(os.path.dirname(path))
+        if is_synced:
+            sync_folder(os.path.dirname(path))
 
 
 @contextlib.contextmanager
@@ -150,16 +154,16 @@ def _writing(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise errors.FileRefused(f"{path} cannot be written: {error.strerror}; {_mend(error)}") from error
+        raise errors.FileRefused(f"{path} cannot be written: {error.strerror}; {_advice(error)}") from error
 
 
-def _write_beside(path: str, content: bytes, mode: int) -> str:
+def _write_beside(path: str, content: bytes, mode: int, is_synced: bool) -> str:
     """Write a temporary file in the folder of path, as the file there is; return its path."""
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.certbot-seafile")
     facts = os.lstat(path) if os.path.lexists(path) else None
     try:
-        _write_synced(temporary, content, facts if facts and stat.S_ISREG(facts.st_mode) else None, mode)
+        _write_new(temporary, content, facts if facts and stat.S_ISREG(facts.st_mode) else None, mode, is_synced)
     except OSError:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
@@ -167,7 +171,7 @@ def _write_beside(path: str, content: bytes, mode: int) -> str:
     return temporary
 
 
-def _write_synced(path: str, content: bytes, like: os.stat_result | None, mode: int) -> None:
+def _write_new(path: str, content: bytes, like: os.stat_result | None, mode: int, is_synced: bool) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -177,7 +181,8 @@ def _write_synced(path: str, content: bytes, like: os.stat_result | None, mode: 
         if like is not None and (like.st_uid, like.st_gid) != (os.geteuid(), os.getegid()):
             os.fchown(stream.fileno(), like.st_uid, like.st_gid)
         os.fchmod(stream.fileno(), stat.S_IMODE(like.st_mode) if like is not None else mode)
-        os.fsync(stream.fileno())
+        if is_synced:
+            os.fsync(stream.fileno())
 
 
 def sweep(folder: str) -> None:
@@ -187,6 +192,14 @@ def sweep(folder: str) -> None:
         left = _TEMPORARY.fullmatch(entry)
         if left is not None and not os.path.exists(f"/proc/{left[1]}"):
             remove(os.path.join(folder, entry))
+
+
+def changed_at(path: str) -> int:
+    """Return when the file or folder last changed, in nanoseconds; 0 where there is none."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
 
 
 def sync_folder(folder: str) -> None:
@@ -206,7 +219,7 @@ def remove(path: str) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise errors.FileRefused(f"{path} cannot be removed: {error.strerror}; {_mend(error)}") from error
+        raise errors.FileRefused(f"{path} cannot be removed: {error.strerror}; {_advice(error)}") from error
     return True
 
 
@@ -235,11 +248,13 @@ def make_folder(path: str, mode: int = FOLDER_MODE) -> list[str]:
             if not os.path.isdir(folder):
                 raise errors.FileRefused(f"{folder} is not a folder; move it away, or name another path") from None
         except OSError as error:
-            raise errors.FileRefused(f"the folder {folder} cannot be made: {error.strerror}; {_mend(error)}") from error
+            raise errors.FileRefused(
+                f"the folder {folder} cannot be made: {error.strerror}; {_advice(error)}"
+            ) from error
     return missing
 
 
-def _mend(error: OSError) -> str:
+def _advice(error: OSError) -> str:
     """Return what a person can do about an error of the operating system."""
     return {
         errno.EACCES: "run this as root, or give this user access",
@@ -260,7 +275,7 @@ def lock(path: str) -> Iterator[None]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise errors.FileRefused(f"the lock {path} cannot be opened: {error.strerror}; {_mend(error)}") from error
+        raise errors.FileRefused(f"the lock {path} cannot be opened: {error.strerror}; {_advice(error)}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -17,16 +17,28 @@ from certbot_seafile import errors
 from certbot_seafile.site import edits
 from certbot_seafile.system import files
 
+#: For whom edits are made: a lineage or a domain, and whether they only pin it.
+Purpose = tuple[str, bool]
+
 _RECORD_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Step:
-    """One edit of a file: the lineage or domain that it was made for, and the bytes around it."""
+    """One edit of a file: the lineage or domain that it was made for, the bytes around it, and what it was for.
+
+    is_pin: it lets the site name an earlier version of the lineage's certificate for a while (sealed/pinning.py).
+    """
 
     owner: str
     before: bytes
     after: bytes
+    is_pin: bool = False
+
+    @property
+    def purpose(self) -> tuple[str, bool]:
+        """Return for whom and what the edit was made: (owner, is_pin)."""
+        return self.owner, self.is_pin
 
 
 @dataclass(frozen=True)
@@ -47,11 +59,11 @@ class Entry:
         known = self.earlier if now == self.earlier else self.after
         return edits.take_out(self.before, known, now)
 
-    def without_steps_of(self, owners: Collection[str], now: bytes) -> tuple[bytes, bool]:
-        """Return `now` without the edits made for these owners, and whether all of them could be taken out."""
+    def without_steps_of(self, purposes: Collection[Purpose], now: bytes) -> tuple[bytes, bool]:
+        """Return `now` without the edits made for these purposes, and whether all of them could be taken out."""
         clean = True
         for step in reversed(self.steps):
-            if step.owner in owners:
+            if step.purpose in purposes:
                 now, complete = edits.take_out(step.before, step.after, now)
                 clean = clean and complete
         return now, clean
@@ -75,16 +87,16 @@ class Journal:
         place = self._place(path)
         return self._read(place) if os.path.exists(place) else None
 
-    def record(self, path: str, now: bytes, after: bytes, owner: str) -> None:
+    def record(self, path: str, now: bytes, after: bytes, owner: str, *, is_pin: bool = False) -> None:
         """Write down that the file, whose bytes are `now`, is about to become `after` for the owner's sake."""
         known = self.entry(path)
         before = known.without_edits(now)[0] if known is not None else now
         steps = known.steps if known is not None else ()
-        self._write(Entry(path, before, after, now, (*steps, Step(owner, now, after))))
+        self._write(Entry(path, before, after, now, (*steps, Step(owner, now, after, is_pin))))
 
-    def forget_steps_of(self, entry: Entry, owners: Collection[str], after: bytes) -> None:
-        """Write down that the owners' edits were taken out of the entry's file, which thereby became `after`."""
-        steps = tuple(step for step in entry.steps if step.owner not in owners)
+    def forget_steps_of(self, entry: Entry, purposes: Collection[Purpose], after: bytes) -> None:
+        """Write down that the edits for the purposes were taken out of the entry's file, which so became `after`."""
+        steps = tuple(step for step in entry.steps if step.purpose not in purposes)
         if steps:
             self._write(replace(entry, after=after, earlier=after, steps=steps))
         else:
@@ -107,16 +119,16 @@ class Journal:
     def _write(self, entry: Entry) -> None:
         files.make_folder(self.folder, 0o700)
         states = {name: _packed(getattr(entry, name)) for name in ("before", "after", "earlier")}
-        steps = [[step.owner, _packed(step.before), _packed(step.after)] for step in entry.steps]
+        steps = [[step.owner, _packed(step.before), _packed(step.after), step.is_pin] for step in entry.steps]
         content = json.dumps({"path": entry.path, **states, "steps": steps}, indent=1).encode()
         files.replace(self._place(entry.path), content, mode=0o600)
 
     def _read(self, place: str) -> Entry:
         try:
-            said = json.loads(files.read(place))
-            before, after, earlier = (_unpacked(said[name]) for name in ("before", "after", "earlier"))
-            steps = tuple(Step(owner, _unpacked(old), _unpacked(new)) for owner, old, new in said["steps"])
-            return Entry(said["path"], before, after, earlier, steps)
+            stored = json.loads(files.read(place))
+            before, after, earlier = (_unpacked(stored[name]) for name in ("before", "after", "earlier"))
+            steps = tuple(_step(*step) for step in stored["steps"])
+            return Entry(stored["path"], before, after, earlier, steps)
         except (ValueError, KeyError, TypeError) as error:
             raise errors.FileRefused(
                 f"the journal {place} is damaged ({error}); move it away to go on without undo"
@@ -136,6 +148,13 @@ def move(old: str, new: str) -> None:
             content = files.read_owned(os.geteuid(), above, folder, name, at_most_bytes=_RECORD_BYTES)
             files.replace(os.path.join(new, name), content, mode=0o600)
             files.remove(os.path.join(old, name))
+
+
+def _step(owner: str, before: str, after: str, is_pin: bool = False) -> Step:
+    """Return a stored step; an earlier version wrote a pin's as that of the owner "pin:NAME"."""
+    if owner.startswith("pin:"):
+        owner, is_pin = owner.removeprefix("pin:"), True
+    return Step(owner, _unpacked(before), _unpacked(after), is_pin)
 
 
 def _packed(content: bytes) -> str:

@@ -27,15 +27,13 @@ def edited(context: Context, planned: edits.Edits, title: str, *, is_lasting: bo
     Raises errors.NginxRefused, errors.FileRefused, errors.RootNeeded.
     """
     _refuse_without_root(context, planned.paths)
-    context.checkpoints.settle()
-    records = {path: context.journal.entry(path) for path in planned.paths}
-    written: list[str] = []
+    context.checkpoints.close()
+    writing = _Writing(context, planned, title.split()[-1])
     keep = False
     try:
         for path in planned.paths:
             context.checkpoints.add({path}, f"{title}: {path}\n")
-            _write_edit(context, planned, path, title.split()[-1])
-            written.append(path)
+            writing.write(path)
         context.nginx.test()
         yield
         keep = is_lasting
@@ -43,33 +41,66 @@ def edited(context: Context, planned: edits.Edits, title: str, *, is_lasting: bo
         if keep:
             context.checkpoints.finish(title)
         else:
-            _put_back(context, planned, written, records)
+            writing.put_back()
             context.checkpoints.drop()
-            if written:
+            if writing.written:
                 with contextlib.suppress(errors.NginxRefused):
                     context.nginx.test()
                     context.nginx.reload()
 
 
-def write_unloaded(context: Context, planned: edits.Edits, owner: str) -> None:
-    """Write the planned edits for the owner and test them; nginx is not reloaded, and no checkpoint is made.
+def pin(context: Context, planned: edits.Edits, owner: str) -> None:
+    """Write the planned edits, which only pin the owner's site, and test them: no reload, no checkpoint.
 
-    For what is to change nothing but the next start or reload. Raises errors.NginxRefused, errors.FileRefused,
-    errors.RootNeeded; then everything was put back.
+    Raises errors.NginxRefused, errors.FileRefused, errors.RootNeeded; then everything was put back.
     """
     _refuse_without_root(context, planned.paths)
-    records = {path: context.journal.entry(path) for path in planned.paths}
-    written: list[str] = []
-    done = False
+    writing = _Writing(context, planned, owner, is_pin=True)
+    keep = False
     try:
         for path in planned.paths:
-            _write_edit(context, planned, path, owner)
-            written.append(path)
+            writing.write(path)
         context.nginx.test()
-        done = True
+        keep = True
     finally:
-        if not done:
-            _put_back(context, planned, written, records)
+        if not keep:
+            writing.put_back()
+
+
+class _Writing:
+    """The files that one run of edits has written so far, and how to put them back."""
+
+    def __init__(self, context: Context, planned: edits.Edits, owner: str, *, is_pin: bool = False) -> None:
+        self._context, self._planned, self._owner, self._is_pin = context, planned, owner, is_pin
+        self._entries = {path: context.journal.entry(path) for path in planned.paths}
+        self.written: list[str] = []
+
+    def write(self, path: str) -> None:
+        """Write the journal's entry, then the file."""
+        before, after = self._planned.before(path), self._planned.after(path)
+        self._context.journal.record(path, before, after, self._owner, is_pin=self._is_pin)
+        files.replace(path, after, expected=before)
+        self._context.nginx.changed()
+        self.written.append(path)
+        logger.debug("edited for %s: %s\n%s", self._owner, path, diff(path, before, after))
+
+    def put_back(self) -> None:
+        """Take every edit out again, last one first; what a person wrote into a file since stays."""
+        for path in reversed(self.written):
+            try:
+                self._take_out(path)
+            except errors.FileRefused as refused:
+                logger.error("%s could not be put back: %s", path, refused)
+        for path, entry in self._entries.items():
+            self._context.journal.restore(path, entry)
+        self._context.nginx.changed()
+
+    def _take_out(self, path: str) -> None:
+        now = files.read(path)
+        without, is_clean = edits.take_out(self._planned.before(path), self._planned.after(path), now)
+        files.replace(path, without, expected=now)
+        if not is_clean:
+            logger.error("%s was changed by someone else meanwhile: lines that both changed stay as they are now", path)
 
 
 def _refuse_without_root(context: Context, paths: Sequence[str]) -> None:
@@ -81,82 +112,50 @@ def _refuse_without_root(context: Context, paths: Sequence[str]) -> None:
         )
 
 
-def _write_edit(context: Context, planned: edits.Edits, path: str, owner: str) -> None:
-    before, after = planned.before(path), planned.after(path)
-    context.journal.record(path, before, after, owner=owner)
-    files.replace(path, after, expected=before)
-    logger.debug("edited for %s: %s\n%s", owner, path, diff(path, before, after))
+def take_out_edits(context: Context, purposes: Collection[journal.Purpose] | None = None) -> tuple[bool, bool]:
+    """Take our edits out of every file and test the result; nginx is not reloaded.
 
-
-def _put_back(
-    context: Context, planned: edits.Edits, written: Sequence[str], records: dict[str, journal.Entry | None]
-) -> None:
-    for path in reversed(written):
-        try:
-            _take_out(path, planned)
-        except errors.FileRefused as refused:
-            logger.error("%s could not be put back: %s", path, refused)
-    for path, entry in records.items():
-        context.journal.restore(path, entry)
-
-
-def _take_out(path: str, planned: edits.Edits) -> None:
-    """Take one file's edits out again; what a person wrote into it since stays."""
-    now = files.read(path)
-    without, is_clean = edits.take_out(planned.before(path), planned.after(path), now)
-    files.replace(path, without, expected=now)
-    if not is_clean:
-        logger.error("%s was changed by someone else meanwhile: lines that both changed stay as they are now", path)
-
-
-def take_out_edits(context: Context, owners: Collection[str] | None = None) -> bool:
-    """Take our edits out of every file (owners: only those made for them); return whether all could be taken out.
-
-    Raises errors.NginxRefused where nginx would refuse the result; then nothing was changed.
+    purposes: only the edits that were made for these; None for all. Return whether a file changed, and whether all
+    edits could be taken out. Raises errors.NginxRefused where nginx would refuse the result; then nothing was changed.
     """
-    changed, clean = take_out_unloaded(context, owners)
-    if changed:
-        context.nginx.reload()
-    return clean
-
-
-def take_out_unloaded(context: Context, owners: Collection[str] | None = None) -> tuple[bool, bool]:
-    """Do as take_out_edits does, without the reload; return whether a file changed, and whether all was taken out."""
-    taken, clean = _without_edits(context, owners)
+    taken, is_clean = _without_edits(context, purposes)
     written: list[tuple[journal.Entry, bytes, bytes]] = []
-    done = False
+    keep = False
     try:
         for entry, now, without in taken:
             files.replace(entry.path, without, expected=now)
             written.append((entry, now, without))
+        context.nginx.changed()
         context.nginx.test()
-        done = True
+        keep = True
     finally:
-        if not done:
+        if not keep:
             for entry, now, without in reversed(written):
                 files.replace(entry.path, now, expected=without)
-    if owners is None:
+            context.nginx.changed()
+    if purposes is None:
         for entry in context.journal.entries():
             context.journal.forget(entry.path)
     else:
         for entry, _, without in taken:
-            context.journal.forget_steps_of(entry, owners, without)
-    return any(now != without for _, now, without in taken), clean
+            context.journal.forget_steps_of(entry, purposes, without)
+    return any(now != without for _, now, without in taken), is_clean
 
 
 def _without_edits(
-    context: Context, owners: Collection[str] | None
+    context: Context, purposes: Collection[journal.Purpose] | None
 ) -> tuple[list[tuple[journal.Entry, bytes, bytes]], bool]:
-    taken, clean = [], True
+    """Return each entry whose file changes, with the file's bytes now and without the edits; and whether all go."""
+    taken, is_clean = [], True
     for entry in context.journal.entries():
-        others = [step for step in entry.steps if owners is not None and step.owner not in owners]
+        others = [step for step in entry.steps if purposes is not None and step.purpose not in purposes]
         now = files.read_if_present(entry.path)
         if now is None or len(others) == len(entry.steps) > 0:
             continue
-        without, complete = entry.without_steps_of(owners or (), now) if others else entry.without_edits(now)
+        without, complete = entry.without_steps_of(purposes or (), now) if others else entry.without_edits(now)
         taken.append((entry, now, without))
-        clean = clean and complete
-    return taken, clean
+        is_clean = is_clean and complete
+    return taken, is_clean
 
 
 def diff(path: str, before: bytes, after: bytes) -> str:
@@ -170,7 +169,7 @@ def count_lines(planned: edits.Edits) -> str:
     phrases = []
     for path in planned.paths:
         lines = diff(path, planned.before(path), planned.after(path)).splitlines()[2:]
-        added, gone = (sum(line.startswith(mark) for line in lines) for mark in "+-")
-        new = added - gone
-        phrases.append(f"{path} ({new} {'line' if new == 1 else 'lines'} added, {gone} commented out)")
+        added, commented = (sum(line.startswith(mark) for line in lines) for mark in "+-")
+        new = added - commented
+        phrases.append(f"{path} ({new} {'line' if new == 1 else 'lines'} added, {commented} commented out)")
     return ", ".join(phrases)

@@ -1,0 +1,127 @@
+"""What is remembered of a lineage between runs: one small JSON file a lineage, which a person can read too.
+
+The law: what neither certbot's files nor nginx's say is a field of the record, and only this module writes records. A
+record that is missing or damaged is no fault: all that it says can be found out again.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass, fields, replace
+
+from certbot_seafile import errors
+from certbot_seafile.system import files
+from certbot_seafile.system.lineages import Lineage
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is remembered of one lineage; times are aware and UTC, None stands for never.
+
+    serial: of the leaf that last_success, newest_update and revocation are about (lower-case hexadecimal).
+    last_success: when the responder last gave a response that was accepted. newest_update: the newest thisUpdate that
+    was ever accepted for the leaf. revocation: when and why, in words, where the CA says that the leaf is revoked.
+    needs_reload: staples were changed on disk and nginx has not read them since. last_run: when `certbot renew` last
+    came by for the lineage. last_failure: how that run ended (None: well).
+    """
+
+    serial: str
+    last_success: datetime.datetime | None = None
+    newest_update: datetime.datetime | None = None
+    revocation: str | None = None
+    needs_reload: bool = False
+    last_run: datetime.datetime | None = None
+    last_failure: str | None = None
+
+
+_TIMES = ("last_success", "newest_update", "last_run")
+
+
+def path(state_dir: str, name: str) -> str:
+    """Return the path of the record of the lineage called name."""
+    return os.path.join(state_dir, "lineages", f"{name}.json")
+
+
+def load(state_dir: str, lineage: Lineage) -> Record:
+    """Return what is remembered of the lineage as it is now; what was about an earlier leaf is left out."""
+    serial = f"{lineage.leaf.serial_number:x}"
+    record = _read(path(state_dir, lineage.name)) or _carried_over(state_dir, lineage)
+    if record.serial != serial:
+        return replace(record, serial=serial, last_success=None, newest_update=None, revocation=None)
+    return record
+
+
+def write(state_dir: str, name: str, record: Record) -> None:
+    """Write the record of the lineage called name. Raises errors.FileRefused.
+
+    Only a revocation is synced to the disk: everything else is found out again after a power cut.
+    """
+    content = {"version": VERSION, "lineage": name, **asdict(record)}
+    content |= {key: moment.isoformat() for key in _TIMES if (moment := getattr(record, key)) is not None}
+    place = path(state_dir, name)
+    files.make_folder(os.path.dirname(place), 0o700)
+    is_synced = record.revocation is not None
+    files.replace(place, json.dumps(content, indent=1).encode() + b"\n", mode=0o600, is_synced=is_synced)
+    _remove_former(state_dir)
+
+
+def forget(state_dir: str, name: str) -> None:
+    """Remove the record of the lineage called name. Raises errors.FileRefused."""
+    files.remove(path(state_dir, name))
+    files.remove_folder_if_empty(os.path.join(state_dir, "lineages"))
+
+
+def _read(place: str) -> Record | None:
+    try:
+        content = files.read_if_present(place)
+        if content is None:
+            return None
+        stored = json.loads(content)
+        known = {one.name: stored[one.name] for one in fields(Record) if one.name in stored}
+        for key in _TIMES:
+            known[key] = datetime.datetime.fromisoformat(known[key]) if known.get(key) else None
+        return Record(**known)
+    except (errors.FileRefused, ValueError, TypeError, KeyError) as error:
+        logger.debug("the record %s is passed over: %s", place, error)
+        return None
+
+
+# --- hosts of version 0.0: the facts were an mtime, a note beside the staple, and an empty file -----------------------
+
+
+def former_revocation_path(lineage: Lineage) -> str:
+    """Return where an earlier version kept what the CA said when it had revoked the leaf."""
+    return os.path.join(os.path.dirname(lineage.response_path), "revoked")
+
+
+def _carried_over(state_dir: str, lineage: Lineage) -> Record:
+    serial, revocation = f"{lineage.leaf.serial_number:x}", None
+    note = _text(former_revocation_path(lineage))
+    if note.startswith(f"{serial} "):
+        revocation = note.partition(" ")[2].strip()
+    try:
+        last_success = datetime.datetime.fromtimestamp(os.stat(lineage.response_path).st_mtime, datetime.UTC)
+    except OSError:
+        last_success = None
+    needs_reload = os.path.exists(os.path.join(state_dir, ".reload"))
+    return Record(serial, last_success, revocation=revocation, needs_reload=needs_reload)
+
+
+def _text(place: str) -> str:
+    try:
+        return (files.read_if_present(place) or b"").decode("utf-8", "replace")
+    except errors.FileRefused:
+        return ""
+
+
+def _remove_former(state_dir: str) -> None:
+    former = os.path.join(state_dir, ".reload")
+    if os.path.exists(former):
+        files.remove(former)
