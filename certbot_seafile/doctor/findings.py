@@ -9,14 +9,15 @@ from __future__ import annotations
 import datetime
 import os
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from certbot_seafile import errors
 from certbot_seafile.doctor import schedule, seahub
-from certbot_seafile.ocsp import staple, store
+from certbot_seafile.ocsp import store, verify
 from certbot_seafile.sealed.settings import Settings
 from certbot_seafile.site import model, plan
+from certbot_seafile.site.config import Statement
 from certbot_seafile.system import files, handshake, lineages, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
@@ -41,40 +42,33 @@ class Finding:
 
 def lineage_findings(context: Context, lineage: Lineage) -> list[Finding]:
     """Return what is wrong with a lineage, its site and its staple; [] where nothing is."""
-    try:
-        site = serving.find_site(context, lineage.names)
-    except errors.Error as error:
-        return [
-            *_faults(lineage, _clock(context, lineage)),
-            *_faults(lineage, [f"{error}."]),
-            *_faults(lineage, _renewal(lineage)),
-        ]
-    one = status.standing(context, lineage)
-    rules: Sequence[Callable[[], Iterator[str]]] = (
-        lambda: _clock(context, lineage),
-        lambda: _expiry(one),
-        lambda: _served(one),
-        lambda: _staple(context, one, site),
-        lambda: _renewal(lineage),
-        lambda: _challenge(context, lineage, site),
-        lambda: _seafile(site),
-    )
-    return [finding for rule in rules for finding in _faults(lineage, rule())]
+    standing = status.standing(context, lineage)
+    site = standing.site
+    rules: Sequence[Iterator[str]]
+    if site is None:
+        rules = (_clock(standing), iter([f"{standing.served.failure}."]), _renewal(lineage))
+    else:
+        rules = (
+            _clock(standing),
+            _expiry(standing),
+            _served(standing),
+            _staple(context, standing, site),
+            _renewal(lineage),
+            _challenge(context, lineage, site),
+            _seafile(site),
+        )
+    return [Finding(f"{lineage.name}: {sentence}") for rule in rules for sentence in rule]
 
 
-def _faults(lineage: Lineage, sentences: Iterator[str] | Sequence[str]) -> Iterator[Finding]:
-    yield from (Finding(f"{lineage.name}: {sentence}") for sentence in sentences)
-
-
-def _clock(context: Context, lineage: Lineage) -> Iterator[str]:
+def _clock(standing: status.Standing) -> Iterator[str]:
     """Yield that the machine's clock is behind: something that was made already lies in its future."""
-    now = context.now()
+    lineage, now = standing.lineage, standing.now
     moments = {f"the certificate holds only from {lineage.not_before:%Y-%m-%d %H:%M} UTC on": lineage.not_before}
     for path in (os.path.join(lineage.folder, "cert.pem"), lineage.response_path):
         if os.path.exists(path):
             written = datetime.datetime.fromtimestamp(os.stat(path).st_mtime, datetime.UTC)
             moments[f"{path} was written at {written:%Y-%m-%d %H:%M} UTC"] = written
-    ahead = [fact for fact, moment in moments.items() if moment - now > staple.MAX_SKEW]
+    ahead = [fact for fact, moment in moments.items() if moment - now > verify.MAX_SKEW]
     if ahead:
         yield (
             f"the clock of this machine is wrong: it says {now:%Y-%m-%d %H:%M} UTC, but {ahead[0]}; "
@@ -83,51 +77,52 @@ def _clock(context: Context, lineage: Lineage) -> Iterator[str]:
 
 
 def _expiry(standing: status.Standing) -> Iterator[str]:
-    found = standing.lineage
-    left, whole = found.not_after - standing.now, found.not_after - found.not_before
-    mend = f"run `certbot renew --cert-name {found.name}` and read what it says"
+    lineage = standing.lineage
+    left, whole = lineage.not_after - standing.now, lineage.not_after - lineage.not_before
+    fix = f"run `certbot renew --cert-name {lineage.name}` and read what it says"
     if left <= datetime.timedelta(0):
-        yield f"the certificate expired on {found.not_after:%Y-%m-%d %H:%M} UTC; {mend}."
+        yield f"the certificate expired on {lineage.not_after:%Y-%m-%d %H:%M} UTC; {fix}."
     elif left < whole / 6:  # certbot renews when a third is left (below 4.0: 30 of 90 days)
-        yield f"the certificate expires on {found.not_after:%Y-%m-%d %H:%M} UTC and was not renewed; {mend}."
+        yield f"the certificate expires on {lineage.not_after:%Y-%m-%d %H:%M} UTC and was not renewed; {fix}."
 
 
 def _served(standing: status.Standing) -> Iterator[str]:
-    found = standing.lineage
+    lineage = standing.lineage
     if standing.served.failure:
-        yield f"clients get no certificate: {standing.served.failure}; then run `{_deploy(found)}`."
+        yield f"clients get no certificate: {standing.served.failure}; then run `{_deploy(lineage)}`."
     elif standing.pinned is not None:
         yield (
             "the site keeps the certificate before, because the new one must be stapled and has no staple yet; that "
             f"holds until {standing.pinned.not_after:%Y-%m-%d %H:%M} UTC, and each `certbot renew` tries again: run "
-            f"`{_deploy(found)}` to see why it has none."
+            f"`{_deploy(lineage)}` to see why it has none."
         )
     elif not standing.served.is_current:
-        yield f"the certificate on disk is not the one served; run `{_deploy(found)}`."
+        yield f"the certificate on disk is not the one served; run `{_deploy(lineage)}`."
 
 
 def _staple(context: Context, standing: status.Standing, site: plan.Site) -> Iterator[str]:
-    found = standing.lineage
-    if store.why_unstapled(found) is not None or serving.why_paired(context, found, site) is not None:
+    lineage = standing.lineage
+    if store.why_unstapled(lineage) is not None or serving.why_paired(context, lineage, site) is not None:
         return
-    if standing.revocation is not None:
-        yield f"{standing.revocation}; get a new one with `certbot renew --force-renewal --cert-name {found.name}`."
+    if standing.record.revocation is not None:
+        command = f"certbot renew --force-renewal --cert-name {lineage.name}"
+        yield f"{standing.record.revocation}; get a new certificate with `{command}`."
         return
     if standing.pinned is not None:
-        return  # what is stored is for the certificate before; what misses is said already
+        return  # what is stored is for the certificate before; what is missing is told already
     if standing.staple is None:
-        yield f"{_why_no_staple(context, found)}; run `certbot-seafile refresh --cert-name {found.name}`."
+        yield f"{_why_no_staple(context, lineage)}; run `certbot-seafile refresh --cert-name {lineage.name}`."
         return
     yield from _age(standing)
-    bare = [server for server in site.tls if not includes_snippet(server, found)]
+    bare = [server for server in site.tls if not includes_snippet(server, lineage)]
     for server in bare:
         yield (
-            f"the server block at {server} has no line `include {plan.staple_include(found.snippet_path)};`, so the "
-            f"staple is not served; run `{_deploy(found)}`."
+            f"the server block at {server} has no line `include {plan.staple_include(lineage.snippet_path)};`, so the "
+            f"staple is not served; run `{_deploy(lineage)}`."
         )
     if not bare and standing.served.is_current and not standing.served.is_stored:
-        came = "another staple than" if standing.served.is_stapled else "no staple in spite of"
-        yield f"nginx serves {came} the stored one; reload nginx with `{reload_command(context)}`."
+        seen = "another staple than" if standing.served.is_stapled else "no staple in spite of"
+        yield f"nginx serves {seen} the stored one; reload nginx with `{reload_command(context)}`."
 
 
 def _why_no_staple(context: Context, lineage: Lineage) -> str:
@@ -135,7 +130,7 @@ def _why_no_staple(context: Context, lineage: Lineage) -> str:
         response = files.read_if_present(lineage.response_path)
         if response is None:
             return f"there is no staple: {lineage.response_path} is missing"
-        staple.recheck(response, lineage.leaf, lineage.chain, context.now())
+        verify.verify_stored(response, lineage.leaf, lineage.chain, context.now())
     except errors.CertificateRevoked as revoked:
         return f"{revoked}: get a new certificate with `certbot renew --force-renewal --cert-name {lineage.name}`"
     except errors.ResponseRefused as refused:
@@ -146,33 +141,33 @@ def _why_no_staple(context: Context, lineage: Lineage) -> str:
 
 
 def _age(standing: status.Standing) -> Iterator[str]:
-    found, kept = standing.lineage, standing.staple
-    mend = f"run `certbot-seafile refresh --cert-name {found.name}` and see that `certbot renew` runs every day"
-    if kept is not None and staple.must_withdraw(kept, standing.now):
-        yield f"the staple is stale: it ends on {kept.end:%Y-%m-%d %H:%M} UTC and no newer one came; {mend}."
+    lineage, staple = standing.lineage, standing.staple
+    fix = f"run `certbot-seafile refresh --cert-name {lineage.name}` and see that `certbot renew` runs every day"
+    if staple is not None and verify.must_withdraw(staple, standing.now):
+        yield f"the staple is stale: it ends on {staple.end:%Y-%m-%d %H:%M} UTC and no newer one came; {fix}."
     elif (
-        standing.last_success is not None
-        and standing.now - standing.last_success > MISSED_AFTER
+        standing.record.last_success is not None
+        and standing.now - standing.record.last_success > MISSED_AFTER
         and standing.due < standing.now
     ):
-        yield f"the staple was last refreshed on {standing.last_success:%Y-%m-%d %H:%M} UTC; {mend}."
+        yield f"the staple was last refreshed on {standing.record.last_success:%Y-%m-%d %H:%M} UTC; {fix}."
 
 
 def includes_snippet(server: model.Server, lineage: Lineage) -> bool:
     """Tell whether the server's own level reads the lineage's snippet."""
     wanted = os.fsencode(plan.staple_include(lineage.snippet_path))
-    return any(said.arguments[:1] == (wanted,) for said in _direct(server.statement, b"include"))
+    return any(line.arguments[:1] == (wanted,) for line in _direct(server.statement, b"include"))
 
 
-def _direct(block: model.Statement, name: bytes) -> list[model.Statement]:
+def _direct(block: Statement, name: bytes) -> list[Statement]:
     """Return the block's own statements with this name, through the includes of its level."""
-    found = []
-    for said in block.children or ():
-        if said.name == name:
-            found.append(said)
-        if said.name == b"include":
-            found += _direct(said, name)
-    return found
+    statements = []
+    for statement in block.children or ():
+        if statement.name == name:
+            statements.append(statement)
+        if statement.name == b"include":
+            statements += _direct(statement, name)
+    return statements
 
 
 def _renewal(lineage: Lineage) -> Iterator[str]:
@@ -225,7 +220,7 @@ def _challenge(context: Context, lineage: Lineage, site: plan.Site) -> Iterator[
 def _challenge_at(endpoint: handshake.Endpoint, lineage: Lineage) -> Iterator[str]:
     for name in lineage.names:
         try:
-            answer = handshake.fetch(endpoint, name, plan.CHALLENGE_PATH + _ABSENT_TOKEN)
+            answer = handshake.get(endpoint, name, plan.CHALLENGE_PATH + _ABSENT_TOKEN)
         except errors.ChallengeUnreachable as unreachable:
             yield f"port {endpoint.port} is not reachable: {unreachable}; start nginx, and look at firewall rules."
             return
@@ -239,9 +234,9 @@ def _challenge_at(endpoint: handshake.Endpoint, lineage: Lineage) -> Iterator[st
 def _seafile(site: plan.Site) -> Iterator[str]:
     tops: dict[str, None] = {}
     for server in site.tls:
-        for said in server.statement.walk():
-            if said.name in (b"root", b"alias") and said.arguments:
-                top = seahub.top_folder(os.fsdecode(said.arguments[0]))
+        for statement in server.statement.walk():
+            if statement.name in (b"root", b"alias") and statement.arguments:
+                top = seahub.top_folder(os.fsdecode(statement.arguments[0]))
                 if top:
                     tops[top] = None
     for top in tops:
@@ -264,7 +259,7 @@ def reload_command(context: Context) -> str:
 # --- the machine -----------------------------------------------------------------------------------------------------
 
 
-def machine_findings(context: Context, found: Sequence[Lineage], root: str = "/") -> list[Finding]:
+def machine_findings(context: Context, has_lineages: bool, root: str = "/") -> list[Finding]:
     """Return what is wrong with the machine as a whole: nginx, deleted lineages, and who runs `certbot renew`.
 
     root: the folder below which timers and crontabs are looked for.
@@ -273,7 +268,7 @@ def machine_findings(context: Context, found: Sequence[Lineage], root: str = "/"
     findings = [Finding(text) for text in _nginx(context)]
     findings += [Finding(text) for text in _orphans(context)]
     findings += [Finding(text, is_fault=False) for text in _left_behind(context)]
-    if found:
+    if has_lineages:
         findings += [Finding(text) for text in _scheduler(jobs)]
         findings += [Finding(text, is_fault=False) for text in _cron(jobs, root)]
         findings += _superseded(jobs)
@@ -317,16 +312,16 @@ def _orphans(context: Context) -> Iterator[str]:
     known = set(lineages.all_names(context.config_dir))
     named = os.fsencode(live)
     try:
-        statements = context.nginx.statements(lambda source: named in source)
+        statements = context.configuration.mentioning(named)
     except errors.Error:
         return  # nginx itself says it better
     gone: dict[str, str] = {}
-    for said in (inner for outer in statements for inner in (outer, *outer.walk())):
-        path = os.fsdecode(said.arguments[0]) if said.arguments else ""
-        if said.name in _CERTIFICATE_LINES and path.startswith(live) and not os.path.exists(path):
+    for statement in statements:
+        path = os.fsdecode(statement.arguments[0])
+        if statement.name in _CERTIFICATE_LINES and path.startswith(live) and not os.path.exists(path):
             name = path[len(live) :].split("/")[0]
             if name not in known:
-                gone.setdefault(name, f"{said.path}:{said.line}")
+                gone.setdefault(name, f"{statement.path}:{statement.line}")
     for name, place in gone.items():
         yield (
             f"{place} names a certificate of {name}, which was deleted, so nginx will not start again: run "
@@ -365,12 +360,12 @@ def _is_snippet(path: str) -> bool:
 
 def _scheduler(jobs: Sequence[schedule.Job]) -> Iterator[str]:
     renewing = [job for job in jobs if job.renews]
-    mend = "enable certbot's own timer with `systemctl enable --now certbot.timer`, or let cron run `certbot -q renew`"
+    fix = "enable certbot's own timer with `systemctl enable --now certbot.timer`, or let cron run `certbot -q renew`"
     if not renewing:
-        yield f"no timer and no crontab runs `certbot renew`; {mend} twice a day."
+        yield f"no timer and no crontab runs `certbot renew`; {fix} twice a day."
     elif not any(job.is_daily for job in renewing):
         places = ", ".join(job.place for job in renewing)
-        yield f"`certbot renew` runs less than once a day ({places}), too rarely for a staple; {mend} twice a day."
+        yield f"`certbot renew` runs less than once a day ({places}), too rarely for a staple; {fix} twice a day."
 
 
 def _cron(jobs: Sequence[schedule.Job], root: str) -> Iterator[str]:

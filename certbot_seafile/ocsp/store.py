@@ -1,7 +1,8 @@
-"""A lineage's staple on disk: obtained, stored, refreshed, withdrawn.
+"""A lineage's staple: fetched where it is due, verified, stored, loaded by nginx, withdrawn.
 
-The law: the order of writes. A response is stored before the snippet that names it, and the snippet is taken away
-before the response, so that nginx can start from what is on disk at every instant.
+The law: the order of writes, told once and for all uses. The response is stored before the snippet that names it; a
+snippet is removed and nginx reloaded before the response goes; so nginx can start from what is on disk at every
+instant. That nginx must reload is written down before the first change.
 """
 
 from __future__ import annotations
@@ -10,47 +11,47 @@ import datetime
 import logging
 import os
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from certbot_seafile import errors
-from certbot_seafile.ocsp import staple
+from certbot_seafile.ocsp import fetch, verify
 from certbot_seafile.site import syntax
-from certbot_seafile.system import files, lineages
+from certbot_seafile.system import files, records
 from certbot_seafile.system.context import Context
-from certbot_seafile.system.lineages import Lineage, Options
+from certbot_seafile.system.lineages import Lineage
+from certbot_seafile.system.records import Record
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a lineage's staple: the staple to serve (None: none), why not, whether the leaf is revoked."""
+    """What a lineage is to serve: the staple (None: none), why not (or why no newer one), and what to remember."""
 
-    staple: staple.Staple | None
+    staple: verify.Staple | None
+    record: Record
     reason: str | None = None
     is_revoked: bool = False
 
+    def __str__(self) -> str:
+        if self.staple is None:
+            return f"without a staple: {self.reason}"
+        until = f"with an OCSP staple that holds until {self.staple.end:%Y-%m-%d %H:%M} UTC"
+        return until if self.reason is None else f"{until} (no newer one: {self.reason})"
 
-def stored_staple(lineage: Lineage, now: datetime.datetime) -> staple.Staple | None:
+
+def stored_staple(lineage: Lineage, now: datetime.datetime) -> verify.Staple | None:
     """Return the stored staple where it is authentic, unexpired and for this very leaf; None otherwise."""
     return staple_at(lineage.response_path, lineage, now)
 
 
-def staple_at(path: str, lineage: Lineage, now: datetime.datetime) -> staple.Staple | None:
+def staple_at(path: str, lineage: Lineage, now: datetime.datetime) -> verify.Staple | None:
     """Return the staple in the file at path where it is authentic, unexpired and for the leaf; None otherwise."""
     try:
         response = files.read_if_present(path)
-        return None if response is None else staple.recheck(response, lineage.leaf, lineage.chain, now)
+        return None if response is None else verify.verify_stored(response, lineage.leaf, lineage.chain, now)
     except (errors.ResponseRefused, errors.FileRefused):
-        return None
-
-
-def last_success(lineage: Lineage) -> datetime.datetime | None:
-    """Return when the responder last gave a good answer: the time on the stored response."""
-    try:
-        return datetime.datetime.fromtimestamp(os.stat(lineage.response_path).st_mtime, datetime.UTC)
-    except OSError:
         return None
 
 
@@ -63,76 +64,172 @@ def why_unstapled(lineage: Lineage) -> str | None:
     return None
 
 
+# --- fetch and verify ------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
-class Question:
-    """What the responder at url is to be asked about a lineage, and the staple that is stored until then, if any."""
+class Due:
+    """A staple that is due: the responder's URL, the DER request, and the staple that is stored until then, if any."""
 
     url: str
     request: bytes
-    stored: staple.Staple | None
+    stored: verify.Staple | None
+    record: Record
 
 
-def question(context: Context, lineage: Lineage, *, force: bool = False) -> Question | Outcome:
-    """Return what is to be asked, where that is due; else the outcome that needs no asking."""
+def find_due(context: Context, lineage: Lineage, *, force: bool = False) -> Due | Outcome:
+    """Return what to ask the responder, where a staple is due; else the outcome that needs no responder."""
+    record = records.load(context.state_dir, lineage)
     if reason := why_unstapled(lineage):
-        return Outcome(None, reason)
+        return Outcome(None, record, reason)
     now = context.now()
     stored = stored_staple(lineage, now)
-    if not force and not staple.is_due(stored, now, last_success(lineage)):
-        return Outcome(stored)
+    if not force and not verify.is_due(stored, now, record.last_success):
+        return Outcome(stored, record)
     try:
-        request = staple.build_request(lineage.leaf, staple.find_issuer(lineage.leaf, lineage.chain))
+        request = verify.build_request(lineage.leaf, verify.find_issuer(lineage.leaf, lineage.chain))
     except errors.ResponseRefused as refused:
-        return _fall_back(lineage, stored, now, str(refused))
-    return Question(lineage.responder_url or "", request, stored)
+        return _without_news(lineage, stored, record, now, str(refused))
+    return Due(lineage.responder_url or "", request, stored, record)
 
 
-def ask(asked: Question) -> bytes | errors.ResponderFailed:
-    """Return the responder's answer, whatever it is, or why there is none. Waits, and does little else."""
-    from certbot_seafile.ocsp import responder  # requests takes longer to import than all the rest
-
+def fetch_response(due: Due) -> bytes | errors.Error:
+    """Return the responder's response, whatever it is, or why there is none. Waits, and does little else."""
     try:
-        return responder.fetch(asked.url, asked.request)
+        return fetch.fetch(due.url, due.request)
     except errors.ResponderFailed as failed:
         return failed
 
 
-def conclude(context: Context, lineage: Lineage, asked: Question, answer: bytes | errors.ResponderFailed) -> Outcome:
-    """Judge the answer; return the staple that the lineage is to serve now."""
-    now, stored = context.now(), asked.stored
-    if isinstance(answer, errors.ResponderFailed):
-        return _fall_back(lineage, stored, now, str(answer))
+def verify_response(context: Context, lineage: Lineage, due: Due, response: bytes | errors.Error) -> Outcome:
+    """Return what the lineage is to serve. response: what came, or why none came."""
+    now, record = context.now(), due.record
     try:
-        must_staple = lineage.is_must_staple
-        return Outcome(staple.judge(answer, lineage.leaf, lineage.chain, now, must_staple=must_staple, previous=stored))
+        if isinstance(response, errors.Error):
+            raise response
+        staple = verify.verify(
+            response, lineage.leaf, lineage.chain, now,
+            must_staple=lineage.is_must_staple, known_update=_known_update(due),
+        )  # fmt: skip
     except errors.CertificateRevoked as revoked:
-        return Outcome(None, "; ".join(revoked.reasons), is_revoked=True)
-    except errors.ResponseRefused as refused:
-        return _fall_back(lineage, stored, now, str(refused))
+        reason = "; ".join(revoked.reasons)
+        record = replace(record, newest_update=revoked.this_update, revocation=reason)
+        return Outcome(None, record, reason, is_revoked=True)
+    except (errors.ResponseRefused, errors.ResponderFailed, errors.FileRefused) as failure:
+        if record.revocation is not None:
+            return Outcome(None, record, record.revocation, is_revoked=True)
+        return _without_news(lineage, due.stored, record, now, str(failure))
+    record = replace(record, last_success=now, newest_update=staple.this_update, revocation=None)
+    return Outcome(staple, record)
 
 
-def obtain(context: Context, lineage: Lineage, *, force: bool = False, tries: Sequence[float] = (0,)) -> Outcome:
-    """Return the staple that the lineage is to serve now: the stored one, or a new one where that is due.
+def _known_update(due: Due) -> datetime.datetime | None:
+    """Return the newest thisUpdate that was accepted for the leaf: as remembered, or as the stored staple says."""
+    times = [due.record.newest_update, due.stored.this_update if due.stored else None]
+    return max((moment for moment in times if moment is not None), default=None)
 
-    tries: seconds to wait before each time that the responder is asked, as long as it gives no good answer.
+
+def _without_news(
+    lineage: Lineage, stored: verify.Staple | None, record: Record, now: datetime.datetime, reason: str
+) -> Outcome:
+    """Keep the stored staple as long as it may be served until the next run; a must-staple leaf keeps it to its end."""
+    if stored is None or (verify.must_withdraw(stored, now) and not lineage.is_must_staple):
+        return Outcome(None, record, reason)
+    return Outcome(stored, record, reason)
+
+
+def ensure_staple(context: Context, lineage: Lineage, *, force: bool = False, tries: Sequence[float] = (0,)) -> Outcome:
+    """Return what the lineage is to serve: the stored staple, or a new one where that is due.
+
+    tries: seconds to wait before each request, as long as the responder gives no good response.
     """
-    asked = question(context, lineage, force=force)
-    if isinstance(asked, Outcome):
-        return asked
-    outcome = Outcome(asked.stored)
+    due = find_due(context, lineage, force=force)
+    if isinstance(due, Outcome):
+        return due
+    outcome = Outcome(due.stored, due.record)
     for pause in tries:
         if pause:
             time.sleep(pause)
-        outcome = conclude(context, lineage, asked, ask(asked))
+        outcome = verify_response(context, lineage, due, fetch_response(due))
         if outcome.reason is None or outcome.is_revoked:
             break
     return outcome
 
 
-def _fall_back(lineage: Lineage, stored: staple.Staple | None, now: datetime.datetime, failure: str) -> Outcome:
-    if stored is None or (staple.must_withdraw(stored, now) and not lineage.is_must_staple):
-        return Outcome(None, failure)
-    return Outcome(stored, failure)
+# --- store, load, withdraw -------------------------------------------------------------------------------------------
+
+
+class Round:
+    """One nginx's round: lineages' staples are written, nginx loads them once, what it no longer names is removed."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.must_reload = False
+        self._loading: dict[str, Record] = {}
+        self._withdrawn: list[str] = []
+
+    def write(self, lineage: Lineage, outcome: Outcome) -> bool:
+        """Bring response and snippet on disk in line with the outcome; return whether nginx must reload for that.
+
+        The lock is the caller's. Raises errors.FileRefused.
+        """
+        remove_dangling_snippet(lineage)
+        missing = [] if outcome.staple is None else _missing(lineage, outcome.staple)
+        withdrawn = _named_path(lineage) if _must_withdraw(lineage, outcome) else None
+        if missing or withdrawn:
+            records.write(self.context.state_dir, lineage.name, replace(outcome.record, needs_reload=True))
+            self.context.nginx.changed()
+        for path, content in missing:
+            files.make_folder(os.path.dirname(path))
+            files.replace(path, content)
+        if withdrawn:
+            files.remove(withdrawn)
+        self._note(lineage, outcome, is_changed=bool(missing or withdrawn))
+        return bool(missing or withdrawn)
+
+    def _note(self, lineage: Lineage, outcome: Outcome, *, is_changed: bool) -> None:
+        """Remember the outcome, at once where nginx need not load anything first."""
+        record = outcome.record
+        if is_changed or record.needs_reload:
+            self.must_reload = True
+            self._loading[lineage.name] = replace(record, needs_reload=False)
+        elif record != records.load(self.context.state_dir, lineage):
+            records.write(self.context.state_dir, lineage.name, record)
+        files.remove(records.former_revocation_path(lineage))
+        is_named = os.path.lexists(lineage.snippet_path)
+        if outcome.staple is None and os.path.lexists(lineage.response_path) and not is_named:
+            self._withdrawn.append(lineage.response_path)
+
+    def load(self) -> None:
+        """Test, and let nginx load what was written. Raises errors.NginxRefused; then a later run does it."""
+        self.context.nginx.test()
+        self.context.nginx.reload()
+        self.must_reload = False
+
+    def finish(self) -> None:
+        """Let nginx load what was written, where it has not; then forget that it must, and remove what nothing names.
+
+        Raises errors.NginxRefused; then a later run does it.
+        """
+        if self.must_reload:
+            self.load()
+        for name, record in self._loading.items():
+            records.write(self.context.state_dir, name, record)
+        self._loading.clear()
+        remove_unnamed(self.context, self._withdrawn)
+        self._withdrawn.clear()
+
+
+def _missing(lineage: Lineage, staple: verify.Staple) -> list[tuple[str, bytes]]:
+    """Return the files, in the order in which they must be written, that do not hold what they should.
+
+    Response first: nginx does not start when a named response is missing. Where responses are left for root's step, the
+    snippet is left to it too.
+    """
+    wanted = [(lineage.response_path, staple.response)]
+    if lineage.options.outbox is None:
+        wanted.append((lineage.snippet_path, snippet_bytes(lineage)))
+    return [(path, content) for path, content in wanted if files.read_if_present(path) != content]
 
 
 def snippet_bytes(lineage: Lineage) -> bytes:
@@ -144,136 +241,30 @@ def snippet_bytes(lineage: Lineage) -> bytes:
     )
 
 
-def store(context: Context, lineage: Lineage, outcome: Outcome) -> bool:
-    """Bring response and snippet on disk in line with a staple that is there; return whether nginx must reload.
-
-    Response first, then the snippet: nginx does not start when a named response is missing. Where the response is left
-    for root's step, so is the snippet.
-    """
-    if outcome.staple is None:
-        raise ValueError("nothing to store")
-    changed = False
-    wanted = [(lineage.response_path, outcome.staple.response)]
-    if lineage.options.outbox is None:
-        wanted.append((lineage.snippet_path, snippet_bytes(lineage)))
-    for path, content in wanted:
-        files.make_folder(os.path.dirname(path))
-        if files.read_if_present(path) != content:
-            note_pending(context)
-            files.replace(path, content)
-            changed = True
-    if not changed and outcome.reason is None:
-        _note_success(context, lineage, outcome)
-    files.remove(revocation_path(lineage.options, lineage.name))
-    return changed
-
-
-def _note_success(context: Context, lineage: Lineage, outcome: Outcome) -> None:
-    """Put the time of the last good answer on the stored response, where it is an answer of just now."""
-    if outcome.staple is not None and staple.is_due(outcome.staple, context.now(), last_success(lineage)):
-        os.utime(lineage.response_path)
-
-
-def withdraw_snippet(context: Context, lineage: Lineage) -> bool:
-    """Take the snippet away; return whether nginx must reload. The response stays until it has.
-
-    Root's step does so itself where it is left no response.
-    """
-    path = lineage.snippet_path if lineage.options.outbox is None else lineage.response_path
-    if not os.path.lexists(path):
-        return False
-    note_pending(context)
-    files.remove(path)
-    return True
-
-
-def settle(context: Context, lineage: Lineage, outcome: Outcome) -> bool:
-    """Bring what is on disk in line with the outcome; return whether nginx must reload.
+def _must_withdraw(lineage: Lineage, outcome: Outcome) -> bool:
+    """Tell whether what names the response must go.
 
     A must-staple leaf keeps the last staple that it had: without one, clients refuse it just as well.
     """
-    if outcome.is_revoked:
-        _note_revocation(lineage, outcome)
-    if outcome.staple is not None:
-        return store(context, lineage, outcome)
-    if lineage.is_must_staple and not outcome.is_revoked and why_unstapled(lineage) is None:
+    if outcome.staple is not None or not os.path.lexists(_named_path(lineage)):
         return False
-    return withdraw_snippet(context, lineage)
+    return outcome.is_revoked or not lineage.is_must_staple or why_unstapled(lineage) is not None
 
 
-# --- the mark that nginx must reload ---------------------------------------------------------------------------------
+def _named_path(lineage: Lineage) -> str:
+    """Return the file whose removal withdraws a staple: the snippet, or the response that root's step looks for."""
+    return lineage.snippet_path if lineage.options.outbox is None else lineage.response_path
 
 
-def note_pending(context: Context) -> None:
-    """Write down that nginx must reload, before the change that asks for it: a killed run leaves the mark."""
-    if not os.path.exists(context.pending_path):
-        files.make_folder(os.path.dirname(context.pending_path), 0o700)
-        files.replace(context.pending_path, b"", mode=0o600)
-
-
-def is_pending(context: Context) -> bool:
-    """Tell whether a run before this one changed staples and did not live to reload nginx."""
-    return os.path.exists(context.pending_path)
-
-
-def reload(context: Context) -> None:
-    """Test and reload, and take the mark away. Raises errors.NginxRefused; then the mark stays."""
-    context.nginx.test()
-    context.nginx.reload()
-    note_reloaded(context)
-
-
-def note_reloaded(context: Context) -> None:
-    """Take the mark away: nginx has read what is on disk."""
-    files.remove(context.pending_path)
-
-
-# --- revocation ------------------------------------------------------------------------------------------------------
-
-
-def revocation_path(options: Options, name: str) -> str:
-    """Return the path of the note that the CA said "revoked" of a leaf of the lineage called name."""
-    return os.path.join(os.path.dirname(lineages.response_path(options, name)), "revoked")
-
-
-def revocation(lineage: Lineage) -> str | None:
-    """Return what the CA last said about the leaf, when and why, where that was "revoked"; None where it was not."""
-    try:
-        note = files.read_if_present(revocation_path(lineage.options, lineage.name)) or b""
-    except errors.FileRefused:
-        return None
-    serial, _, said = note.decode("utf-8", "replace").strip().partition(" ")
-    return said if serial == f"{lineage.leaf.serial_number:x}" else None
-
-
-def _note_revocation(lineage: Lineage, outcome: Outcome) -> None:
-    path = revocation_path(lineage.options, lineage.name)
-    files.make_folder(os.path.dirname(path))
-    note = f"{lineage.leaf.serial_number:x} {outcome.reason}\n".encode()
-    if files.read_if_present(path) != note:
-        files.replace(path, note)
-
-
-def is_withdrawn(lineage: Lineage, outcome: Outcome) -> bool:
-    """Tell whether a stored response is left over that no snippet names any more."""
-    return (
-        outcome.staple is None and os.path.lexists(lineage.response_path) and not os.path.lexists(lineage.snippet_path)
-    )
-
-
-def withdraw_responses(context: Context, paths: Collection[str]) -> None:
+def remove_unnamed(context: Context, paths: Sequence[str]) -> None:
     """Remove stored responses, once nginx has reloaded.
 
     Those stay that the configuration names, and those that a site named before we edited it: undo brings that back.
     """
     if not paths:
         return
-    named = {
-        said.arguments[0]
-        for outer in context.nginx.statements(lambda source: b"ssl_stapling_file" in source)
-        for said in (outer, *outer.walk())
-        if said.name == b"ssl_stapling_file" and said.arguments
-    }
+    statements = context.configuration.mentioning(b"ocsp.response")
+    named = {word for statement in statements for word in statement.arguments}
     sites = [entry.before for entry in context.journal.entries()]
     for path in paths:
         name = os.fsencode(path)
@@ -282,17 +273,9 @@ def withdraw_responses(context: Context, paths: Collection[str]) -> None:
             files.remove_folder_if_empty(os.path.dirname(path))
 
 
-def mend(lineage: Lineage) -> None:
-    """Take away a snippet whose response is missing: nginx could not start from it (someone removed the response)."""
+def remove_dangling_snippet(lineage: Lineage) -> None:
+    """Remove a snippet whose response is missing: nginx could not start from it (someone removed the response)."""
     is_ours = lineage.options.outbox is None
     if is_ours and os.path.lexists(lineage.snippet_path) and not os.path.exists(lineage.response_path):
         files.remove(lineage.snippet_path)
         logger.warning("%s named a missing response and was removed", lineage.snippet_path)
-
-
-def staple_phrase(outcome: Outcome) -> str:
-    """Return what is to be said about a lineage's staple, in one phrase."""
-    if outcome.staple is None:
-        return f"without a staple: {outcome.reason}"
-    until = f"with an OCSP staple that holds until {outcome.staple.end:%Y-%m-%d %H:%M} UTC"
-    return until if outcome.reason is None else f"{until} (no newer one: {outcome.reason})"

@@ -161,9 +161,9 @@ class Handover:
                 self._step(text, deploy.put_into_site, context, one, site)
         for domain in domains:
             context = self.context_for(self.chosen.options)
-            if planned := challenge.plan_challenge(context, serving.find_site(context, [domain]), only_unwired=True):
+            if planned := challenge.plan_challenge(context, serving.find_site(context, [domain]), only_missing=True):
                 text = f"let the site of {domain} answer challenges: {writing.count_lines(planned)}"
-                self._step(text, challenge.wire, context, planned, domain)
+                self._step(text, challenge.edit_site, context, planned, domain)
 
     def _own_staples(self, found: Sequence[Lineage]) -> None:
         """Make the folders of staples, and what is stored there root's, where somebody else kept it until now.

@@ -20,8 +20,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from certbot_seafile import errors
-from certbot_seafile.ocsp import staple, store
-from certbot_seafile.site import edits, model, plan
+from certbot_seafile.ocsp import store, verify
+from certbot_seafile.site import edits, plan
+from certbot_seafile.site.config import Statement
 from certbot_seafile.system import files, lineages, serving, writing
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
@@ -64,11 +65,6 @@ def response_path(options: lineages.Options, name: str) -> str:
     return os.path.join(options.staple_dir, name, "pinned.response")
 
 
-def owner(name: str) -> str:
-    """Return for whom the journal has a pin's edits."""
-    return f"pin:{name}"
-
-
 def pin(context: Context, lineage: Lineage) -> None:
     """Let the site name the version before, where it names the lineage's, which must be stapled and has no staple.
 
@@ -90,7 +86,7 @@ def _pin_to(context: Context, lineage: Lineage, version: Pinned) -> None:
     if response is not None:
         files.replace(version.response_path, response)
     planned = _plan(context, lineage, version, is_stapled=response is not None)
-    writing.write_unloaded(context, planned, owner(lineage.name))
+    writing.pin(context, planned, lineage.name)
     logger.info("%s: the site names version %d until a newer one has its staple", lineage.name, version.number)
 
 
@@ -108,7 +104,7 @@ def to_hold(
         with contextlib.suppress(errors.LineageRefused):
             leaf = lineages.certificates(os.path.join(config_dir, "live", name, "cert.pem"))[0]
             is_meant = bool(cert_name) or set(lineages.certificate_names(leaf)) <= set(names)
-            if is_meant and (must_staple or staple.is_must_staple(leaf)):
+            if is_meant and (must_staple or verify.is_must_staple(leaf)):
                 found.append(lineages.load(config_dir, name, options=options))
     return found
 
@@ -140,7 +136,7 @@ def release(context: Context, lineage: Lineage) -> None:
         clear(context, lineage)
 
 
-def mend(context: Context, lineage: Lineage) -> None:
+def repair(context: Context, lineage: Lineage) -> None:
     """Release what a killed run left held; the lock is the caller's. Raises errors.Error; then the site is as it was.
 
     Costs nothing where a hold could do no harm: a plain certificate that was not stapled.
@@ -186,7 +182,7 @@ def pinned(context: Context, lineage: Lineage) -> Pinned | None:
 
 
 def _has_pin(context: Context, lineage: Lineage) -> bool:
-    return any(step.owner == owner(lineage.name) for entry in context.journal.entries() for step in entry.steps)
+    return any(step.purpose == (lineage.name, True) for entry in context.journal.entries() for step in entry.steps)
 
 
 def _is_paired(context: Context, lineage: Lineage) -> bool:
@@ -200,7 +196,7 @@ def unpin(context: Context, lineage: Lineage) -> bool:
     """
     if not _has_pin(context, lineage):
         return False
-    changed, _ = writing.take_out_unloaded(context, {owner(lineage.name)})
+    changed, _ = writing.take_out_edits(context, {(lineage.name, True)})
     return changed
 
 
@@ -217,7 +213,7 @@ def keep_staple(context: Context, lineage: Lineage) -> None:
     kept = pinned(context, lineage)
     if kept is None or not _statements(context, path):
         return
-    outcome = store.obtain(context, kept)
+    outcome = store.ensure_staple(context, kept)
     if outcome.staple is not None and files.read_if_present(path) != outcome.staple.response:
         files.replace(path, outcome.staple.response)
         context.nginx.test()
@@ -263,19 +259,7 @@ def _plan(context: Context, lineage: Lineage, earlier: Pinned, *, is_stapled: bo
     return planned
 
 
-def _statements(context: Context, path: str) -> list[model.Statement]:
+def _statements(context: Context, path: str) -> list[Statement]:
     """Return the statements that nginx reads whose one argument is the path."""
-    named = os.fsencode(path)
-    found: dict[tuple[str, int], model.Statement] = {}
-    for outer in context.nginx.statements(lambda source: named in source):
-        for said in _walk(outer):
-            if said.arguments == (named,):
-                found[said.path, said.directive.start] = said
-    return list(found.values())
-
-
-def _walk(statement: model.Statement) -> Iterator[model.Statement]:
-    """Yield the statement and all below it, the includes themselves too."""
-    yield statement
-    for child in statement.children or ():
-        yield from _walk(child)
+    word = os.fsencode(path)
+    return [one for one in context.configuration.mentioning(word) if one.arguments == (word,)]

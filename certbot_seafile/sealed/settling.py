@@ -13,14 +13,14 @@ import pwd
 import re
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from certbot_seafile import errors
-from certbot_seafile.ocsp import staple, store
+from certbot_seafile.ocsp import store
 from certbot_seafile.ocsp.store import Outcome
 from certbot_seafile.sealed import settings
 from certbot_seafile.sealed.settings import Settings
-from certbot_seafile.system import files, lineages
+from certbot_seafile.system import files, lineages, records
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Options
 from certbot_seafile.system.nginx import Nginx
@@ -36,10 +36,8 @@ _LINK = r"\.\./\.\./archive/{}/cert([1-9][0-9]*)\.pem"
 class _Turn:
     """One nginx's part. leaves: what it will serve, as fingerprints by the path of the note on the last one."""
 
-    context: Context
+    round: store.Round
     leaves: dict[str, bytes] = field(default_factory=dict)
-    withdrawn: list[str] = field(default_factory=list)
-    must_reload: bool = False
 
 
 def settle(chosen: Settings, context_for: Callable[[Options], Context]) -> list[str]:
@@ -53,7 +51,7 @@ def settle(chosen: Settings, context_for: Callable[[Options], Context]) -> list[
         for name, options in sorted(chosen.lineages.items()):
             context = context_for(options)
             try:
-                _settle(turns.setdefault(context.nginx, _Turn(context)), load(chosen, name), chosen)
+                _settle(turns.setdefault(context.nginx, _Turn(store.Round(context))), load(chosen, name), chosen)
             except (errors.LineageRefused, errors.FileRefused) as refused:
                 failures.append(f"{name}: {refused}")
         for turn in turns.values():
@@ -97,14 +95,11 @@ def _settle(turn: _Turn, lineage: Lineage, chosen: Settings) -> None:
     for folder in (lineage.options.staple_dir, os.path.dirname(lineage.response_path)):
         _refuse_foreign(folder)
         files.sweep(folder)
-    files.sweep(chosen.state_dir)
-    store.mend(lineage)
-    outcome = _outcome(turn.context, lineage, chosen)
-    if store.settle(turn.context, lineage, outcome):
-        turn.must_reload = True
-        logger.info("%s: %s", lineage.name, store.staple_phrase(outcome))
-    if store.is_withdrawn(lineage, outcome):
-        turn.withdrawn.append(lineage.response_path)
+    for folder in (chosen.state_dir, os.path.dirname(records.path(chosen.state_dir, lineage.name))):
+        files.sweep(folder)
+    outcome = _outcome(turn.round.context, lineage, chosen)
+    if turn.round.write(lineage, outcome):
+        logger.info("%s: %s", lineage.name, outcome)
     note = os.path.join(chosen.state_dir, f"{lineage.name}.leaf")
     if files.read_if_present(note) != lineage.fingerprint.hex().encode():
         turn.leaves[note] = lineage.fingerprint.hex().encode()
@@ -127,28 +122,29 @@ def _outcome(context: Context, lineage: Lineage, chosen: Settings) -> Outcome:
 
     Where nothing was left, none is to be served: so the user withdraws.
     """
-    owner = pwd.getpwnam(chosen.user).pw_uid
-    now = context.now()
-    stored = store.stored_staple(lineage, now)
+    record = records.load(context.state_dir, lineage)
     path = lineages.response_path(Options(outbox=lineages.outbox_path(chosen.config_dir)), lineage.name)
     if not os.path.lexists(path):
-        return Outcome(None, f"{chosen.user} left no staple")
+        return Outcome(None, record, f"{chosen.user} left no staple")
+    stored = store.stored_staple(lineage, context.now())
+    response: bytes | errors.Error
     try:
+        owner = pwd.getpwnam(chosen.user).pw_uid
         names = os.path.relpath(path, chosen.config_dir).split(os.sep)
         response = files.read_owned(owner, chosen.config_dir, *names, at_most_bytes=RESPONSE_BYTES)
-        return Outcome(staple.judge(response, lineage.leaf, lineage.chain, now, must_staple=False, previous=stored))
-    except errors.CertificateRevoked as revoked:
-        return Outcome(None, "; ".join(revoked.reasons), is_revoked=True)
-    except (errors.ResponseRefused, errors.FileRefused) as refused:
-        logger.warning("%s: what %s left is not stored: %s", lineage.name, chosen.user, refused)
-        if stored is None or staple.must_withdraw(stored, now):
-            return Outcome(None, str(refused))
-        return Outcome(stored, str(refused))
+    except errors.FileRefused as refused:
+        response = refused
+    outcome = store.verify_response(context, lineage, store.Due("", b"", stored, record), response)
+    if outcome.staple == stored:
+        outcome = replace(outcome, record=record)  # what the user asked the responder is not ours to remember
+    if outcome.reason is not None and not outcome.is_revoked:
+        logger.warning("%s: what %s left is not stored: %s", lineage.name, chosen.user, outcome.reason)
+    return outcome
 
 
 def _reload(turn: _Turn) -> None:
-    if turn.must_reload or turn.leaves or store.is_pending(turn.context):
-        store.reload(turn.context)
-        for note, leaf in turn.leaves.items():
-            files.replace(note, leaf, mode=0o600)
-    store.withdraw_responses(turn.context, turn.withdrawn)
+    if turn.leaves:
+        turn.round.must_reload = True
+    turn.round.finish()
+    for note, leaf in turn.leaves.items():
+        files.replace(note, leaf, mode=0o600)

@@ -18,7 +18,7 @@ from certbot_seafile.system.context import Context
 
 logger = logging.getLogger(__name__)
 
-SETTLE_SECONDS = 2.0
+WAIT_SECONDS = 2.0
 _POLL_SECONDS = 0.05
 
 #: What the CA will fetch: (name or address, token) to the bytes that must come back.
@@ -26,15 +26,15 @@ Expected = dict[tuple[str, str], bytes]
 
 
 class Challenges:
-    """The validation files of one order, and the wiring that was put in for them."""
+    """The validation files of one order, and the edits that were made for them."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._webroots: list[webroot.Webroot] = []
-        self._wiring = contextlib.ExitStack()
+        self._edits = contextlib.ExitStack()
 
     def answer(self, expected: Expected) -> None:
-        """Write the files and see that nginx hands them out, with the site wired for it where it is not yet.
+        """Write the files and see that nginx hands them out, with the site edited for that where it must be.
 
         Raises errors.ChallengeUnreachable, errors.SiteRefused, errors.FileRefused; then nothing is left behind.
         """
@@ -48,35 +48,35 @@ class Challenges:
                 fetch(self._context, site, expected)
             except errors.ChallengeUnreachable as unreachable:
                 logger.debug("before any edit: %s", unreachable)
-                self._wire(site, names, expected)
+                self._edit_site(site, names, expected)
             on_failure.pop_all()
 
     def clear(self) -> None:
-        """Remove the files and the wiring; a second call does nothing."""
+        """Remove the files and take the edits out again; a second call does nothing."""
         for folder in self._webroots:
             folder.clear()
         self._webroots.clear()
-        self._wiring.close()
+        self._edits.close()
 
     def _write(self, folder: str, expected: Expected) -> None:
         self._webroots.append(webroot.Webroot(folder))
         for (_, token), content in expected.items():
             logger.debug("validation file %s", self._webroots[-1].write(token, content))
 
-    def _wire(self, site: plan.Site, names: Sequence[str], expected: Expected) -> None:
+    def _edit_site(self, site: plan.Site, names: Sequence[str], expected: Expected) -> None:
         own = own_folder(self._context)
         if own not in [folder.folder for folder in self._webroots]:
             self._write(own, expected)
-        with contextlib.ExitStack() as wiring:
-            planned = plan_challenge(self._context, site, only_unwired=False)
+        with contextlib.ExitStack() as edited:
+            planned = plan_challenge(self._context, site, only_missing=False)
             title = f"certbot-seafile challenge {names[0]}"
-            wiring.enter_context(writing.edited(self._context, planned, title, is_lasting=False))
+            edited.enter_context(writing.edited(self._context, planned, title, is_lasting=False))
             self._context.nginx.reload()
             wait(self._context, names, expected)
-            self._wiring = wiring.pop_all()
+            self._edits = edited.pop_all()
 
 
-def wire(context: Context, planned: edits.Edits, domain: str) -> None:
+def edit_site(context: Context, planned: edits.Edits, domain: str) -> None:
     """Write planned edits that let a site answer challenges, for good. Raises errors.Error; then nothing changed."""
     with writing.edited(context, planned, f"certbot-seafile setup {domain}"):
         context.nginx.reload()
@@ -87,14 +87,14 @@ def own_folder(context: Context) -> str:
     return context.options.webroot.rstrip("/") + plan.CHALLENGE_PATH.rstrip("/")
 
 
-def plan_challenge(context: Context, site: plan.Site, *, only_unwired: bool) -> edits.Edits:
-    """Plan what lets the site answer challenges."""
+def plan_challenge(context: Context, site: plan.Site, *, only_missing: bool) -> edits.Edits:
+    """Plan what lets the site answer challenges. only_missing: leave out servers that answer them already."""
     planned = edits.Edits()
     for server, domain in site.nameless:
         if server in site.plain:
             plan.add_name(planned, server, domain)
     for server in site.plain:
-        if not (only_unwired and plan.is_wired(server)):
+        if not (only_missing and plan.is_wired(server)):
             plan.wire_challenge(planned, server, context.options.webroot)
     if not site.plain:
         plan.add_plain_server(planned, site, site.tls[0], context.options.webroot, context.options.http_port)
@@ -118,7 +118,7 @@ def fetch(context: Context, site: plan.Site, expected: Expected) -> None:
     port = context.options.http_port
     for endpoint in serving.endpoints(site.plain, port) or [handshake.Endpoint("127.0.0.1", port)]:
         for (domain, token), content in expected.items():
-            answer = handshake.fetch(endpoint, domain, plan.CHALLENGE_PATH + token)
+            answer = handshake.get(endpoint, domain, plan.CHALLENGE_PATH + token)
             if answer.status != 200 or answer.body.strip() != content.strip():
                 came = f"{answer}" if answer.status != 200 else "HTTP status 200 with other content"
                 raise errors.ChallengeUnreachable(
@@ -129,10 +129,11 @@ def fetch(context: Context, site: plan.Site, expected: Expected) -> None:
 
 def wait(context: Context, domains: Sequence[str], expected: Expected) -> None:
     """Wait until a reloaded nginx hands the validation files out. Raises errors.ChallengeUnreachable."""
-    deadline = time.monotonic() + SETTLE_SECONDS
+    site = serving.find_site(context, domains)
+    deadline = time.monotonic() + WAIT_SECONDS
     while True:
         try:
-            fetch(context, serving.find_site(context, domains), expected)
+            fetch(context, site, expected)
             return
         except errors.ChallengeUnreachable:
             if time.monotonic() > deadline:

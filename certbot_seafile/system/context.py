@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from certbot_seafile.system import journal, lineages, nginx
+from certbot_seafile.site.config import Configuration
+from certbot_seafile.system import journal, lineages
 from certbot_seafile.system.lineages import Options
+from certbot_seafile.system.nginx import Nginx
 
 MUST_STAPLE_TRIES_SECONDS = (0, 5, 20)
 
@@ -20,7 +22,7 @@ MUST_STAPLE_TRIES_SECONDS = (0, 5, 20)
 class Checkpoints(Protocol):
     """certbot's reverter, as far as it is used."""
 
-    def settle(self) -> None:
+    def close(self) -> None:
         """Close a checkpoint that a killed run left open; certbot's recovery would put its files back some day."""
 
     def add(self, paths: set[str], notes: str) -> None:
@@ -37,13 +39,15 @@ class Checkpoints(Protocol):
 class Context:
     """What a use case works with on this machine.
 
-    state_dir: where journal, lock and mark are kept ("": in certbot's configuration folder). renewer: the ordinary user
-    that this run is, for whom root edits the sites and stores staples; None where this run may do so itself.
+    catalog: every lineage of this plugin, each loaded once. state_dir: where journal, records and lock are kept ("": in
+    certbot's configuration folder). renewer: the ordinary user that this run is, for whom root edits the sites and
+    stores staples; None where this run may do so itself.
     """
 
-    nginx: nginx.Nginx
+    nginx: Nginx
     options: Options
     config_dir: str
+    catalog: lineages.Catalog
     checkpoints: Checkpoints
     say: Callable[[str], None]
     now: Callable[[], datetime.datetime]
@@ -58,9 +62,9 @@ class Context:
         self.journal = journal.Journal(self.state_dir)
 
     @property
-    def pending_path(self) -> str:
-        """Return the mark that staples were changed on disk and nginx has not reloaded since."""
-        return os.path.join(self.state_dir, ".reload")
+    def configuration(self) -> Configuration:
+        """Return nginx's configuration as it is on disk now: read once for each state that it has."""
+        return self.nginx.configuration()
 
     @property
     def lock_path(self) -> str:

@@ -1,7 +1,7 @@
-"""Looks from outside: what a CA's validator and a TLS client are really handed by the site.
+"""What a CA's validator and a TLS client are really handed by the site.
 
-The law: this module only looks. It speaks to the listen address of the site itself, never to what a name resolves to,
-and every look ends within its deadline.
+The law: nothing is changed. Connections go to the listen address of the site itself, never to what a name resolves to,
+and each ends within its deadline.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Look:
+class Handshake:
     """What a TLS client was handed: the leaf's DER and the staple's DER (None where there was none)."""
 
     leaf_der: bytes
     staple: bytes | None
 
 
-def fetch(endpoint: Endpoint, host: str, path: str, *, timeout_seconds: float = 10) -> Answer:
+def get(endpoint: Endpoint, host: str, path: str, *, timeout_seconds: float = 10) -> Answer:
     """GET path from the endpoint with this Host. Raises errors.ChallengeUnreachable where no answer comes."""
     authority = f"[{host}]" if ":" in host else host
     try:
@@ -67,10 +67,10 @@ def fetch(endpoint: Endpoint, host: str, path: str, *, timeout_seconds: float = 
         raise errors.ChallengeUnreachable(f"no HTTP answer from {endpoint}: {_reason(error)}") from error
 
 
-def handshake(
+def perform(
     endpoint: Endpoint, name: str, *, timeout_seconds: float = 10, ciphers: bytes | None = None, tls12: bool = False
-) -> Look:
-    """Make a TLS handshake for name and ask for a staple (RFC 6066 8). Nothing is verified: this is a look.
+) -> Handshake:
+    """Make a TLS handshake for name and ask for a staple (RFC 6066 8). Nothing is verified.
 
     ciphers and tls12 narrow the client, so that an RSA-only or ECDSA-only one can be played.
     Raises errors.NotServed where the handshake does not end well.
@@ -104,7 +104,7 @@ def handshake(
     from OpenSSL import crypto
 
     leaf = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
-    return Look(leaf, next((staple for staple in staples if staple), None))
+    return Handshake(leaf, next((staple for staple in staples if staple), None))
 
 
 def _shake(connection: SSL.Connection, stream: socket.socket, timeout_seconds: float) -> None:

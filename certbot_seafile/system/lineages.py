@@ -6,6 +6,7 @@ the live folder is refused.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import io
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certbot_seafile import errors
-from certbot_seafile.ocsp import staple
+from certbot_seafile.ocsp import verify
 from certbot_seafile.system import files
 
 PLUGIN_NAME = "seafile"
@@ -125,12 +126,12 @@ class Lineage:
     @property
     def responder_url(self) -> str | None:
         """Return the responder that the options name, else the certificate's; None where there is neither."""
-        return self.options.ocsp_url or staple.ocsp_url(self.leaf)
+        return self.options.ocsp_url or verify.ocsp_url(self.leaf)
 
     @property
     def is_must_staple(self) -> bool:
         """Tell whether the leaf demands a staple (RFC 7633)."""
-        return staple.is_must_staple(self.leaf)
+        return verify.is_must_staple(self.leaf)
 
     @property
     def response_path(self) -> str:
@@ -248,6 +249,40 @@ def authenticator_for(config_dir: str, name: str, names: Sequence[str]) -> str |
     except errors.LineageRefused:
         return None
     return found.renewal.get("authenticator") if set(found.names) == set(names) else None
+
+
+@dataclass(frozen=True)
+class Sibling:
+    """What is kept in mind of each lineage of this plugin: enough to see which ones share a server block."""
+
+    name: str
+    names: tuple[str, ...]
+    key_type: str
+    fullchain_path: str
+    key_path: str
+
+
+class Catalog:
+    """The lineages of this plugin in one configuration folder, each read once, when it is first asked for."""
+
+    def __init__(self, config_dir: str) -> None:
+        self._config_dir = config_dir
+
+    def sharing(self, lineage: Lineage) -> list[Sibling]:
+        """Return the other lineages that are for one of the lineage's names; those that cannot be read are left out."""
+        siblings = {sibling for name in lineage.names for sibling in self._by_domain.get(name, ())}
+        return sorted((one for one in siblings if one.name != lineage.name), key=lambda one: one.name)
+
+    @functools.cached_property
+    def _by_domain(self) -> dict[str, list[Sibling]]:
+        by_domain: dict[str, list[Sibling]] = {}
+        for name in names_of_plugin(self._config_dir):
+            with contextlib.suppress(errors.LineageRefused):
+                one = load(self._config_dir, name)
+                sibling = Sibling(name, one.names, one.key_type, one.fullchain_path, one.key_path)
+                for domain in one.names:
+                    by_domain.setdefault(domain, []).append(sibling)
+        return by_domain
 
 
 def load(config_dir: str, name: str, *, options: Options | None = None, **ports: int) -> Lineage:

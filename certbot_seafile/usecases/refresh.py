@@ -12,124 +12,118 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 from certbot_seafile import errors
-from certbot_seafile.ocsp import staple, store
+from certbot_seafile.ocsp import store, verify
 from certbot_seafile.ocsp.store import Outcome
 from certbot_seafile.system import files
 from certbot_seafile.system.context import Context
-from certbot_seafile.system.lineages import Lineage, Options
+from certbot_seafile.system.lineages import Lineage
 from certbot_seafile.system.nginx import Nginx
+from certbot_seafile.usecases.boundary import Failure, attempt
 
 logger = logging.getLogger(__name__)
 
 WORKERS = 16
-_AHEAD = 4 * WORKERS  # so many may wait for their answer, or for their turn to be stored
+_AHEAD = 4 * WORKERS  # so many may wait for their response, or for their turn to be stored
 
 _T = TypeVar("_T")
+#: Returns a lineage and what to work with; None for one that is to be passed over.
+Load = Callable[[str], tuple[Context, Lineage] | None]
 
 
 @dataclass(frozen=True)
 class Refreshed:
     """What became of a lineage's staple.
 
-    done: what changed, a phrase (None: nothing). failure: what went wrong (None: nothing did). ends_soon: whether a
-    client may meet no good staple before the next run.
+    done: what changed, a phrase (None: nothing). failure: what went wrong (None: nothing did). is_fault: whether a
+    client is hurt: the leaf is revoked, nginx refuses to load, or a must-staple leaf may be without a good staple
+    before the next run.
     """
 
     name: str
     done: str | None = None
     failure: str | None = None
-    is_revoked: bool = False
-    ends_soon: bool = True
+    is_fault: bool = False
 
     def report(self, say: Callable[[str], None]) -> None:
         """Say what was done, and log what went wrong."""
         if self.done is not None:
             say(f"{self.name}: {self.done}")
         if self.failure is not None:
-            logger.warning("%s: %s", self.name, self.failure)
+            logger.warning("%s", Failure(self.name, self.failure))
 
 
 @dataclass
 class _Turn:
-    """One nginx's part: whether it must reload, what waits for that, and the responses that go afterwards."""
+    """One nginx's round, and the results that wait for it to load what was written."""
+
+    round: store.Round
+    waiting: list[Refreshed] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A lineage whose responder is asked, or need not be. outcome: waits, and tells what the lineage is to serve."""
 
     context: Context
-    waiting: list[Refreshed] = field(default_factory=list)
-    withdrawn: list[str] = field(default_factory=list)
+    lineage: Lineage
+    outcome: Callable[[], Outcome]
 
 
-def refresh_one(context: Context, lineage: Lineage) -> Refreshed:
-    """Refresh the lineage's staple where it is due, store it, and reload nginx where it changed.
-
-    Raises errors.NginxRefused, errors.SyntaxRefused, errors.FileRefused.
-    """
-    turn = _Turn(context)
-    result = _settle(turn, lineage, store.obtain(context, lineage))
-    _reload(turn)
-    return result
-
-
-def refresh_all(
+def refresh(
     names: Iterable[str],
-    load: Callable[[str], Lineage | None],
-    context_for: Callable[[Options], Context],
+    load: Load,
     *,
     force: bool = False,
     on_progress: Callable[[int], None] = lambda count: None,
 ) -> Iterator[Refreshed]:
     """Refresh the staples of the named lineages that are due; yield what became of each.
 
-    load: returns None for a name that is to be passed over; raises errors.LineageRefused. on_progress: hears how many
-    are settled; results of those that changed come after nginx has reloaded.
+    on_progress: hears how many are done; results of those that
+    changed come after nginx has reloaded.
     """
     turns: dict[Nginx, _Turn] = {}
     with ThreadPoolExecutor(WORKERS, "refresh") as pool:
-        all_begun = (_begin(name, load, context_for, force, pool) for name in names)
+        all_begun = (attempt(name, partial(_begin, name, load, force, pool)) for name in names)
         for count, begun in enumerate(_some_ahead(all_begun), 1):
             on_progress(count)
-            if isinstance(begun, Refreshed):
-                yield begun
-            elif begun is not None:
-                turn = turns.setdefault(begun.context.nginx, _Turn(begun.context))
-                result = _settle(turn, begun.found, begun.outcome())
-                if result.done is None:
+            if isinstance(begun, _Begun):
+                turn = turns.setdefault(begun.context.nginx, _Turn(store.Round(begun.context)))
+                result = attempt(begun.lineage.name, partial(_write, turn, begun))
+                if isinstance(result, Failure):
+                    yield _failed(result)
+                elif result.done is None:
                     yield result
+            elif begun is not None:
+                yield _failed(begun)
     for turn in turns.values():
-        yield from _reloaded(turn)
+        yield from _load(turn)
 
 
-@dataclass(frozen=True)
-class _Begun:
-    """A lineage whose responder is being asked, or needs no asking; outcome: waits, and tells what became of it."""
-
-    context: Context
-    found: Lineage
-    outcome: Callable[[], Outcome]
+def refresh_one(context: Context, lineage: Lineage) -> Refreshed:
+    """Refresh one lineage's staple where it is due."""
+    (result,) = refresh([lineage.name], lambda _: (context, lineage))
+    return result
 
 
-def _begin(
-    name: str,
-    load: Callable[[str], Lineage | None],
-    context_for: Callable[[Options], Context],
-    force: bool,
-    pool: ThreadPoolExecutor,
-) -> _Begun | Refreshed | None:
-    """Let the responder be asked, where that is due; return what failed, or None where load knows no such lineage."""
-    try:
-        found = load(name)
-        if found is None:
-            return None
-        context = context_for(found.options)
-        asked = store.question(context, found, force=force)
-    except errors.CertbotError as error:
-        return Refreshed(name, failure=str(error))
-    if isinstance(asked, Outcome):
-        return _Begun(context, found, lambda: asked)
-    answer = pool.submit(store.ask, asked)
-    return _Begun(context, found, lambda: store.conclude(context, found, asked, answer.result()))
+def _failed(failure: Failure) -> Refreshed:
+    return Refreshed(failure.name, failure=failure.reason, is_fault=True)
+
+
+def _begin(name: str, load: Load, force: bool, pool: ThreadPoolExecutor) -> _Begun | None:
+    """Let the responder be asked, where a staple is due; return None where there is no lineage to refresh."""
+    loaded = load(name)
+    if loaded is None:
+        return None
+    context, lineage = loaded
+    due = store.find_due(context, lineage, force=force)
+    if isinstance(due, Outcome):
+        return _Begun(context, lineage, lambda: due)
+    response = pool.submit(store.fetch_response, due)
+    return _Begun(context, lineage, lambda: store.verify_response(context, lineage, due, response.result()))
 
 
 def _some_ahead(items: Iterable[_T]) -> Iterator[_T]:
@@ -142,21 +136,16 @@ def _some_ahead(items: Iterable[_T]) -> Iterator[_T]:
     yield from waiting
 
 
-def _settle(turn: _Turn, lineage: Lineage, outcome: Outcome) -> Refreshed:
-    """Bring the files in line with the outcome, and note what is left for the reload and after it."""
+def _write(turn: _Turn, begun: _Begun) -> Refreshed:
+    """Bring the files in line with the outcome; what nginx must load waits for the end of its round."""
+    context, lineage, outcome = begun.context, begun.lineage, begun.outcome()
+    with files.lock(context.lock_path):
+        changed = turn.round.write(lineage, outcome)
     failure = outcome.reason if store.why_unstapled(lineage) is None else None
-    ends_soon = outcome.staple is None or staple.must_withdraw(outcome.staple, turn.context.now())
-    result = Refreshed(lineage.name, None, failure, outcome.is_revoked, ends_soon)
-    try:
-        with files.lock(turn.context.lock_path):
-            store.mend(lineage)
-            changed = store.settle(turn.context, lineage, outcome)
-    except errors.FileRefused as refused:
-        return replace(result, failure=str(refused))
-    if store.is_withdrawn(lineage, outcome):
-        turn.withdrawn.append(lineage.response_path)
+    ends_soon = outcome.staple is None or verify.must_withdraw(outcome.staple, context.now())
+    is_fault = outcome.is_revoked or (failure is not None and lineage.is_must_staple and ends_soon)
+    result = Refreshed(lineage.name, _phrase(outcome) if changed else None, failure, is_fault)
     if changed:
-        result = replace(result, done=_phrase(outcome))
         turn.waiting.append(result)
     return result
 
@@ -164,23 +153,17 @@ def _settle(turn: _Turn, lineage: Lineage, outcome: Outcome) -> Refreshed:
 def _phrase(outcome: Outcome) -> str:
     if outcome.staple is None:
         return f"stapling withdrawn: {outcome.reason}"
-    return f"stored {store.staple_phrase(outcome).removeprefix('with ')}"
+    return f"stored {str(outcome).removeprefix('with ')}"
 
 
-def _reload(turn: _Turn) -> None:
-    if turn.waiting or store.is_pending(turn.context):
-        store.reload(turn.context)
-    store.withdraw_responses(turn.context, turn.withdrawn)
-
-
-def _reloaded(turn: _Turn) -> Iterator[Refreshed]:
-    """Reload the turn's nginx, and yield what waited for it."""
+def _load(turn: _Turn) -> Iterator[Refreshed]:
+    """Let the turn's nginx load what was written, and yield what waited for it."""
     try:
-        _reload(turn)
+        turn.round.finish()
     except errors.Error as error:
         if not turn.waiting:
-            yield Refreshed("nginx", failure=str(error))
+            yield Refreshed("nginx", failure=str(error), is_fault=True)
         for result in turn.waiting:
-            yield replace(result, done=None, failure=f"stored, but not served: {error}")
+            yield replace(result, done=None, failure=f"stored, but not served: {error}", is_fault=True)
     else:
         yield from turn.waiting

@@ -1,0 +1,45 @@
+"""Where one lineage's failure ends, so that the others go on.
+
+The law: this is the one place that catches whatever is raised. Failures that we name become a sentence; anything else
+is a defect of this program, and becomes a sentence too, with its traceback in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from certbot_seafile import errors
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What stopped the work on one lineage. name: the lineage's. reason: a sentence without its full stop."""
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason if self.reason.startswith(self.name) else f"{self.name}: {self.reason}"
+
+
+def attempt(name: str, work: Callable[[], _T]) -> _T | Failure:
+    """Return what the work on the lineage called name returns, or what stopped it, whatever that is."""
+    try:
+        return work()
+    except errors.CertbotError as error:
+        logger.debug("%s failed", name, exc_info=True)
+        return Failure(name, str(error))
+    except Exception as error:
+        logger.exception("%s: a defect of certbot-seafile", name)
+        return Failure(
+            name,
+            f"certbot-seafile has a defect ({type(error).__name__}: {error}); the other certificates are not affected; "
+            "please report it with the lines above it in the log",
+        )
