@@ -11,8 +11,13 @@ import authority
 from authority import Identity
 
 
-def make(config_dir: Path, name: str, leaf: Identity, issuer: Identity, options: Mapping[str, object]) -> None:
-    """Write archive/, live/ and the renewal file of one lineage. options: further parameters of the renewal file."""
+def make(
+    config_dir: Path, name: str, leaf: Identity, issuer: Identity, options: Mapping[str, object], *, number: int = 1
+) -> None:
+    """Write archive/, live/ and the renewal file of one lineage.
+
+    options: further parameters of the renewal file. number: the version; live/ names it from then on.
+    """
     archive, live = config_dir / "archive" / name, config_dir / "live" / name
     for folder in (archive, live, config_dir / "renewal"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -20,11 +25,12 @@ def make(config_dir: Path, name: str, leaf: Identity, issuer: Identity, options:
     kinds = {"cert": leaf.certificate_pem, "chain": chain, "fullchain": leaf.certificate_pem + chain,
              "privkey": leaf.key_pem}  # fmt: skip
     for kind, content in kinds.items():
-        (archive / f"{kind}1.pem").write_bytes(content)
-        (live / f"{kind}.pem").symlink_to(f"../../archive/{name}/{kind}1.pem")
+        (archive / f"{kind}{number}.pem").write_bytes(content)
+        (live / f"{kind}.pem").unlink(missing_ok=True)
+        (live / f"{kind}.pem").symlink_to(f"../../archive/{name}/{kind}{number}.pem")
     lines = [f"{kind} = {live / kind}.pem" for kind in kinds]
-    said = {"authenticator": "seafile", "installer": "seafile", **options}
-    lines += ["[renewalparams]", *(f"{key} = {value}" for key, value in said.items())]
+    parameters = {"authenticator": "seafile", "installer": "seafile", **options}
+    lines += ["[renewalparams]", *(f"{key} = {value}" for key, value in parameters.items())]
     (config_dir / "renewal" / f"{name}.conf").write_text("\n".join(lines) + "\n")
 
 

@@ -6,9 +6,11 @@ The law of this module: steps and facts only; what is to be true is said in the 
 from __future__ import annotations
 
 import configparser
+import json
 import shutil
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -186,3 +188,20 @@ def names(world: World, name: str = NAME) -> list[str]:
     """Return the DNS names of the lineage's leaf."""
     found = world.leaf(name).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return found.get_values_for_type(x509.DNSName)
+
+
+def records(world: World) -> list[dict[str, Any]]:
+    """Return what is remembered of each lineage between runs."""
+    return [json.loads(path.read_text()) for path in (world.config_dir / "seafile" / "lineages").glob("*.json")]
+
+
+def record(world: World, name: str = NAME) -> dict[str, Any]:
+    """Return what is remembered of the lineage between runs."""
+    (found,) = (record for record in records(world) if record["lineage"] == name)
+    return found
+
+
+def change_record(world: World, name: str = NAME, **fields: object) -> None:
+    """Let other things be remembered of the lineage."""
+    path = world.config_dir / "seafile" / "lineages" / f"{name}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))

@@ -67,7 +67,7 @@ def test_nginx_chooses_as_we_say(world: World, seed: int) -> None:
             blocks.append(block)
     world.write_site("oracle.conf", "".join(blocks).encode())
     world.start_nginx()
-    every = model.http_servers(nginx.Nginx(str(world.nginx_ctl)).statements())
+    every = model.http_servers(nginx.Nginx(str(world.nginx_ctl)).configuration().statements())
     wrong = []
     for port in ports:
         for _ in range(QUESTIONS):

@@ -20,7 +20,7 @@ def assert_nothing_is_left(world: World) -> None:
     assert not (world.work_dir / "IN_PROGRESS").exists()
     temporary = [path for folder in killing.folders(world) for path in folder.rglob(".*.certbot-seafile")]
     assert temporary == []
-    assert not (world.config_dir / "seafile" / ".reload").exists()
+    assert [record for record in road.records(world) if record["needs_reload"]] == []
 
 
 @killed

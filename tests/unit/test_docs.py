@@ -13,7 +13,7 @@ import pytest
 from certbot import errors as certbot_errors
 
 from certbot_seafile import cli, errors, plugin
-from certbot_seafile.usecases import status
+from certbot_seafile.doctor import formats
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCS = PROJECT / "docs"
@@ -135,7 +135,7 @@ def test_no_page_names_an_option_of_ours_that_does_not_exist(name: str) -> None:
 
 def keys(fields: str) -> set[str]:
     """Return the names of the string keys in the dictionaries that a function of report.py returns."""
-    tree = ast.parse(inspect.getsource(getattr(status, fields)))
+    tree = ast.parse(inspect.getsource(getattr(formats, fields)))
     return {
         key.value
         for node in ast.walk(tree)
@@ -151,7 +151,7 @@ def test_the_reference_has_every_key_of_the_json() -> None:
     every = keys("as_json") | keys("_fields") | keys("_staple_fields") | keys("_pinned_fields")
     named = {part for cell in first_cells(text) for part in re.split(r"\[\]\.|\.", cell)}
     assert {part.removesuffix("[]") for part in named} == every
-    assert f"`{status.JSON_SCHEMA}`" in text
+    assert f"`{formats.JSON_SCHEMA}`" in text
 
 
 # --- messages
