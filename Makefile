@@ -3,8 +3,8 @@
 VENV := .venv
 VENV_DEBIAN := .venv-debian
 VENV_OLDEST := .venv-oldest
-# End-to-end tests wait more than they compute: four at a time keep two cores busy.
-PARALLEL := -n 4
+# End-to-end tests wait more than they compute: five at a time keep two cores busy.
+PARALLEL := -n 5
 SOURCES := setup.py tests/setup-environment
 
 .DEFAULT_GOAL := help
@@ -12,11 +12,11 @@ SOURCES := setup.py tests/setup-environment
 
 help:
 	@echo "make demo   show a certificate's whole life on this machine, without touching its real nginx"
-	@echo "make test   lint, then all tests with PyPI's newest certbot, then with the distribution's"
+	@echo "make test   lint, then the tests with PyPI's newest certbot, then those that touch the distribution's: five minutes"
 	@echo "make lint   ruff and mypy"
 	@echo "make docs   the pages of docs/ as HTML in docs/_build/html, and the manual page checked"
 	@echo "make test-matrix    all tests with the certbots of Debian 12 and 13 (bare roots: root; long) and PyPI's oldest"
-	@echo "make test-long      tests that take minutes: certbot and the hook killed at every change of a must-staple renewal"
+	@echo "make test-long      tests that take long (kills, waits, every shape by certbot), and all with the distribution's certbot"
 	@echo "make test-offline   unit and property tests: no network, no root, with the Python that is there (docs/packaging.md)"
 	@echo "make test-packages  the Debian packages, in bare roots of Debian 12 and 13, and under systemd (root; long)"
 	@echo "make deb    the Debian package, in dist/, to install beside Debian's certbot"
@@ -31,8 +31,10 @@ test: lint test-newest test-debian
 test-newest: packages $(VENV)/.ready
 	$(VENV)/bin/python -m pytest --no-missing-tools $(PARALLEL)
 
+# With the distribution's certbot and cryptography: what touches their interfaces.
 test-debian: packages $(VENV_DEBIAN)/.ready
-	$(VENV_DEBIAN)/bin/python -m pytest --no-missing-tools $(PARALLEL) tests/unit tests/e2e
+	$(VENV_DEBIAN)/bin/python -m pytest --no-missing-tools $(PARALLEL) tests/unit
+	$(VENV_DEBIAN)/bin/python -m pytest --no-missing-tools $(PARALLEL) -m "certbot and not long" tests/e2e
 
 # One suite for every supported certbot: what `make test` does here is done in roots of both Debians, with nothing but
 # their own packages, and with the oldest certbot from PyPI.
@@ -40,13 +42,14 @@ test-matrix: test-oldest
 	tests/matrix bookworm
 	tests/matrix trixie
 
-# What takes long: commands killed at each of some hundred changes. Both certbots, since certbot itself is killed.
+# What takes long: commands killed at each change, waits, every shape of site by certbot; then all of the end-to-end
+# tests with the distribution's certbot.
 test-long: packages $(VENV)/.ready $(VENV_DEBIAN)/.ready
 	$(VENV)/bin/python -m pytest --no-missing-tools $(PARALLEL) -m long tests/e2e
-	$(VENV_DEBIAN)/bin/python -m pytest --no-missing-tools $(PARALLEL) -m long tests/e2e
+	$(VENV_DEBIAN)/bin/python -m pytest --no-missing-tools $(PARALLEL) -m "long or not long" tests/e2e
 
 test-oldest: packages $(VENV_OLDEST)/.ready
-	$(VENV_OLDEST)/bin/python -m pytest --no-missing-tools $(PARALLEL) tests/unit tests/e2e
+	$(VENV_OLDEST)/bin/python -m pytest --no-missing-tools $(PARALLEL) -m "long or not long" tests/unit tests/e2e
 
 # For packagers, whose builders have neither: PYTHON=python3 chooses the distribution's Python and modules.
 PYTHON ?= $(firstword $(wildcard $(VENV)/bin/python) python3)
@@ -84,7 +87,7 @@ bench: packages $(VENV)/.bench-ready
 # Beyond the few thousand of the property tests; FUZZ=1000000 for a longer run.
 FUZZ ?= 100000
 fuzz: $(VENV)/.ready
-	$(VENV)/bin/python tests/benchmarks/fuzz_staple.py $(FUZZ)
+	$(VENV)/bin/python tests/benchmarks/fuzz_verify.py $(FUZZ)
 
 packages:
 	@tests/setup-environment packages

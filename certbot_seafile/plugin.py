@@ -148,7 +148,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         """Return the names of every server block that nginx loads."""
         from certbot_seafile.site import model
 
-        every = model.http_servers(self._context().configuration.statements())
+        every = model.http_servers(self._context().configuration.outline())
         names = {name for server in every for name in server.names}
         return {name.lstrip(".") for name in names if "." in name and not set("~*") & set(name)}
 

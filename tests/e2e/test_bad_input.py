@@ -94,6 +94,7 @@ def test_challenge_that_does_not_come_back(world: World) -> None:
     assert list(real.iterdir()) == []
 
 
+@pytest.mark.long
 def test_port_80_held_by_something_else(world: World) -> None:
     """An HTTPS-only site gets a port-80 server; where another program holds the port, the run says so and undoes it."""
     site = road.TUTORIAL_SITE[road.TUTORIAL_SITE.index(b"server {", 10) :]

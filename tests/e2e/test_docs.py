@@ -78,6 +78,7 @@ def at_home(world: World) -> World:
     return world
 
 
+@pytest.mark.long
 def test_the_guides_commands_work_in_its_order(at_home: World) -> None:
     """Each exits 0, and at the end every site is as it was before the first."""
     sites = {path: path.read_bytes() for path in at_home.sites.iterdir()}

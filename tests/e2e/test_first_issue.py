@@ -7,6 +7,8 @@ import pytest
 from e2e import road
 from e2e.world import World, snapshot
 
+pytestmark = pytest.mark.certbot
+
 
 @pytest.fixture
 def issued(world: World) -> World:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from importlib import metadata
 
+import pytest
 from packaging.requirements import Requirement
 
 import certbot_seafile
 from e2e.world import World
+
+pytestmark = pytest.mark.certbot
 
 
 def test_certbot_starts_and_lists_the_plugin(world: World) -> None:

@@ -175,6 +175,7 @@ def test_other_names_hold_nothing(issued: World, seen: Path) -> None:
     assert seen.read_bytes() == site
 
 
+@pytest.mark.long
 def test_a_plain_certificate_is_not_held(world: World) -> None:
     """Without the TLS feature a reload may come at any time, and the site is left alone until the deploy hook."""
     start(world)
@@ -218,6 +219,7 @@ def test_it_goes_live_with_its_staple(issued: World) -> None:
     assert road.staples_lineage(issued)
 
 
+@pytest.mark.long
 def test_first_issue_without_responder_edits_nothing(world: World) -> None:
     """The site stays as it is and the hook says why; the next renew brings certificate and staple live by itself."""
     site = start(world)
@@ -254,6 +256,7 @@ def test_renewal_without_responder_keeps_the_old_certificate_through_everything(
     assert staple_files(issued) == ["ocsp.response"]
 
 
+@pytest.mark.long
 def test_undo_while_pinned_restores_the_original_site(world: World) -> None:
     """Taking everything out takes the pin out too, and leaves no file of ours."""
     site = start(world)
@@ -266,6 +269,7 @@ def test_undo_while_pinned_restores_the_original_site(world: World) -> None:
     assert list(world.staple_dir.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_second_renewal_without_responder_keeps_the_pin(issued: World) -> None:
     """The site goes on naming the version that has a staple, not the one in between."""
     site, old = road.site_bytes(issued), issued.handshake(road.NAME)
@@ -291,6 +295,7 @@ def waiting(issued: World) -> World:
     return issued
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("verb", ["renew", "refresh"])
 def test_the_staple_of_the_certificate_before_is_refreshed(waiting: World, verb: str) -> None:
     """While the site keeps it, a newer staple for it is fetched and served, though the new one has none."""
@@ -308,6 +313,7 @@ def test_the_staple_of_the_certificate_before_is_refreshed(waiting: World, verb:
     assert waiting.handshake(road.NAME) == now
 
 
+@pytest.mark.long
 def test_refresh_brings_it_live_too(issued: World) -> None:
     """Where the responder answers again, refresh does not only store what the new certificate waits for."""
     site = road.site_bytes(issued)
@@ -321,6 +327,7 @@ def test_refresh_brings_it_live_too(issued: World) -> None:
     assert_accepted(issued)
 
 
+@pytest.mark.long
 def test_a_bad_answer_about_the_certificate_before_is_not_served(waiting: World) -> None:
     """The staple that it has stays, whatever the responder says about it now."""
     old = waiting.handshake(road.NAME)
@@ -331,6 +338,7 @@ def test_a_bad_answer_about_the_certificate_before_is_not_served(waiting: World)
     assert_accepted(waiting)
 
 
+@pytest.mark.long
 def test_check_and_status_say_that_the_certificate_before_is_kept(waiting: World) -> None:
     """One sentence says what is so, until when, and which command says why; deploy is that, and mends it at last."""
     road.give_scheduler(waiting)
@@ -413,6 +421,7 @@ def reloads_without_end(world: World) -> Iterator[None]:
     assert reloads[0] > 5
 
 
+@pytest.mark.long
 def test_no_client_is_refused_though_nginx_is_reloaded_all_the_time(world: World) -> None:
     """From a plain certificate to a must-staple one, its renewal, and one that the CA refuses."""
     start(world)
@@ -439,6 +448,7 @@ def test_a_revoked_must_staple_certificate_loses_its_staple(issued: World) -> No
     issued.run(issued.nginx_ctl, "-t")
 
 
+@pytest.mark.long
 def test_no_client_is_refused_over_a_whole_life(issued: World) -> None:
     """Refresh, renewal, renewal without responder, reloads and what mends it: not one connection is refused."""
     said = reload_before_our_hook(issued)

@@ -46,6 +46,7 @@ def test_deploy_killed_at_every_change(world: World) -> None:
     assert road.site_bytes(world) == before
 
 
+@pytest.mark.long
 @killed
 def test_withdrawal_killed_at_every_change(world: World) -> None:
     """Snippet, reload, response: nginx starts from each state, and the next renew withdraws what is left."""
@@ -64,6 +65,7 @@ def test_withdrawal_killed_at_every_change(world: World) -> None:
     assert {point.call for point in points} >= {"unlink", "rmdir"}
 
 
+@pytest.mark.long
 @killed
 def test_refresh_killed_at_every_change(world: World) -> None:
     """A newer response, the mark, the reload: nginx starts from each state, and the next renew serves the newer one."""
@@ -193,6 +195,7 @@ def test_the_journals_folder_full_or_read_only(world: World, trouble: str) -> No
     assert_nothing_is_left(world)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 @pytest.mark.parametrize("trouble", ["full", "read-only"])
 def test_the_sites_folder_full_or_read_only_for_a_must_staple_site(world: World, trouble: str) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from e2e import road
 from e2e.world import World, snapshot
+
+pytestmark = pytest.mark.certbot
 
 
 def test_nothing_due_asks_nobody_and_reloads_nothing(issued: World) -> None:

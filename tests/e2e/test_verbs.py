@@ -10,6 +10,8 @@ import pytest
 from e2e import road
 from e2e.world import Run, World, snapshot
 
+pytestmark = pytest.mark.certbot
+
 CERTBOT = tuple(int(part) for part in metadata.version("certbot").split(".")[:2])
 NAME, OTHER = road.NAME, "files.seafile.com"
 

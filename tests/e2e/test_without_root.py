@@ -44,6 +44,7 @@ def roots_files(renewer: Renewer) -> dict[str, tuple[int, bytes]]:
     return {str(folder / path): fact for folder in folders for path, fact in snapshot(folder).items()}
 
 
+@pytest.mark.long
 def test_three_renewals_as_an_ordinary_user(handed: Renewer) -> None:
     """The new certificate and its own staple are served after each; site and owners stay as they are."""
     world, site = handed.world, road.site_bytes(handed.world)
@@ -384,6 +385,7 @@ def test_folders_that_were_a_users_already_are_not_trusted(issuing: Renewer) -> 
     assert not planted.exists()
 
 
+@pytest.mark.long
 def test_a_host_without_ocsp_is_ready_for_a_ca_that_has_it(world: World) -> None:
     """Nothing is stapled, so there is no folder of staples: setup makes it, since the unit could not."""
     road.start(world, ocsp=False)
@@ -429,6 +431,7 @@ def test_without_its_settings_root_trusts_nothing(handed: Renewer) -> None:
     assert road.staples_lineage(handed.world)
 
 
+@pytest.mark.long
 def test_the_pages_commands_work_in_its_order(world: World) -> None:
     """Each command of docs/without-root.md exits 0, run by whom the page says, but for those that ask systemd."""
     site = road.start(world)

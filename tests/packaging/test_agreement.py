@@ -95,6 +95,16 @@ def test_every_import_is_a_requirement_and_every_requirement_an_import() -> None
     assert {DISTRIBUTIONS[module][0] for module in imported_modules()} == requirements()
 
 
+def test_every_folder_of_the_package_is_installed() -> None:
+    """setup.py takes every folder that has an __init__.py, and every folder with modules in it has one."""
+    setup = ast.parse((PROJECT / "setup.py").read_text(encoding="utf-8"))
+    (packages,) = (node.value for node in ast.walk(setup) if isinstance(node, ast.keyword) and node.arg == "packages")
+    assert ast.unparse(packages) == "find_packages(include=['certbot_seafile', 'certbot_seafile.*'])"
+    folders = {path.parent for path in (PROJECT / "certbot_seafile").rglob("*.py")}
+    assert {folder.name for folder in folders} > {"certbot_seafile", "site", "ocsp", "system", "usecases", "doctor"}
+    assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []
+
+
 @pytest.mark.parametrize("module", DISTRIBUTIONS)
 def test_the_distributions_know_every_requirement(module: str) -> None:
     """Debian's builder has what the tests import; so does Arch's package (others: generated)."""
