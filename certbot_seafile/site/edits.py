@@ -7,17 +7,22 @@ insertions out again gives the old file. Indentation and line ends follow what s
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+import bisect
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from certbot_seafile.site.model import Statement
+from certbot_seafile.site.config import Statement
 
 _BLANK = b" \t"
 
 # What stands first where several insertions meet at one offset: the line end behind a directive that was commented
 # out, then new text, then the "#" of the directive that follows.
 _CLOSING, _TEXT, _HASH = range(3)
+
+_MOST_DIFFERENCES = 500
 
 
 @dataclass
@@ -70,11 +75,11 @@ class Edits:
             return
         newline = line_end(source)
         text = _joined(lines, indentation(statement), newline)
-        found = source.find(b"\n", end)
-        if found < 0:
+        line_feed = source.find(b"\n", end)
+        if line_feed < 0:
             self.insert(statement, len(source), newline + text[: -len(newline)])
         else:
-            self.insert(statement, found + 1, text)
+            self.insert(statement, line_feed + 1, text)
 
     def insert_at_end(self, block: Statement, lines: Sequence[bytes]) -> None:
         """Insert the lines as the last ones of the block, at the indentation of its statements."""
@@ -120,8 +125,8 @@ def _joined(lines: Iterable[bytes], indent: bytes, newline: bytes) -> bytes:
 
 def line_end(source: bytes) -> bytes:
     """Return the file's line end, as its first line has it: CRLF or LF."""
-    found = source.find(b"\n")
-    return b"\r\n" if found > 0 and source[found - 1 : found] == b"\r" else b"\n"
+    line_feed = source.find(b"\n")
+    return b"\r\n" if line_feed > 0 and source[line_feed - 1 : line_feed] == b"\r" else b"\n"
 
 
 def line_start(source: bytes, offset: int) -> int:
@@ -138,8 +143,8 @@ def starts_its_line(statement: Statement) -> bool:
 def ends_its_line(statement: Statement) -> bool:
     """Tell whether only blanks or a comment stand behind the statement on its last line."""
     source, end = statement.source, statement.directive.end
-    found = source.find(b"\n", end)
-    rest = source[end : found if found >= 0 else len(source)].strip()
+    line_feed = source.find(b"\n", end)
+    rest = source[end : line_feed if line_feed >= 0 else len(source)].strip()
     return not rest or rest.startswith(b"#")
 
 
@@ -164,6 +169,14 @@ def indentation_step(block: Statement) -> bytes:
     return inner[len(outer) :] if inner.startswith(outer) and inner != outer else b"    "
 
 
+class Run(NamedTuple):
+    """Lines that two sequences have in common: where they begin in each, and how many they are."""
+
+    a: int
+    b: int
+    size: int
+
+
 def take_out(before: bytes, after: bytes, now: bytes) -> tuple[bytes, bool]:
     """Return `now` without the edits that led from before to after, and whether each of them could be taken out.
 
@@ -174,22 +187,19 @@ def take_out(before: bytes, after: bytes, now: bytes) -> tuple[bytes, bool]:
     if now in (after, before):
         return before, True
     base, ours, theirs = (content.splitlines(keepends=True) for content in (after, before, now))
-    kept = {
-        line: matched.b + line - matched.a
-        for matched in difflib.SequenceMatcher(None, base, theirs, autojunk=False).get_matching_blocks()
-        for line in range(matched.a, matched.a + matched.size)
-    }
+    kept = {block.a + line: block.b + line for block in matching_lines(base, theirs) for line in range(block.size)}
     clean, patches = True, []
-    for tag, low, high, ours_low, ours_high in difflib.SequenceMatcher(None, base, ours, autojunk=False).get_opcodes():
-        if tag == "equal":
-            continue
-        span = _span_in_theirs(kept, low, high, len(base), len(theirs))
-        if span is None:
-            clean = False
-        else:
-            patches.append((*span, ours[ours_low:ours_high]))
-    for low, high, lines in reversed(patches):
-        theirs[low:high] = lines
+    low = ours_low = 0
+    for block in matching_lines(base, ours):
+        if (low, ours_low) != (block.a, block.b):
+            span = _span_in_theirs(kept, low, block.a, len(base), len(theirs))
+            if span is None:
+                clean = False
+            else:
+                patches.append((*span, ours[ours_low : block.b]))
+        low, ours_low = block.a + block.size, block.b + block.size
+    for first, end, lines in reversed(patches):
+        theirs[first:end] = lines
     return b"".join(theirs), clean
 
 
@@ -202,3 +212,98 @@ def _span_in_theirs(kept: dict[int, int], low: int, high: int, end: int, their_e
     if first is None or places != list(range(first, first + high - low)):
         return None
     return first, first + high - low
+
+
+def matching_lines(a: Sequence[bytes], b: Sequence[bytes]) -> list[Run]:
+    """Return the runs of lines that both have in common, in order; last an empty run at the end of both.
+
+    As many lines as can be, in time that grows with the number of differences (E. Myers, "An O(ND) Difference Algorithm
+    and Its Variations", 1986); with very many differences, what fits between lines that both have once.
+    """
+    return [*(run for run in _matching(a, b, 0, 0) if run.size), Run(len(a), len(b), 0)]
+
+
+def _matching(a: Sequence[bytes], b: Sequence[bytes], in_a: int, in_b: int) -> Iterator[Run]:
+    """Yield the runs of two parts that begin at these lines of the whole."""
+    start, shorter = 0, min(len(a), len(b))
+    while start < shorter and a[start] == b[start]:
+        start += 1
+    same = 0
+    while same < shorter - start and a[-1 - same] == b[-1 - same]:
+        same += 1
+    yield Run(in_a, in_b, start)
+    inner_a, inner_b = a[start : len(a) - same], b[start : len(b) - same]
+    runs = _shortest_edit(inner_a, inner_b)
+    if runs is not None:
+        yield from (Run(in_a + start + run.a, in_b + start + run.b, run.size) for run in runs)
+    elif anchors := _common_singles(inner_a, inner_b):
+        ends = [*anchors, Run(len(inner_a), len(inner_b), 0)]
+        for low, high in itertools.pairwise([Run(0, 0, 0), *ends]):
+            part_a, part_b = inner_a[low.a : high.a], inner_b[low.b : high.b]
+            yield from _matching(part_a, part_b, in_a + start + low.a, in_b + start + low.b)
+    yield Run(in_a + len(a) - same, in_b + len(b) - same, same)
+
+
+def _shortest_edit(a: Sequence[bytes], b: Sequence[bytes]) -> list[Run] | None:
+    """Return the runs that a shortest edit leaves; None where it has more than _MOST_DIFFERENCES lines."""
+    # rows[d][i]: how far into a an edit of d lines comes on the diagonal 2 * i - d (a's offset minus b's).
+    rows: list[list[int]] = []
+    for differences in range(_MOST_DIFFERENCES + 1):
+        row: list[int] = []
+        for i in range(differences + 1):
+            x = _step(rows[-1], i)[0] if rows else 0
+            y = x - (2 * i - differences)
+            while x < len(a) and y < len(b) and a[x] == b[y]:
+                x, y = x + 1, y + 1
+            row.append(x)
+            if x >= len(a) and y >= len(b):
+                return _runs([*rows, row], len(a), len(b))
+        rows.append(row)
+    return None
+
+
+def _step(row: Sequence[int], i: int) -> tuple[int, int]:
+    """Return where in a the diagonal i of the next row begins, and which diagonal of this row it comes from."""
+    if i == 0 or (i < len(row) and row[i - 1] < row[i]):
+        return row[i], i  # a line of b was inserted
+    return row[i - 1] + 1, i - 1  # a line of a was deleted
+
+
+def _runs(rows: Sequence[Sequence[int]], x: int, y: int) -> list[Run]:
+    """Return the runs of the edit that led to the end of both, by going its way back."""
+    runs = []
+    for differences in range(len(rows) - 1, -1, -1):
+        diagonal = x - y
+        i = (diagonal + differences) // 2
+        begin, origin = _step(rows[differences - 1], i) if differences else (0, 0)
+        runs.append(Run(begin, begin - diagonal, x - begin))
+        if differences:
+            x = rows[differences - 1][origin]
+            y = x - (2 * origin - (differences - 1))
+    return runs[::-1]
+
+
+def _common_singles(a: Sequence[bytes], b: Sequence[bytes]) -> list[Run]:
+    """Return lines that both have exactly once, as many as stand in the same order in both (as in a patience diff)."""
+    in_b = _singles(b)
+    pairs = [Run(number, in_b[line], 1) for line, number in _singles(a).items() if line in in_b]
+    # The longest run of pairs that rises in b, too: heads[k] ends the best one of k + 1 pairs, before[n] is the pair
+    # before pair n in its own.
+    ends: list[int] = []
+    heads: list[int] = []
+    before: list[int] = []
+    for number, pair in enumerate(pairs):
+        k = bisect.bisect(ends, pair.b)
+        ends[k : k + 1], heads[k : k + 1] = [pair.b], [number]
+        before.append(heads[k - 1] if k else -1)
+    chosen, number = [], heads[-1] if heads else -1
+    while number >= 0:
+        chosen.append(pairs[number])
+        number = before[number]
+    return chosen[::-1]
+
+
+def _singles(lines: Sequence[bytes]) -> dict[bytes, int]:
+    """Return the lines that stand there once, with their places, in their order."""
+    counts = Counter(lines)
+    return {line: number for number, line in enumerate(lines) if counts[line] == 1}

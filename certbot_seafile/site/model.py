@@ -8,55 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from certbot_seafile.site import syntax
-
-#: Matches wherever a server block may start, and in comments too.
-MAY_HOLD_SERVER = re.compile(rb"(?:^|[\s;{}])server\s*(?:\{|#|$)")
-
-
-@dataclass(frozen=True, eq=False)
-class Statement:
-    """A directive where it stands: the real path and bytes of its file; children are a block's or an include's."""
-
-    path: str
-    source: bytes
-    directive: syntax.Directive
-    children: tuple[Statement, ...] | None = None
-
-    @property
-    def name(self) -> bytes:
-        """Return the directive's name."""
-        return self.directive.name
-
-    @property
-    def arguments(self) -> tuple[bytes, ...]:
-        """Return its arguments as nginx reads them."""
-        return self.directive.arguments
-
-    @property
-    def line(self) -> int:
-        """Return its line in the file, from 1."""
-        return self.source.count(b"\n", 0, self.directive.start) + 1
-
-    def flat(self) -> Iterator[Statement]:
-        """Yield a block's statements as nginx sees them: an include's own in its place."""
-        for child in self.children or ():
-            if child.name == b"include" and child.directive.block is None:
-                yield from child.flat()
-            else:
-                yield child
-
-    def walk(self) -> Iterator[Statement]:
-        """Yield every statement below this one, includes expanded, in order."""
-        waiting = list(self.flat())[::-1]
-        while waiting:
-            statement = waiting.pop()
-            yield statement
-            waiting.extend(list(statement.flat())[::-1])
+from certbot_seafile.site.config import Statement
 
 
 @dataclass(frozen=True)
@@ -118,30 +74,30 @@ class Server:
 
     def level(self, *names: bytes) -> list[Statement]:
         """Return the statements with one of these names that stand at the server's own level."""
-        return [found for found in self.statement.flat() if found.name in names]
+        return [child for child in self.statement.flat() if child.name in names]
 
     def effective(self, name: bytes) -> Statement | None:
-        """Return the statement of this name that applies to the server: its own, else http's (the last one said)."""
-        said = self.level(name) or [found for found in self.http.flat() if found.name == name]
-        return said[-1] if said else None
+        """Return the statement of this name that applies to the server: its own, else http's (the last of them)."""
+        statements = self.level(name) or [child for child in self.http.flat() if child.name == name]
+        return statements[-1] if statements else None
 
     @cached_property
     def listens(self) -> tuple[Listen, ...]:
         """Return what it listens on; nginx implies *:80 where it says nothing (ngx_http_core_server)."""
-        found = [listen for said in self.level(b"listen") if (listen := read_listen(said)) is not None]
-        return tuple(found) if self.level(b"listen") else (Listen(Socket("*", 80)),)
+        listens = [listen for statement in self.level(b"listen") if (listen := read_listen(statement)) is not None]
+        return tuple(listens) if self.level(b"listen") else (Listen(Socket("*", 80)),)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Return its server_name arguments, lower case; ("",) where there are none (ngx_http_core_server_name)."""
-        found = [name for said in self.level(b"server_name") for name in said.arguments]
-        return tuple(_text(name) if name.startswith(b"~") else _text(name).lower() for name in found) or ("",)
+        names = [name for statement in self.level(b"server_name") for name in statement.arguments]
+        return tuple(_text(name) if name.startswith(b"~") else _text(name).lower() for name in names) or ("",)
 
     @cached_property
     def is_ssl_on(self) -> bool:
         """Tell whether the old `ssl on` makes every socket of it speak TLS (gone since nginx 1.25)."""
-        said = self.effective(b"ssl")
-        return said is not None and said.arguments == (b"on",)
+        statement = self.effective(b"ssl")
+        return statement is not None and statement.arguments == (b"on",)
 
     def is_tls(self, listen: Listen) -> bool:
         """Tell whether this listen of it speaks TLS."""
@@ -166,8 +122,8 @@ def read_listen(statement: Statement) -> Listen | None:
 def _split_address(written: str) -> tuple[str, int | None]:
     if written.startswith("unix:"):
         return written, 0
-    if found := re.fullmatch(r"\[([^\]]+)\](?::(\d+))?", written):
-        return str(_address(found.group(1))), int(found.group(2) or 80)
+    if bracketed := re.fullmatch(r"\[([^\]]+)\](?::(\d+))?", written):
+        return str(_address(bracketed.group(1))), int(bracketed.group(2) or 80)
     if written.isdigit():
         return "*", int(written)
     host, _, port = written.partition(":")
@@ -294,7 +250,7 @@ def _location_at(level: Statement, uri: str) -> Statement | None:
             prefixes.append((len(written), statement))
         elif modifier in ("~", "~*"):
             regexes.append(statement)
-    best = max(prefixes, key=lambda found: found[0], default=(0, None))[1]
+    best = max(prefixes, key=lambda prefix: prefix[0], default=(0, None))[1]
     if best is not None and location_path(best)[0] == "^~":
         return best
     inner = _location_at(best, uri) if best is not None else None

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from certbot_seafile import errors
 from certbot_seafile.site import edits, model, syntax
-from certbot_seafile.site.model import Listen, Server, Socket, Statement
+from certbot_seafile.site.config import Block, Statement
+from certbot_seafile.site.model import Listen, Server, Socket
 
 CHALLENGE_PATH = "/.well-known/acme-challenge/"
 _TOKEN_URI = CHALLENGE_PATH + "certbot-seafile"
 
 _SEAFILE_LOCATION = re.compile(rb"/(?:seafhttp|seafmedia|seafdav)\b")
 _SEAFILE_UPSTREAM = re.compile(rb":(?:8000|8082)(?:/|$|\s)")
-_SEAFILE_BYTES = re.compile(rb"/seafhttp|/seafmedia|/seafdav|:8000\b|:8082\b")
-_LISTEN = re.compile(rb"\blisten\s+([^\s;]+)")
-_COMMENT = re.compile(rb"#[^\n]*")
 _PASSES = (b"proxy_pass", b"fastcgi_pass")
 _REDIRECTS = (b"return", b"rewrite", b"if")
 _HEADER = b"proxy_set_header"
@@ -44,47 +42,20 @@ class Site:
     plain: tuple[Server, ...]
     nameless: tuple[tuple[Server, str], ...]
     every: tuple[Server, ...] = field(repr=False)
+    readers: Callable[[str], Collection[Block]] = field(repr=False)
 
     @property
     def paths(self) -> tuple[str, ...]:
         """Return the files that hold the site."""
         return tuple(dict.fromkeys(server.path for server in (*self.plain, *self.tls)))
 
-    @property
-    def spans_files(self) -> bool:
-        """Tell whether certificate or stapling lines of it stand in included files, which others may share."""
-        watched = (b"ssl_certificate", b"ssl_certificate_key", *_STAPLING)
-        return any(said.path != server.path for server in self.tls for said in server.level(*watched))
-
-
-def matters(domains: Sequence[str]) -> Callable[[bytes], bool]:
-    """Return a test for the bytes of each file, in nginx's order: could it take part in who answers for the domains?
-
-    A superset: files that name one of the domains, that name nobody, or that proxy Seafile; files with a default
-    server; and the first file with each listen address, because its first server is the default (ngx_http_add_address).
-    """
-    names = [name.lower().encode() for name in domains]
-    exact = [re.escape(name) for name in names]
-    parents = [re.escape(name[name.index(b".") :]) for name in names if b"." in name]
-    heads = [re.escape(name.split(b".")[0]) + rb"\.\*" for name in names]
-    shape = re.compile(rb"|".join([*exact, *parents, *heads, rb"server_name[^;]*~", rb"default"]), re.I)
-    seen: set[bytes] = set()
-
-    def takes_part(source: bytes) -> bool:
-        told = _LISTEN.findall(source)
-        is_first = not seen.issuperset(told) if told else model.MAY_HOLD_SERVER.search(source) is not None
-        seen.update(_LISTEN.findall(_COMMENT.sub(b"", source)))
-        return is_first or _SEAFILE_BYTES.search(source) is not None or shape.search(source) is not None
-
-    return takes_part
-
 
 def is_seafile(server: Server) -> bool:
     """Tell whether the server proxies Seafile: its paths, Seahub's port or the file server's."""
-    for found in server.statement.walk():
-        if found.name == b"location" and any(_SEAFILE_LOCATION.search(word) for word in found.arguments):
+    for statement in server.statement.walk():
+        if statement.name == b"location" and any(_SEAFILE_LOCATION.search(word) for word in statement.arguments):
             return True
-        if found.name in _PASSES and any(_SEAFILE_UPSTREAM.search(word) for word in found.arguments):
+        if statement.name in _PASSES and any(_SEAFILE_UPSTREAM.search(word) for word in statement.arguments):
             return True
     return False
 
@@ -102,9 +73,17 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def find(every: Sequence[Server], domains: Sequence[str], *, site_path: str | None = None, http_port: int = 80) -> Site:
+def find(
+    every: Sequence[Server],
+    domains: Sequence[str],
+    readers: Callable[[str], Collection[Block]],
+    *,
+    site_path: str | None = None,
+    http_port: int = 80,
+) -> Site:
     """Return the site that answers for the domains.
 
+    every: the server blocks that could take part; readers: which blocks of the whole configuration read a file.
     Raises errors.SiteNotFound, errors.SiteAmbiguous, errors.SiteRefused.
     """
     tls: dict[Server, None] = {}
@@ -112,7 +91,8 @@ def find(every: Sequence[Server], domains: Sequence[str], *, site_path: str | No
     nameless: dict[tuple[Server, str], None] = {}
     for domain in domains:
         members = _members(every, domain, site_path)
-        for socket in model.sockets(every):
+        own = set(model.sockets(members))
+        for socket in filter(own.__contains__, model.sockets(every)):
             server, is_named = _answering(every, members, socket, domain)
             if server is None:
                 continue
@@ -124,7 +104,7 @@ def find(every: Sequence[Server], domains: Sequence[str], *, site_path: str | No
                 nameless[server, domain] = None
     if not plain:
         _refuse_other_ports(_members(every, domains[0], site_path), http_port)
-    return Site(tuple(domains), tuple(tls), tuple(plain), tuple(nameless), tuple(every))
+    return Site(tuple(domains), tuple(tls), tuple(plain), tuple(nameless), tuple(every), readers)
 
 
 def _refuse_other_ports(members: Sequence[Server], http_port: int) -> None:
@@ -177,21 +157,23 @@ def _members(every: Sequence[Server], domain: str, site_path: str | None) -> lis
 
 
 def _is_in(server: Server, path: str) -> bool:
-    return server.path == path or any(found.path == path for found in server.statement.walk())
+    return server.path == path or any(statement.path == path for statement in server.statement.walk())
 
 
 def _named(every: Sequence[Server], domain: str) -> list[Server]:
     """Return the servers whose names match and that win some socket for the domain."""
-    found: dict[Server, None] = {}
-    for socket in model.sockets(every):
+    matching = [server for server in every if model.match_rank(server, domain) is not None]
+    contested = set(model.sockets(matching))
+    winners: dict[Server, None] = {}
+    for socket in filter(contested.__contains__, model.sockets(every)):
         chosen = model.choose(every, socket, domain)
-        if chosen is not None and model.match_rank(chosen, domain) is not None:
+        if chosen is not None:
             exact = [server for server in model.on_socket(every, socket) if domain.lower() in server.names]
             rivals = [server for server in exact if server.path != chosen.path]
             if rivals and chosen in exact:
                 _refuse_ambiguous(domain, [chosen, *rivals])
-            found[chosen] = None
-    return list(found)
+            winners[chosen] = None
+    return list(winners)
 
 
 def _recognised(every: Sequence[Server], domain: str) -> list[Server]:
@@ -234,12 +216,12 @@ def challenge_folder(server: Server) -> str | None:
     if location is None or not any(b"well-known" in word for word in location.arguments):
         return None
     chain = _enclosing(server.statement, location)
-    if any(said.name in (b"proxy_pass", b"return", b"rewrite") for said in location.flat()):
+    if any(statement.name in (b"proxy_pass", b"return", b"rewrite") for statement in location.flat()):
         return None
     for level in reversed([server.http, server.statement, *chain]):
-        for said in level.flat():
-            if said.name in (b"root", b"alias") and said.arguments and b"$" not in said.arguments[0]:
-                return _served_folder(said, level)
+        for statement in level.flat():
+            if statement.name in (b"root", b"alias") and statement.arguments and b"$" not in statement.arguments[0]:
+                return _served_folder(statement, level)
     return None
 
 
@@ -269,7 +251,7 @@ def wire_challenge(planned: edits.Edits, server: Server, webroot: str) -> None:
     A rewrite at server level runs before a location is chosen (ngx_http_core_server phase handlers), so a guard goes
     above the first of them; `^~` keeps regular expressions away from the location.
     """
-    first = next((said for said in server.level(*_REDIRECTS)), None)
+    first = next((statement for statement in server.level(*_REDIRECTS)), None)
     if first is not None and not _has_guard(server, first):
         edits_before(planned, server, first, [_GUARD])
     if _has_location(server):
@@ -286,7 +268,7 @@ def wire_challenge(planned: edits.Edits, server: Server, webroot: str) -> None:
 
 def is_wired(server: Server) -> bool:
     """Tell whether the server answers challenges already, as far as its configuration tells."""
-    first = next((said for said in server.level(*_REDIRECTS)), None)
+    first = next((statement for statement in server.level(*_REDIRECTS)), None)
     return challenge_folder(server) is not None and (first is None or _has_guard(server, first))
 
 
@@ -296,8 +278,8 @@ def _has_guard(server: Server, first: Statement) -> bool:
 
 
 def _has_location(server: Server) -> bool:
-    found = model.location_for(server, _TOKEN_URI)
-    if found is None or model.location_path(found) != ("^~", CHALLENGE_PATH):
+    location = model.location_for(server, _TOKEN_URI)
+    if location is None or model.location_path(location) != ("^~", CHALLENGE_PATH):
         return False
     return challenge_folder(server) is not None
 
@@ -305,9 +287,9 @@ def _has_location(server: Server) -> bool:
 def _same_location(server: Server) -> list[Statement]:
     # nginx refuses a second location of the same path, with "^~" or without (ngx_http_add_location).
     return [
-        said
-        for said in server.level(b"location")
-        if said.arguments and model.location_path(said) in (("", CHALLENGE_PATH), ("^~", CHALLENGE_PATH))
+        statement
+        for statement in server.level(b"location")
+        if statement.arguments and model.location_path(statement) in (("", CHALLENGE_PATH), ("^~", CHALLENGE_PATH))
     ]
 
 
@@ -333,11 +315,11 @@ def _insert_statements(planned: edits.Edits, server: Server, lines: Sequence[byt
 
 
 def _at_server(server: Server, statement: Statement) -> Statement:
-    """Return the statement of the server's own file through which `said` comes: itself, or the include of it."""
+    """Return the statement of the server's own file through which `statement` comes: itself, or the include of it."""
     if statement.path == server.path and any(child is statement for child in server.statement.children or ()):
         return statement
     for child in server.statement.children or ():
-        if child.name == b"include" and any(found is statement for found in child.walk()):
+        if child.name == b"include" and any(inner is statement for inner in child.walk()):
             return child
     return statement
 
@@ -378,11 +360,11 @@ def _word(path: str) -> bytes:
 def install(planned: edits.Edits, site: Site, server: Server, wanted: Certificate) -> None:
     """Let a TLS server use the certificate and the staple's snippet, and comment out what they take the place of."""
     _refuse_variable(server, site)
-    gone = [said for said in server.level(*_STAPLING) if not said.path.startswith(wanted.snippet_folder)]
-    gone += [said for said in _snippet_includes(server, wanted) if _path(said) != wanted.include]
+    gone = [statement for statement in server.level(*_STAPLING) if not statement.path.startswith(wanted.snippet_folder)]
+    gone += [statement for statement in _snippet_includes(server, wanted) if _path(statement) != wanted.include]
     for name, path in ((b"ssl_certificate", wanted.fullchain), (b"ssl_certificate_key", wanted.key)):
-        replaced = [said for said in server.level(name) if _path(said) not in wanted.kept | {path}]
-        if not any(_path(said) == path for said in server.level(name)):
+        replaced = [statement for statement in server.level(name) if _path(statement) not in wanted.kept | {path}]
+        if not any(_path(statement) == path for statement in server.level(name)):
             _put_in_place(planned, server, replaced, name + b" " + _word(path) + b";")
         gone += replaced
     _drop(planned, site, server, gone)
@@ -400,10 +382,10 @@ def strangers(server: Server, domains: Sequence[str]) -> list[str]:
 def _refuse_variable(server: Server, site: Site) -> None:
     """Refuse to put one certificate where a variable chooses among several."""
     others = strangers(server, site.domains)
-    for said in server.level(b"ssl_certificate"):
-        if b"$" in said.arguments[0] and others:
+    for statement in server.level(b"ssl_certificate"):
+        if b"$" in statement.arguments[0] and others:
             raise errors.SiteRefused(
-                f"{said.path}:{said.line} chooses a certificate by a variable, and {server} answers for "
+                f"{statement.path}:{statement.line} chooses a certificate by a variable, and {server} answers for "
                 f"{', '.join(others)} too: name them all with -d, or give the Seafile site a server block of its own"
             )
 
@@ -426,26 +408,28 @@ def _drop(planned: edits.Edits, site: Site, server: Server, gone: Sequence[State
 
     For this server alone means: its include is commented out, and what else the included file says takes its place.
     """
+    own = {server.statement.block for server in site.tls}
     foreign: dict[Statement, None] = {}
-    for said in gone:
-        anchor = _at_server(server, said)
-        if anchor is said or _readers(site, said.path) <= set(site.tls):
-            planned.comment_out(said)
+    for statement in gone:
+        anchor = _at_server(server, statement)
+        if anchor is statement or own.issuperset(site.readers(statement.path)):
+            planned.comment_out(statement)
         else:
             foreign[anchor] = None
     for include in foreign:
-        rest = [said for said in include.flat() if said not in gone]
-        planned.replace(include, [said.source[said.directive.start : said.directive.end] for said in rest])
-
-
-def _readers(site: Site, path: str) -> set[Server]:
-    """Return the servers that read the file at path."""
-    return {server for server in site.every if _is_in(server, path)}
+        rest = [statement for statement in include.flat() if statement not in gone]
+        planned.replace(
+            include, [statement.source[statement.directive.start : statement.directive.end] for statement in rest]
+        )
 
 
 def _snippet_includes(server: Server, wanted: Certificate) -> list[Statement]:
     children = server.statement.children or ()
-    return [said for said in children if said.name == b"include" and _path(said).startswith(wanted.snippet_folder)]
+    return [
+        statement
+        for statement in children
+        if statement.name == b"include" and _path(statement).startswith(wanted.snippet_folder)
+    ]
 
 
 def pin(
@@ -467,13 +451,13 @@ def pin(
         (b"include", own.include): staple,
         (b"ssl_stapling_file", own_response): staple[1:],
     }
-    for said in named:
-        if said.path == own.snippet:
+    for statement in named:
+        if statement.path == own.snippet:
             continue
-        if text := lines.get((said.name, _path(said))):
-            planned.replace(said, text)
+        if text := lines.get((statement.name, _path(statement))):
+            planned.replace(statement, text)
         elif text is not None:
-            planned.comment_out(said)
+            planned.comment_out(statement)
 
 
 _NEAR = (b"ssl_certificate", b"server_name", b"listen")
@@ -484,7 +468,7 @@ def _insert_near_names(
 ) -> None:
     """Insert lines below the last of such statements of the server's own file, else at its top."""
     own = [child for child in server.statement.children or () if child.path == server.path]
-    anchors = [said for said in own if said.name in near]
+    anchors = [statement for statement in own if statement.name in near]
     if anchors:
         planned.insert_after(anchors[-1], lines)
     elif own:
@@ -494,7 +478,9 @@ def _insert_near_names(
 
 
 def _insert_below_key(planned: edits.Edits, server: Server, line: bytes) -> None:
-    keys = [said for said in server.level(b"ssl_certificate_key") if _at_server(server, said) is said]
+    keys = [
+        statement for statement in server.level(b"ssl_certificate_key") if _at_server(server, statement) is statement
+    ]
     if keys:
         planned.insert_after(keys[-1], [line])
     else:
@@ -535,8 +521,8 @@ def _keep_default(planned: edits.Edits, site: Site, newcomer: Server, sockets: S
             continue
         for listen in current.listens:
             if listen.socket == socket and not listen.is_default and listen.statement is not None:
-                said = listen.statement.directive
-                text = listen.statement.source[said.start : said.end].rstrip(b"; \t\r\n")
+                directive = listen.statement.directive
+                text = listen.statement.source[directive.start : directive.end].rstrip(b"; \t\r\n")
                 planned.replace(listen.statement, [text + b" default_server;"])
 
 
@@ -554,7 +540,7 @@ def _mirrored(listen: Listen, port: int, taken: set[Socket], extra: bytes) -> by
     if listen.has_proxy_protocol:
         words.append(b"proxy_protocol")
     if socket not in taken:
-        # These describe the socket itself and may be said only once for it (ngx_http_core_listen).
+        # These describe the socket itself and may stand only once for it (ngx_http_core_listen).
         words += [word for word in listen.parameters if word.startswith(b"ipv6only=")]
     return b" ".join(words) + b";"
 
@@ -569,8 +555,7 @@ def add_tls(planned: edits.Edits, site: Site, server: Server, wanted: Certificat
     ]
     lines = [*dict.fromkeys(_mirrored(listen, https_port, taken, b"ssl") for listen in plain)]
     _keep_default(planned, site, server, [_moved(listen, https_port) for listen in plain])
-    said = server.level(b"listen")
-    if not said:
+    if not server.level(b"listen"):
         lines.insert(0, b"listen 80;")
     lines += [b"ssl_certificate " + _word(wanted.fullchain) + b";", b"ssl_certificate_key " + _word(wanted.key) + b";"]
     if wanted.is_stapled:
@@ -587,18 +572,21 @@ def _redirect_line(https_port: int) -> bytes:
 
 def redirects_all(server: Server) -> bool:
     """Tell whether the server redirects every plain request at its own level."""
-    for said in server.level(b"return", b"rewrite"):
-        if any(b"https://" in word for word in said.arguments):
+    for statement in server.level(b"return", b"rewrite"):
+        if any(b"https://" in word for word in statement.arguments):
             return True
     return any(
-        b"https://" in word for block in server.level(b"if") for said in block.flat() for word in said.arguments
+        b"https://" in word
+        for block in server.level(b"if")
+        for statement in block.flat()
+        for word in statement.arguments
     ) or any(
         b"https://" in word
         for location in server.level(b"location")
         if model.location_path(location) in (("", "/"), ("^~", "/"))
-        for said in location.flat()
-        if said.name in (b"return", b"rewrite")
-        for word in said.arguments
+        for statement in location.flat()
+        if statement.name in (b"return", b"rewrite")
+        for word in statement.arguments
     )
 
 
@@ -620,19 +608,21 @@ def redirect(planned: edits.Edits, server: Server, https_port: int, *, is_shared
 def _tell_seahub(planned: edits.Edits, server: Server) -> None:
     """Let every proxied request say https; own headers of a level hide outer ones (ngx_http_proxy_merge_loc_conf)."""
     line = b"proxy_set_header X-Forwarded-Proto https;"
-    locations = [found for found in server.statement.walk() if found.name == b"location"]
+    locations = [inner for inner in server.statement.walk() if inner.name == b"location"]
     for level in (server.statement, *locations):
-        said = [child for child in level.children or () if child.name == _HEADER]
-        if said and not _says_proto(said):
-            planned.insert_after(said[-1], [line])
+        headers = [child for child in level.children or () if child.name == _HEADER]
+        if headers and not _says_proto(headers):
+            planned.insert_after(headers[-1], [line])
     if not server.level(_HEADER) and any(_passes_outer_headers(location) for location in locations):
-        outer = [said for said in server.http.flat() if said.name == _HEADER]
-        copies = [said.source[said.directive.start : said.directive.end] for said in outer]
+        outer = [statement for statement in server.http.flat() if statement.name == _HEADER]
+        copies = [statement.source[statement.directive.start : statement.directive.end] for statement in outer]
         _insert_near_names(planned, server, copies if _says_proto(outer) else [*copies, line])
 
 
 def _says_proto(headers: Sequence[Statement]) -> bool:
-    return any(said.arguments[:1] and said.arguments[0].lower() == b"x-forwarded-proto" for said in headers)
+    return any(
+        statement.arguments[:1] and statement.arguments[0].lower() == b"x-forwarded-proto" for statement in headers
+    )
 
 
 def _passes_outer_headers(location: Statement) -> bool:
@@ -643,7 +633,8 @@ def _passes_outer_headers(location: Statement) -> bool:
 def has_hsts(server: Server) -> bool:
     """Tell whether the server sends Strict-Transport-Security at its own level (RFC 6797)."""
     return any(
-        said.arguments[:1] and said.arguments[0].lower() == _HSTS.lower() for said in server.level(b"add_header")
+        statement.arguments[:1] and statement.arguments[0].lower() == _HSTS.lower()
+        for statement in server.level(b"add_header")
     )
 
 

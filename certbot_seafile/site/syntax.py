@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple, NoReturn
@@ -23,23 +23,30 @@ from certbot_seafile import errors
 _BUFFER = 4096
 
 # No group below is repeated possessively, because Python before 3.11.5 gets that wrong (CPython issue 106052), and none
-# needs to be: an item that is given back begins with a byte that nothing else here can begin with.
+# needs to be: whatever is given back, the rest cannot be read in a second way, so nothing is tried twice. After a
+# closing quote nginx insists on space, ";", "{" or, for the sake of "if", ")".
 _BARE = rb"""(?:[^ \t\r\n;{}#"'\\$]|\\.|\${*+)(?:[^ \t\r\n;{\\$]++|\\.|\${*+)*"""
 _QUOTED = rb""""(?:[^"\\]++|\\.)*"|'(?:[^'\\]++|\\.)*'"""
-_GAP = rb"(?:[ \t\r\n]++|\#[^\n]*+)*"
+_WORD = rb"(?:" + _BARE + rb"(?=[ \t\r\n;{]|\Z)|(?:" + _QUOTED + rb")(?=[ \t\r\n;{)]|\Z))"
+_GAP = rb"(?:[ \t\r\n]++|\#[^\n]*+){0,63}"
 
-# One step of the reader: what separates words, then a bare word (1), a quoted one (2) or a sign (3). After a
-# closing quote nginx insists on space, ";", "{" or, for the sake of "if", ")".
-_STEP = re.compile(_GAP + rb"(?:(" + _BARE + rb")|(" + _QUOTED + rb")(?=[ \t\r\n;{)]|\Z)|([;{}]))", re.DOTALL)
-_IN_QUOTES, _SIGN = 2, 3
+# One step of the reader: a whole statement as a rule, with its first word (1) and the sign that ends it (2); where many
+# words or comments follow each other, some of them, so that the memory for a step has a bound.
+_MORE = _GAP + rb"(?:" + _WORD + _GAP + rb"){0,63}"
+_WORDS = _WORD + _MORE
+_STEP = re.compile(_GAP + rb"(?:(" + _WORD + rb")" + _MORE + rb")?([;{}])?", re.DOTALL)
+_NAME = 1
 _OPEN, _CLOSE = b"{}"
+_QUOTES = b"\"'"
+_LUA_BLOCK = rb"[^ \t\r\n;{]*_by_lua_block"
 _SKIP = re.compile(_GAP)
+# One word or one comment, behind blanks.
+_PIECE = re.compile(rb"[ \t\r\n]*+(?:(" + _WORD + rb")|(\#[^\n]*+))", re.DOTALL)
 _BARE_WORD = re.compile(_BARE, re.DOTALL)
 _QUOTED_WORD = re.compile(_QUOTED, re.DOTALL)
-_COMMENT = re.compile(rb"\#[^\n]*+")
 # Tokens leave a CR that belongs to the line's ending out of the comment, so that text put after a comment
 # stays one.
-_SPACE_OR_COMMENT = re.compile(rb"[ \t\r\n]++|(\#[^\r\n]*+(?:\r(?!\n)[^\r\n]*+)*)")
+_TOKEN = re.compile(rb"[ \t\r\n]++|\#[^\r\n]*+(?:\r(?!\n)[^\r\n]*+)*|(?P<word>" + _WORD + rb")|[;{}]", re.DOTALL)
 _ESCAPE = re.compile(rb"""\\(["'\\trn])""")
 _ESCAPED = {b"t": b"\t", b"r": b"\r", b"n": b"\n"}
 # What other readers of such files take for syntax, although nginx does not.
@@ -66,8 +73,10 @@ class Kind(enum.Enum):
     LUA = "lua"
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+_KINDS = {ord(kind.value): kind for kind in (Kind.SEMICOLON, Kind.OPEN, Kind.CLOSE)} | {ord("#"): Kind.COMMENT}
+
+
+class Token(NamedTuple):
     """A run of source bytes, from offset start to just before offset end.
 
     For a word, value is what nginx hands to the directive (without its quotes, escapes translated) and quoted
@@ -82,38 +91,51 @@ class Token:
     quoted: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Directive:
-    """A statement: its words, and its block where it has one; equal only to itself.
+    """A statement: its words, and its block where it has one; equal only to itself, and never changed.
 
     start is the offset of the first word, end the offset just past ";" or "}"; open and close are the offsets
-    of "{" and "}". The block of a Lua directive is empty: its body is one LUA token of the tree.
+    of "{" and "}". The block of a Lua directive is empty: its body is one LUA token of the tree. Words are taken apart
+    when they are asked for: most statements of a large file nobody asks about.
     """
 
-    words: tuple[Token, ...]
-    start: int
-    end: int
-    block: tuple[Directive, ...] | None = None
-    open: int | None = None
-    close: int | None = None
+    __slots__ = ("_arguments", "_sign", "_source", "block", "end", "name", "start")
+
+    def __init__(
+        self, source: bytes, name: bytes, start: int, sign: int, end: int, block: tuple[Directive, ...] | None = None
+    ) -> None:
+        self._source, self.name, self.start, self._sign, self.end, self.block = source, name, start, sign, end, block
 
     @property
-    def name(self) -> bytes:
-        """Return the first word as nginx reads it."""
-        return self.words[0].value
+    def open(self) -> int | None:
+        """Return the offset of its "{", None where it has no block."""
+        return None if self.block is None else self._sign
+
+    @property
+    def close(self) -> int | None:
+        """Return the offset of its "}", None where it has no block."""
+        return None if self.block is None else self.end - 1
+
+    @property
+    def words(self) -> tuple[Token, ...]:
+        """Return its words, the name first."""
+        return tuple(_words(self._source, self.start, self._sign))
 
     @property
     def arguments(self) -> tuple[bytes, ...]:
         """Return the words after the name as nginx reads them."""
-        return tuple(word.value for word in self.words[1:])
+        try:
+            return self._arguments
+        except AttributeError:
+            self._arguments: tuple[bytes, ...] = tuple(word.value for word in self.words[1:])
+            return self._arguments
 
     def walk(self) -> Iterator[Directive]:
         """Yield this directive and everything below it, in the order of the source."""
         return _walk((self,))
 
-    # The generated one would print every block below, one stack frame per level.
     def __repr__(self) -> str:
-        return f"Directive({b' '.join(word.value for word in self.words)!r}, {self.start}, {self.end})"
+        return f"Directive({b' '.join((self.name, *self.arguments))!r}, {self.start}, {self.end})"
 
 
 @dataclass(frozen=True)
@@ -122,14 +144,13 @@ class Tree:
 
     source: bytes
     directives: tuple[Directive, ...] = field(compare=False, repr=False)
-    # Every word and every Lua body as a token, every other ";", "{" and "}" as its offset, in the order of
-    # the source.
-    _marks: tuple[Token | int, ...] = field(compare=False, repr=False)
+    # Every Lua body that is not empty: the offset of its first byte, and the offset just past its last one.
+    _lua: dict[int, int] = field(compare=False, repr=False)
 
     @cached_property
     def tokens(self) -> tuple[Token, ...]:
         """Return every token; their spans tile the source: no gap, no overlap, from 0 to its length."""
-        return tuple(_tile(self.source, self._marks))
+        return tuple(_tile(self.source, self._lua))
 
     def to_bytes(self) -> bytes:
         """Return the concatenation of the tokens' spans, which is the source."""
@@ -146,14 +167,48 @@ def parse(source: bytes) -> Tree:
     Raises errors.SyntaxRefused, with the reason in nginx's words and the line that nginx names.
     """
     reader, position = _Reader(source), 0
-    while step := _STEP.match(source, position):
-        group = step.lastindex or _SIGN
-        start, end = step.span(group)
-        if start - position > _BUFFER:
-            _check_comments(source, position, start)
-        position = reader.sign(start) if group == _SIGN else reader.word(start, end, group == _IN_QUOTES)
+    while (step := _STEP.match(source, position)) and step.end() > position:
+        if step.end() - position > _BUFFER:
+            _check_sizes(source, position, step.end())
+        position = reader.take(step)
     _check_end(source, position, reader)
-    return Tree(source, tuple(reader.siblings), tuple(reader.marks))
+    return Tree(source, tuple(reader.siblings), reader.lua)
+
+
+class Wanted(NamedTuple):
+    """What skim() looks for: with what the names of the statements begin, and how to come to the next of them."""
+
+    beginnings: tuple[bytes, ...]
+    step: re.Pattern[bytes]
+
+
+def wanted(names: Sequence[bytes], beginnings: Sequence[bytes] = ()) -> Wanted:
+    """Return what skim() looks for: includes, statements with one of these names, or whose name begins so."""
+    names = (b"include", *names)
+    shapes = [*map(re.escape, names), *(re.escape(beginning) + rb"\w*" for beginning in beginnings), _LUA_BLOCK]
+    other = rb"(?![\"']?(?:" + b"|".join(shapes) + rb")[\"' \t\r\n;{])"
+    no_include = rb"(?![\"']?(?:include|" + _LUA_BLOCK + rb")[\"' \t\r\n;{])"
+    flat = rb"\{(?:" + _GAP + no_include + _WORDS + rb";){0,63}" + _GAP + rb"\}"
+    passed = rb"(?:" + _GAP + other + _WORDS + rb"(?:;|" + flat + rb")){0,63}"
+    return Wanted((*names, *beginnings), re.compile(passed + _STEP.pattern, re.DOTALL))
+
+
+def skim(source: bytes, wanted: Wanted) -> tuple[tuple[Directive, ...], bool]:
+    """Read of a file only what is wanted, fast, and tell whether that went to the end of a sound file.
+
+    What is left out: other statements, and other blocks in which stands neither a block nor an include; never all of
+    them. In a file that is not sound, what stands before the fault is read, and open blocks end with the file.
+    """
+    if not any(_begins_statement(source, beginning) for beginning in wanted.beginnings):
+        return (), True
+    reader, position = _Reader(source), 0
+    try:
+        while (step := wanted.step.match(source, position)) and step.end() > position:
+            position = reader.take(step)
+    except errors.SyntaxRefused:
+        return reader.rest(), False
+    is_sound = position == len(source) and reader.start is None and not reader.blocks
+    return reader.rest(), is_sound
 
 
 def quote(word: bytes) -> bytes:
@@ -168,67 +223,97 @@ def quote(word: bytes) -> bytes:
     return b'"' + word.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
 
 
-class _Block(NamedTuple):
-    """A block that is still open: the words before it, its "{", and the finished statements around it."""
+def _begins_statement(source: bytes, beginning: bytes) -> bool:
+    """Tell whether these bytes stand where a statement could begin, which in comments and in quotes may seem so."""
+    at = source.find(beginning)
+    while at >= 0:
+        before = at - 1
+        if before >= 0 and source[before] in _QUOTES:
+            before -= 1
+        while before >= 0 and source[before] in b" \t\r":
+            before -= 1
+        if before < 0 or source[before] in b"\n;{}":
+            return True
+        at = source.find(beginning, at + 1)
+    return False
 
-    words: tuple[Token, ...]
+
+class _Block(NamedTuple):
+    """A block that is still open: its name, its first byte, its "{", and the finished statements around it."""
+
+    name: bytes
+    start: int
     open: int
     siblings: list[Directive]
 
 
 class _Reader:
-    """What has been read so far: ngx_conf_parse() without its recursion."""
+    """What has been read so far: ngx_conf_parse() without its recursion. start: of the words without a sign yet."""
 
     def __init__(self, source: bytes) -> None:
         self.source = source
-        self.marks: list[Token | int] = []
-        self.words: list[Token] = []
+        self.name = b""
+        self.start: int | None = None
         self.siblings: list[Directive] = []
         self.blocks: list[_Block] = []
+        self.lua: dict[int, int] = {}
 
-    def word(self, start: int, end: int, quoted: bool) -> int:
-        """Take a word; return where to read on."""
-        first, last = (start + 1, end - 1) if quoted else (start, end)
-        if end - start >= _BUFFER - 1:
-            _check_word(self.source, first, end)
-        value = self.source[first:last]
-        if b"\\" in value:
-            value = _ESCAPE.sub(_unescaped, value)
-        token = Token(Kind.WORD, start, end, value, quoted)
-        self.words.append(token)
-        self.marks.append(token)
+    def take(self, step: re.Match[bytes]) -> int:
+        """Take words, a sign, or both; return where to read on."""
+        word, sign = step.groups()
+        if word is not None and self.start is None:
+            self.name, self.start = _value(word), step.start(_NAME)
+        end = step.end()
+        if sign == b";" and self.start is not None:
+            self.siblings.append(Directive(self.source, self.name, self.start, end - 1, end))
+            self.start = None
+        elif sign is not None:
+            return self._brace(end - 1)
         return end
 
-    def sign(self, offset: int) -> int:
-        """Take ";", "{" or "}"; return where to read on."""
-        sign = self.source[offset]
-        self.marks.append(offset)
-        if sign == _CLOSE and self.blocks and not self.words:
-            return self._close(offset)
-        if sign == _CLOSE or not self.words:
-            _refuse(self.source, offset, f'unexpected "{chr(sign)}"')
-        words = tuple(self.words)
-        self.words.clear()
-        if sign == _OPEN:
-            return self._open(words, offset)
-        self.siblings.append(Directive(words, words[0].start, offset + 1))
+    def _brace(self, offset: int) -> int:
+        if self.start is None and self.blocks and self.source[offset] == _CLOSE:
+            self._close(offset + 1)
+        elif self.start is not None and self.source[offset] == _OPEN:
+            self.blocks.append(_Block(self.name, self.start, offset, self.siblings))
+            self.start, self.siblings = None, []
+            if self.name.endswith(b"_by_lua_block"):
+                return self._lua(offset)
+        else:
+            _refuse(self.source, offset, f'unexpected "{chr(self.source[offset])}"')
         return offset + 1
 
-    def _open(self, words: tuple[Token, ...], offset: int) -> int:
-        self.blocks.append(_Block(words, offset, self.siblings))
-        self.siblings = []
-        end = offset + 1
-        if words[0].value.endswith(b"_by_lua_block"):
-            end = _lua_end(self.source, offset)
-            if end > offset + 1:
-                self.marks.append(Token(Kind.LUA, offset + 1, end))
-        return end
+    def rest(self) -> tuple[Directive, ...]:
+        """Return what was read, blocks that are still open as if they ended with the file."""
+        self.start = None
+        while self.blocks:
+            self._close(len(self.source))
+        return tuple(self.siblings)
 
-    def _close(self, offset: int) -> int:
-        words, start, siblings = self.blocks.pop()
-        siblings.append(Directive(words, words[0].start, offset + 1, tuple(self.siblings), start, offset))
+    def _close(self, end: int) -> None:
+        name, start, opened, siblings = self.blocks.pop()
+        siblings.append(Directive(self.source, name, start, opened, end, tuple(self.siblings)))
         self.siblings = siblings
-        return offset + 1
+
+    def _lua(self, opened: int) -> int:
+        end = _lua_end(self.source, opened)
+        if end > opened + 1:
+            self.lua[opened + 1] = end
+        return end
+
+
+def _value(word: bytes) -> bytes:
+    """Return what nginx makes of a word: without its quotes, escapes translated."""
+    if word[0] in _QUOTES:
+        word = word[1:-1]
+    return _ESCAPE.sub(_unescaped, word) if b"\\" in word else word
+
+
+def _words(source: bytes, start: int, end: int) -> Iterator[Token]:
+    """Yield the words between these offsets."""
+    for piece in _PIECE.finditer(source, start, end):
+        if word := piece[_NAME]:
+            yield Token(Kind.WORD, *piece.span(_NAME), _value(word), word[0] in _QUOTES)
 
 
 def _unescaped(escape: re.Match[bytes]) -> bytes:
@@ -267,14 +352,17 @@ def _lua_string(source: bytes, start: int) -> tuple[int, bool]:
 
 def _after(source: bytes, mark: bytes, position: int) -> int:
     """Return the offset just past the next such mark, beyond the source where there is none."""
-    found = source.find(mark, position)
-    return len(source) + 1 if found < 0 else found + len(mark)
+    at = source.find(mark, position)
+    return len(source) + 1 if at < 0 else at + len(mark)
 
 
-def _check_comments(source: bytes, start: int, end: int) -> None:
-    """Refuse a comment between these offsets that does not fit nginx's buffer together with its line feed."""
-    for comment in _COMMENT.finditer(source, start, end):
-        _check_fit(source, comment.start(), comment.end())
+def _check_sizes(source: bytes, start: int, end: int) -> None:
+    """Refuse a word or a comment between these offsets that does not fit nginx's buffer with what ends it."""
+    for piece in _PIECE.finditer(source, start, end):
+        if word := piece[_NAME]:
+            _check_word(source, piece.start(_NAME) + (word[0] in _QUOTES), piece.end())
+        else:
+            _check_fit(source, piece.start(_NAME + 1), piece.end())
 
 
 def _check_word(source: bytes, first: int, end: int) -> None:
@@ -296,11 +384,11 @@ def _check_end(source: bytes, position: int, reader: _Reader) -> None:
     """Refuse what is left where no further step could be made, unless it is the end of a whole file."""
     skipped = _SKIP.match(source, position)
     end = skipped.end() if skipped else position
-    _check_comments(source, position, end)
+    _check_sizes(source, position, end)
     if source[end : end + 1] in (b'"', b"'"):
         _refuse_quoted(source, end)
-    if end < len(source) or reader.words:
-        _refuse_end(source, '";" or "}"', reader.words[0].start if reader.words else end)
+    if end < len(source) or reader.start is not None:
+        _refuse_end(source, '";" or "}"', end if reader.start is None else reader.start)
     if reader.blocks:
         _refuse_end(source, '"}"', reader.blocks[-1].open)
 
@@ -342,16 +430,14 @@ def _walk(directives: Sequence[Directive]) -> Iterator[Directive]:
         pending.extend(reversed(directive.block or ()))
 
 
-def _tile(source: bytes, marks: Sequence[Token | int]) -> Iterator[Token]:
+def _tile(source: bytes, lua: Mapping[int, int]) -> Iterator[Token]:
     position = 0
-    for mark in marks:
-        token = mark if isinstance(mark, Token) else Token(Kind(chr(source[mark])), mark, mark + 1)
-        yield from _gap(source, position, token.start)
-        yield token
-        position = token.end
-    yield from _gap(source, position, len(source))
-
-
-def _gap(source: bytes, start: int, end: int) -> Iterator[Token]:
-    for run in _SPACE_OR_COMMENT.finditer(source, start, end):
-        yield Token(Kind.COMMENT if run[1] else Kind.SPACE, *run.span())
+    while token := _TOKEN.match(source, position):
+        start, position = token.span()
+        if word := token["word"]:
+            yield Token(Kind.WORD, start, position, _value(word), word[0] in _QUOTES)
+        else:
+            yield Token(_KINDS.get(source[start], Kind.SPACE), start, position)
+        if position in lua:
+            yield Token(Kind.LUA, position, lua[position])
+            position = lua[position]

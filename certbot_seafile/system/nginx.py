@@ -15,11 +15,11 @@ import shlex
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from certbot_seafile import errors
-from certbot_seafile.site import model, syntax
+from certbot_seafile.site import config
 from certbot_seafile.system import files
 
 logger = logging.getLogger(__name__)
@@ -30,8 +30,15 @@ _RUN_SECONDS = 120
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _POLL_SECONDS = 0.02
 
-# A superset of nginx's include directives, found without parsing: enough to see which files a file may reach.
-_MAY_INCLUDE = re.compile(rb"""(?:^|[;{}\s])["']?include["']?\s+([^;]+);""")
+# The character classes of glob(3), as far as they are ranges.
+_CLASSES = {
+    "alnum": "0-9A-Za-z",
+    "alpha": "A-Za-z",
+    "digit": "0-9",
+    "lower": "a-z",
+    "upper": "A-Z",
+    "xdigit": "0-9A-Fa-f",
+}
 
 
 @dataclass(frozen=True)
@@ -48,11 +55,11 @@ class Nginx:
         return False
 
     def test(self) -> str:
-        """Run `nginx -t`; return what it said (warnings included). Raises errors.NginxMissing, errors.NginxRefused."""
+        """Run `nginx -t`; return its output, warnings included. Raises errors.NginxMissing, errors.NginxRefused."""
         done = self._run("-t")
         if done.returncode:
             raise errors.NginxRefused(
-                f"nginx refuses its configuration: {complaint(done.stderr)}; mend that line, and run again"
+                f"nginx refuses its configuration: {complaint(done.stderr)}; fix that line, and run again"
             )
         return done.stderr
 
@@ -76,24 +83,28 @@ class Nginx:
                 "start nginx if it is not running, then run `certbot renew` or `certbot-seafile deploy`"
             )
         deadline = time.monotonic() + SETTLE_SECONDS
-        while old & self.workers() and time.monotonic() < deadline:
+        while self._accepting(old) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
         logger.info("nginx reloaded by `%s`", command)
 
     def workers(self) -> frozenset[int]:
         """Return the process numbers of the workers that accept connections; none where they cannot be seen."""
+        return self._accepting(int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+
+    def _accepting(self, processes: Iterable[int]) -> frozenset[int]:
+        """Return those of the processes that are workers and accept connections."""
         try:
             with open(self._pid_path, encoding="ascii") as stream:
                 master = int(stream.read())
-            return frozenset(int(entry) for entry in os.listdir("/proc") if entry.isdigit() and _accepts(entry, master))
+            return frozenset(process for process in processes if _accepts(process, master))
         except (OSError, ValueError):
             return frozenset()
 
     @functools.cached_property
     def _pid_path(self) -> str:
-        said = [one for one in self.statements(lambda source: b"pid" in source) if one.name == b"pid" and one.arguments]
+        directive = (self._disk.last or self.configuration()).main(b"pid")
         built_in = re.search(r"--pid-path=(\S+)", self.facts)
-        written = os.fsdecode(said[-1].arguments[0]) if said else built_in.group(1) if built_in else "logs/nginx.pid"
+        written = _argument(directive) or (built_in.group(1) if built_in else "logs/nginx.pid")
         prefix = re.search(r"--prefix=(\S+)", self.facts)
         return os.path.join(prefix.group(1) if prefix else "/", written)
 
@@ -106,24 +117,23 @@ class Nginx:
     @property
     def users(self) -> frozenset[str]:
         """Return the users as whom nginx's workers run: what `user` says, else the one that nginx was built with."""
-        said = [one for one in self.statements(lambda source: b"user" in source) if one.name == b"user"]
         built_in = re.search(r"--user=(\S+)", self.facts)
-        named = {os.fsdecode(one.arguments[0]) for one in said if one.arguments}
-        return frozenset(named or {built_in.group(1) if built_in else "nobody"})
+        user = _argument(self.configuration().main(b"user"))
+        return frozenset({user or (built_in.group(1) if built_in else "nobody")})
 
     @property
     def version(self) -> tuple[int, ...]:
         """Return nginx's version, (1, 22, 1) for 1.22.1; () where it does not say."""
-        found = re.search(r"nginx/(\d+(?:\.\d+)*)", self.facts)
-        return tuple(int(part) for part in found.group(1).split(".")) if found else ()
+        version = re.search(r"nginx/(\d+(?:\.\d+)*)", self.facts)
+        return tuple(int(part) for part in version.group(1).split(".")) if version else ()
 
     @property
     def conf_path(self) -> str:
         """Return the path of nginx.conf: the given server root's, else the one nginx was built with."""
         if self.server_root:
             return os.path.join(os.path.abspath(self.server_root), "nginx.conf")
-        found = re.search(r"--conf-path=(\S+)", self.facts)
-        return found.group(1) if found else os.path.join(DEFAULT_SERVER_ROOT, "nginx.conf")
+        built_in = re.search(r"--conf-path=(\S+)", self.facts)
+        return built_in.group(1) if built_in else os.path.join(DEFAULT_SERVER_ROOT, "nginx.conf")
 
     @property
     def default_protocols(self) -> frozenset[str]:
@@ -131,97 +141,81 @@ class Nginx:
         older = {"TLSv1", "TLSv1.1", "TLSv1.2"}
         return frozenset(older | {"TLSv1.3"} if self.version >= (1, 23, 4) else older)
 
-    def statements(self, matters: Callable[[bytes], bool] | None = None) -> tuple[model.Statement, ...]:
-        """Read nginx.conf and all that it includes, in nginx's order; includes stand replaced by what they name.
+    def configuration(self) -> config.Configuration:
+        """Return the configuration that nginx would read: as it was last read, unless changed() was called since.
 
-        matters: with it, a file that has server blocks is parsed only where its bytes, or those of a file it may reach,
-        make it true.
-        Raises errors.SyntaxRefused, errors.FileRefused.
+        Of files that are unchanged since then, bytes and statements are kept; where nothing changed at all, it is the
+        same object. Raises errors.FileRefused, errors.SyntaxRefused where a file includes itself.
         """
-        return Reader(os.path.dirname(os.path.realpath(self.conf_path)), matters).read(self.conf_path)
+        if self._disk.last is not None and not self._disk.may_have_changed:
+            return self._disk.last
+        now = config.Configuration(os.path.abspath(self.conf_path), self._disk)
+        self._disk.may_have_changed = False
+        if self._disk.last is None or not self._disk.last.is_same(now):
+            self._disk.last = now
+        return self._disk.last
+
+    def changed(self) -> None:
+        """Hear that a file may have changed: the next configuration() looks at all of them."""
+        self._disk.may_have_changed = True
+
+    @functools.cached_property
+    def _disk(self) -> _Disk:
+        """Return what this object remembers between calls: the files, and the last configuration."""
+        return _Disk(os.path.dirname(os.path.abspath(self.conf_path)))
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         chosen = ["-c", self.conf_path] if self.server_root else []
         return _run([self.ctl, *chosen, *arguments])
 
 
-class Reader:
-    """Follow includes as nginx does: relative to nginx.conf's folder, patterns sorted (ngx_conf_include)."""
+class _Disk:
+    """The files that nginx reads; what is unchanged since it was last asked for is the same object again."""
 
-    def __init__(self, folder: str, matters: Callable[[bytes], bool] | None) -> None:
-        self.folder, self._matters = folder, matters
-        self._sources: dict[str, bytes] = {}
-        self._trees: dict[str, syntax.Tree] = {}
-        self._reach: dict[str, bool] = {}
+    def __init__(self, folder: str) -> None:
+        self.last: config.Configuration | None = None
+        self.may_have_changed = False
+        self._folder = folder
+        self._known: dict[str, tuple[tuple[int, ...], config.File]] = {}
 
-    def read(self, path: str) -> tuple[model.Statement, ...]:
-        """Return the file's statements, includes expanded. Raises errors.SyntaxRefused, errors.FileRefused."""
-        return self._expand_file(os.path.realpath(path), ())
+    def file(self, path: str) -> config.File:
+        """Return the file at the path, however large it is. Raises errors.FileRefused."""
+        try:
+            facts = os.stat(path)
+        except OSError:
+            return config.File(path, files.read(path))  # which says why not
+        signature = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+        known = self._known.get(path)
+        if known is not None and known[0] == signature:
+            return known[1]
+        real = os.path.realpath(path)
+        file = config.File(path, files.read(path, at_most_bytes=facts.st_size)) if real == path else self.file(real)
+        self._known[path] = signature, file
+        return file
 
-    def _expand_file(self, path: str, above: tuple[str, ...], is_server: bool = False) -> tuple[model.Statement, ...]:
-        if path in above:
-            raise errors.SyntaxRefused("it includes itself", 1, 1, path)
-        if path not in self._trees:
-            try:
-                self._trees[path] = syntax.parse(self._source(path))
-            except errors.SyntaxRefused as refused:
-                raise errors.SyntaxRefused(refused.reason, refused.line, refused.column, path) from refused
-        tree = self._trees[path]
-        return self._expand(tree.directives, path, tree.source, (*above, path), is_server)
+    def targets(self, pattern: bytes) -> tuple[config.File, ...]:
+        """Return what an include names, as nginx does: relative to nginx.conf's folder, sorted (ngx_conf_include).
 
-    def _expand(
-        self,
-        directives: Sequence[syntax.Directive],
-        path: str,
-        source: bytes,
-        above: tuple[str, ...],
-        is_server: bool = False,
-    ) -> tuple[model.Statement, ...]:
-        statements: list[model.Statement] = []
-        for directive in directives:
-            children: tuple[model.Statement, ...] | None = None
-            if directive.block is not None:
-                children = self._expand(directive.block, path, source, above, is_server or directive.name == b"server")
-            elif directive.name == b"include" and len(directive.arguments) == 1:
-                children = ()
-                for target in self._targets(directive.arguments[0]):
-                    if is_server or self._is_wanted(target):
-                        children += self._expand_file(target, above, is_server)
-            statements.append(model.Statement(path, source, directive, children))
-        return tuple(statements)
-
-    def _targets(self, pattern: bytes) -> list[str]:
-        name = os.path.join(self.folder, os.fsdecode(pattern))
+        Raises errors.FileRefused.
+        """
+        name = os.path.join(self._folder, os.fsdecode(pattern))
         if not re.search(r"[*?\[]", name):
-            return [os.path.realpath(name)]
-        return [os.path.realpath(found) for found in sorted(glob.glob(name), key=os.fsencode)]
-
-    def _source(self, path: str) -> bytes:
-        if path not in self._sources:
-            self._sources[path] = files.read(path)
-        return self._sources[path]
-
-    def _is_wanted(self, path: str) -> bool:
-        # A file without a server block is small, and may hold what every server inherits.
-        return self._reaches(path, ()) or not model.MAY_HOLD_SERVER.search(self._source(path))
-
-    def _reaches(self, path: str, above: tuple[str, ...]) -> bool:
-        if self._matters is None or path in above:
-            return self._matters is None
-        if path not in self._reach:
-            source = self._source(path)
-            self._reach[path] = self._matters(source) or any(
-                self._reaches(target, (*above, path))
-                for written in _MAY_INCLUDE.findall(source)
-                for target in self._may_target(written)
-            )
-        return self._reach[path]
-
-    def _may_target(self, written: bytes) -> list[str]:
-        return [target for target in self._targets(written.strip(b" \t\r\n\"'")) if os.path.isfile(target)]
+            return (self.file(name),)
+        return tuple(self.file(path) for path in sorted(glob.glob(_for_python(name)), key=os.fsencode))
 
 
-def _accepts(process: str, master: int) -> bool:
+def _for_python(pattern: str) -> str:
+    """Return a pattern of glob(3) as Python's glob reads it: negation by "!", classes as ranges, escapes as sets."""
+    for name, characters in _CLASSES.items():
+        pattern = pattern.replace(f"[:{name}:]", characters)
+    return re.sub(r"\\(.)", lambda escape: glob.escape(escape[1]), pattern.replace("[^", "[!"), flags=re.DOTALL)
+
+
+def _argument(statement: config.Statement | None) -> str | None:
+    return os.fsdecode(statement.arguments[0]) if statement is not None and statement.arguments else None
+
+
+def _accepts(process: int, master: int) -> bool:
     """Tell whether a process is a worker of the master that has not been told to go (ngx_setproctitle's words)."""
     try:
         with open(f"/proc/{process}/cmdline", "rb") as stream:

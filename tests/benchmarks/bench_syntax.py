@@ -98,6 +98,14 @@ def seconds(read: Callable[[bytes], object], source: bytes, budget_seconds: floa
     return min(times)
 
 
+def report_blocklist(lines: int) -> None:
+    """Print how long a generated file without a server takes."""
+    source = b"geo $bad {\n    default 0;\n" + b"    192.0.2.7 1; # was seen on our mail server\n" * lines + b"}\n"
+    wanted = syntax.wanted([b"server", b"listen", b"server_name", b"http"], [b"ssl"])
+    parsed, skimmed = seconds(syntax.parse, source), seconds(lambda source: syntax.skim(source, wanted), source)
+    print(f"a blocklist of {lines} lines: parsed in {parsed * 1e3:.0f} ms, skimmed in {skimmed * 1e3:.0f} ms")
+
+
 def main() -> None:
     """Print one line for each reader."""
     ours = seconds(syntax.parse, SITE)
@@ -110,6 +118,8 @@ def main() -> None:
     row("syntax.parse, every token", seconds(everything, SITE))
     large = SITE * 1000
     row("syntax.parse, 1000 sites in a file", seconds(syntax.parse, large) / 1000)
+    wanted = syntax.wanted([b"server", b"listen", b"server_name", b"http"], [b"ssl"])
+    row("syntax.skim", seconds(lambda source: syntax.skim(source, wanted), SITE))
     for name, peer in (("crossplane", crossplane), ("certbot's nginxparser", nginxparser)):
         try:
             read = peer()
@@ -117,6 +127,7 @@ def main() -> None:
             print(f"{name:34} (not installed)")
         else:
             row(name, seconds(read, SITE))
+    report_blocklist(200_000)
 
 
 if __name__ == "__main__":

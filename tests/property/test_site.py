@@ -140,8 +140,9 @@ def write(folder: Path, content: bytes) -> None:
 
 def planned(folder: Path) -> edits.Edits:
     """Plan the whole deployment of a new certificate from what is on disk, as deploy.plan does it."""
-    every = model.http_servers(nginx.Nginx("nginx", str(folder)).statements())
-    found = plan.find(every, [NAME], http_port=HTTP)
+    configuration = nginx.Nginx("nginx", str(folder)).configuration()
+    every = model.http_servers(configuration.statements([NAME]))
+    found = plan.find(every, [NAME], configuration.readers, http_port=HTTP)
     made = edits.Edits()
     for server, domain in found.nameless:
         plan.add_name(made, server, domain)
@@ -161,7 +162,7 @@ def planned(folder: Path) -> edits.Edits:
 
 def in_force(folder: Path) -> list[tuple[bytes, ...]]:
     """Return every statement that nginx reads from the site, name and arguments."""
-    statements = nginx.Nginx("nginx", str(folder)).statements()
+    statements = nginx.Nginx("nginx", str(folder)).configuration().statements()
     return [(said.name, *said.arguments) for outer in statements for said in outer.walk()]
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from certbot_seafile.site import edits, model, syntax
+from certbot_seafile.site import config, edits, syntax
 
 
-def statements(source: bytes, path: str = "site.conf") -> tuple[model.Statement, ...]:
+def statements(source: bytes, path: str = "site.conf") -> tuple[config.Statement, ...]:
     """Return the statements of one file without includes."""
 
-    def expand(directives: tuple[syntax.Directive, ...]) -> tuple[model.Statement, ...]:
+    def expand(directives: tuple[syntax.Directive, ...]) -> tuple[config.Statement, ...]:
         return tuple(
-            model.Statement(path, source, found, None if found.block is None else expand(found.block))
+            config.Statement(path, source, found, None if found.block is None else expand(found.block))
             for found in directives
         )
 
@@ -112,3 +117,82 @@ def test_taking_out_leaves_a_line_that_both_changed() -> None:
     now, clean = edits.take_out(BEFORE, AFTER, theirs)
     assert not clean
     assert b"n 8;" in now
+
+
+LARGE = [b"server {\n", *(b"    deny 10.0.%d.%d;\n" % divmod(number, 256) for number in range(20_000)), b"}\n"]
+REPEATED = [b"server {\n", *[b"    allow 10.0.0.1;\n"] * 20_000, b"}\n"]
+
+
+@pytest.mark.parametrize("lines", [LARGE, REPEATED], ids=["all different", "all the same"])
+def test_taking_out_of_a_large_site_that_its_owner_edited(lines: list[bytes]) -> None:
+    """Twenty thousand lines, edits of ours at both ends, changes of the owner between them."""
+    ours = [*lines[:50], b"    n 1;\n", *lines[50:-50], b"#" + lines[-50], b"    n 2;\n", *lines[-49:]]
+    theirs = [
+        *ours[:9_000],
+        b"    mine 1;\n",
+        *ours[9_001:12_000],
+        *ours[12_001:15_000],
+        b"    mine 2;\n",
+        *ours[15_000:],
+    ]
+    expected = [
+        *lines[:8_999], b"    mine 1;\n", *lines[9_000:11_999], *lines[12_000:14_999], b"    mine 2;\n", *lines[14_999:]
+    ]  # fmt: skip
+    taken_out, clean = edits.take_out(*(b"".join(part) for part in (lines, ours, theirs)))
+    assert clean
+    assert taken_out == b"".join(expected)
+
+
+def test_taking_out_where_most_lines_were_changed() -> None:
+    """More changes than are looked for one by one: the owner's lines stay, and ours go."""
+    ours = [*LARGE[:50], b"    n 1;\n", *LARGE[50:]]
+    theirs = [b"    mine;\n" if number % 3 == 0 else line for number, line in enumerate(ours)]
+    taken_out, clean = edits.take_out(*(b"".join(part) for part in (LARGE, ours, theirs)))
+    assert clean
+    assert b"n 1;" not in taken_out
+    assert taken_out.count(b"mine;") == theirs.count(b"    mine;\n")
+
+
+def longest_common(a: list[bytes], b: list[bytes]) -> int:
+    """Return how many lines a longest common subsequence has, by the table of the textbooks."""
+    row = [0] * (len(b) + 1)
+    for line in a:
+        above, row = row, [0]
+        for j, other in enumerate(b):
+            row.append(above[j] + 1 if line == other else max(row[-1], above[j + 1]))
+    return row[-1]
+
+
+FEW_LINES = st.lists(st.sampled_from([b"a\n", b"b\n", b"c\n"]), max_size=12)
+
+
+@given(FEW_LINES, FEW_LINES)
+@settings(deadline=None)
+def test_as_many_lines_match_as_can(a: list[bytes], b: list[bytes]) -> None:
+    """The runs are in order, the same on both sides, and nothing longer is possible."""
+    runs = edits.matching_lines(a, b)
+    assert all(a[run.a : run.a + run.size] == b[run.b : run.b + run.size] for run in runs)
+    assert all(x.a + x.size <= y.a and x.b + x.size <= y.b for x, y in itertools.pairwise(runs))
+    assert sum(run.size for run in runs) == longest_common(a, b)
+
+
+@given(st.integers(min_value=0))
+@settings(deadline=None)
+def test_taking_out_keeps_every_line_of_the_owner_and_none_of_ours(seed: int) -> None:
+    """Whatever lines an owner adds, changes or removes: theirs stay in order; where nothing clashes, ours are gone."""
+    rng = random.Random(seed)
+    before = [b"    %s;\n" % rng.choice([b"a", b"b", b"c"]) for _ in range(rng.randint(1, 30))]
+    after: list[bytes] = []
+    for line in before:
+        how = rng.random()
+        after += [b"    ours %d;\n" % rng.randrange(9), line] if how < 0.1 else [b"#" + line if how > 0.9 else line]
+    now: list[bytes] = []
+    for number, line in enumerate(after):
+        how = rng.random()
+        now += [b"    mine %d;\n" % number, line] if how < 0.1 else [] if how > 0.95 else [line]
+    taken_out, clean = edits.take_out(*(b"".join(part) for part in (before, after, now)))
+    mine = [line for line in now if b"mine" in line]
+    assert [line for line in taken_out.splitlines(keepends=True) if b"mine" in line] == mine
+    if clean:
+        assert b"ours" not in taken_out
+        assert b"#" not in taken_out

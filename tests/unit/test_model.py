@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from certbot_seafile.site import model, plan, syntax
+from certbot_seafile.site import config, model, syntax
 from certbot_seafile.site.model import Socket
 
 
@@ -12,9 +12,9 @@ def read(text: str) -> tuple[model.Server, ...]:
     """Return the servers of an http block's text."""
     source = f"http {{\n{text}\n}}\n".encode()
 
-    def expand(directives: tuple[syntax.Directive, ...]) -> tuple[model.Statement, ...]:
+    def expand(directives: tuple[syntax.Directive, ...]) -> tuple[config.Statement, ...]:
         return tuple(
-            model.Statement("nginx.conf", source, one, None if one.block is None else expand(one.block))
+            config.Statement("nginx.conf", source, one, None if one.block is None else expand(one.block))
             for one in directives
         )
 
@@ -100,16 +100,3 @@ def test_locations_are_chosen_in_nginx_order(locations: list[str], chosen: int) 
     (one,) = read("server { listen 80; " + " ".join(f"location {written}" for written in locations) + " }")
     found = model.location_for(one, "/.well-known/acme-challenge/token")
     assert found is one.level(b"location")[chosen]
-
-
-def test_files_that_cannot_matter_are_left_out() -> None:
-    """Only the first neighbour on each address is read, besides what names the domain or Seafile."""
-    takes_part = plan.matters(["a.example.com"])
-    assert takes_part(b"server { listen 80; server_name x.org; }")
-    assert not takes_part(b"server { listen 80; server_name y.org; }")
-    assert takes_part(b"# listen 81;\nserver { listen 80; server_name z.org; }")
-    assert takes_part(b"server { listen 81; server_name z.org; }")
-    assert takes_part(b"server { listen 80; server_name A.example.com; }")
-    assert takes_part(b"server { listen 80; server_name .example.com; }")
-    assert takes_part(b"server { listen 80; location /seafhttp { } }")
-    assert takes_part(b"server { server_name w.org; }")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from certbot_seafile import errors
+from certbot_seafile.site import config
 from certbot_seafile.system import nginx
 
 
@@ -19,9 +20,9 @@ def binary(folder: Path, script: str, name: str = "nginx") -> str:
     return str(path)
 
 
-def names(root: Path, matters: bool | None = None) -> list[str]:
+def names(root: Path) -> list[str]:
     """Return the names of the statements that nginx would read from root/nginx.conf, in order."""
-    found = nginx.Nginx("nginx", str(root)).statements(None if matters is None else lambda source: bool(matters))
+    found = nginx.Nginx("nginx", str(root)).configuration().statements()
     return [said.name.decode() for outer in found for said in (outer, *outer.walk()) if said.name != b"include"]
 
 
@@ -92,15 +93,105 @@ def test_a_missing_include_is_refused_as_nginx_does(tmp_path: Path) -> None:
         names(tmp_path)
 
 
-def test_only_files_with_servers_that_matter_are_parsed(tmp_path: Path) -> None:
-    """A file whose servers do not matter is left out, broken syntax and all; one without servers is read."""
-    (tmp_path / "nginx.conf").write_text("http { include sites/*; }\n")
+def test_includes_are_relative_to_the_folder_that_nginx_is_told(tmp_path: Path) -> None:
+    """Where nginx.conf is a link, its includes are looked for beside the link (ngx_process_options)."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "opt").mkdir()
+    (tmp_path / "etc" / "nginx.conf").symlink_to(tmp_path / "opt" / "nginx.conf")
+    (tmp_path / "opt" / "nginx.conf").write_text("include more.conf;\n")
+    (tmp_path / "opt" / "more.conf").write_text("far 1;\n")
+    (tmp_path / "etc" / "more.conf").write_text("near 1;\n")
+    assert names(tmp_path / "etc") == ["near"]
+
+
+PATTERNS = {
+    "*": ["a", "b.conf", "c#", "d1", "x]"],
+    "[^.#]*": ["a", "b.conf", "c#", "d1", "x]"],
+    "[!ac]*": ["b.conf", "d1", "x]"],
+    "*[^#]": ["a", "b.conf", "d1", "x]"],
+    "*[[:digit:]]": ["d1"],
+    "?[[:alnum:]]": ["d1"],
+    "*.conf": ["b.conf"],
+    "*\\]": ["x]"],
+    ".*": [".hidden"],
+}
+
+
+@pytest.mark.parametrize(("pattern", "expected"), PATTERNS.items(), ids=list(PATTERNS))
+def test_patterns_are_those_of_glob(tmp_path: Path, pattern: str, expected: list[str]) -> None:
+    """As in glob(3), by which nginx finds them."""
     (tmp_path / "sites").mkdir()
-    (tmp_path / "sites" / "a").write_text("server { this is not closed\n")
-    (tmp_path / "sites" / "b").write_text("ssl_protocols TLSv1.3;\n")
-    assert names(tmp_path, matters=False) == ["http", "ssl_protocols"]
-    with pytest.raises(errors.SyntaxRefused):
-        names(tmp_path)
+    (tmp_path / "sites" / ".hidden").write_text("named .hidden;\n")
+    for name in ("a", "b.conf", "c#", "d1", "x]"):
+        (tmp_path / "sites" / name).write_text(f"named {name};\n")
+    (tmp_path / "nginx.conf").write_text(f"include sites/{pattern};\n")
+    (include,) = nginx.Nginx("nginx", str(tmp_path)).configuration().statements()
+    assert [os.fsdecode(said.arguments[0]) for said in include.children or ()] == expected
+
+
+def test_a_configuration_is_read_once_for_each_state(tmp_path: Path) -> None:
+    """It is the same object until a file comes, goes or changes, and that is told; unchanged files are kept."""
+    (tmp_path / "sites").mkdir()
+    (tmp_path / "sites" / "a").write_text("server { listen 80; }\n")
+    (tmp_path / "sites" / "b").write_text("server { listen 81; }\n")
+    (tmp_path / "nginx.conf").write_text("http { include sites/*; }\n")
+    chosen = nginx.Nginx("nginx", str(tmp_path))
+
+    def after_a_change() -> config.Configuration:
+        chosen.changed()
+        return chosen.configuration()
+
+    first = chosen.configuration()
+    assert after_a_change() is first
+    (tmp_path / "sites" / "b").write_text("server { listen 8100; }\n")
+    assert chosen.configuration() is first
+    second = after_a_change()
+    a, b = (str(tmp_path / "sites" / name) for name in "ab")
+    assert second.files[a] is first.files[a]
+    assert second.files[b] is not first.files[b]
+    assert chosen.configuration() is second
+    (tmp_path / "sites" / "c").symlink_to("a")
+    third = after_a_change()
+    assert third is not second
+    assert len(third.files) == 3
+    (tmp_path / "sites" / "c").unlink()
+    (tmp_path / "sites" / "a").unlink()
+    assert list(after_a_change().files) == [str(tmp_path / "nginx.conf"), b]
+    (tmp_path / "nginx.conf").unlink()
+    for _ in range(2):
+        with pytest.raises(errors.FileRefused):
+            after_a_change()
+        with pytest.raises(errors.FileRefused):
+            chosen.configuration()
+
+
+def test_nginx_stays_comparable(tmp_path: Path) -> None:
+    """What was read makes no difference between two that are called the same way."""
+    (tmp_path / "nginx.conf").write_text("events {}\n")
+    one, other = (nginx.Nginx("nginx", str(tmp_path)) for _ in range(2))
+    one.configuration()
+    assert one == other
+    assert len({one, other}) == 1
+
+
+def test_users_are_read_from_the_main_level(tmp_path: Path) -> None:
+    """What `user` says there counts, includes followed; else the user that nginx was built with."""
+    ctl = binary(tmp_path, 'echo "configure arguments: --user=built"')
+    (tmp_path / "nginx.conf").write_text("include user.conf;\nhttp { map $a $b { user nobody; } }\n")
+    (tmp_path / "user.conf").write_text("# user old;\nuser  'www-data' www;\n")
+    assert nginx.Nginx(ctl, str(tmp_path)).users == {"www-data"}
+    (tmp_path / "user.conf").write_text("")
+    assert nginx.Nginx(ctl, str(tmp_path)).users == {"built"}
+
+
+def test_no_file_is_too_large(tmp_path: Path) -> None:
+    """nginx reads a file of any size, so we do too; 70 MB of comments here."""
+    (tmp_path / "nginx.conf").write_text("include large.conf;\nlast 1;\n")
+    with (tmp_path / "large.conf").open("w") as stream:
+        stream.write("first 1;\n")
+        stream.writelines(["# nothing but comments\n" * 100_000] * 31)
+    assert (tmp_path / "large.conf").stat().st_size > 64 * 1024 * 1024
+    assert names(tmp_path) == ["first", "last"]
 
 
 def test_a_syntax_error_names_file_line_and_column(tmp_path: Path) -> None:
