@@ -1,13 +1,14 @@
-"""Every failure this package can name.
+"""Every failure that this package can name.
 
-The law of this module: each failure is named by its fact and carries what it is about as data. Whatever a person,
-a CA, a responder or a disk can cause is one of these; anything else that is raised is a defect of ours. They descend
-from certbot's own errors, so that certbot prints their text as one line instead of a traceback.
+The law: each failure is named by its fact and carries what it is about as data. Whatever a person, a CA, a responder or
+a disk can cause is one of these; anything else that is raised is a defect of ours. They descend from certbot's own
+errors, so that certbot prints their text as one line instead of a traceback.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from certbot import errors as certbot_errors
 
@@ -19,16 +20,12 @@ class Error(certbot_errors.PluginError):
 
 
 class SyntaxRefused(Error):
-    """nginx's tokenizer would not accept these bytes.
-
-    Attributes: reason (a phrase), line and column (both from 1; the column counts bytes), path (of the file, where
-    the caller knew it).
-    """
+    """nginx's tokenizer would not accept these bytes; line and column count from 1, the column in bytes."""
 
     def __init__(self, reason: str, line: int, column: int, path: str | None = None) -> None:
         self.reason, self.line, self.column, self.path = reason, line, column, path
-        where = f"{path}:{line}:{column}" if path else f"line {line}, column {column}"
-        super().__init__(f"nginx would not accept {where}: {reason}")
+        place = f"{path}:{line}:{column}" if path else f"line {line}, column {column}"
+        super().__init__(f"nginx would not accept {place}: {reason}")
 
 
 class SiteRefused(Error):
@@ -44,7 +41,7 @@ class SiteNotFound(SiteRefused):
 
 
 class SiteAmbiguous(SiteRefused):
-    """More than one nginx file could be the Seafile site. Attribute: candidates (paths)."""
+    """More than one nginx file could be the Seafile site; candidates: their paths."""
 
     def __init__(self, text: str, candidates: Sequence[str]) -> None:
         self.candidates = tuple(candidates)
@@ -63,8 +60,16 @@ class ChallengeUnreachable(Error):
     """A validation file did not come back through nginx; the text says what came instead."""
 
 
+class ChallengeImpossible(Error):
+    """The CA cannot validate a name by HTTP-01."""
+
+
+class KeyTypeRefused(Error):
+    """The site cannot serve a certificate with the key type that was chosen."""
+
+
 class NotServed(Error):
-    """A TLS look shows something else than what was deployed."""
+    """A TLS handshake shows something else than what was deployed."""
 
 
 class FileRefused(Error):
@@ -84,7 +89,7 @@ class EnhancementUnknown(Error, certbot_errors.NotSupportedError):
 
 
 class ResponderFailed(Error):
-    """The responder gave no usable HTTP answer. Attributes: url, reason (a phrase)."""
+    """The responder gave no HTTP answer that can be used; reason: a phrase."""
 
     def __init__(self, url: str, reason: str) -> None:
         self.url, self.reason = url, reason
@@ -92,7 +97,7 @@ class ResponderFailed(Error):
 
 
 class ResponseRefused(Error):
-    """An OCSP response must not be stapled. Attribute: reasons (every one that was found, phrases)."""
+    """An OCSP response must not be stapled; reasons: why, as phrases."""
 
     def __init__(self, reasons: Sequence[str]) -> None:
         self.reasons = tuple(reasons)
@@ -104,12 +109,12 @@ class NotStapled(Error):
 
 
 class CertificateRevoked(ResponseRefused):
-    """The CA says that the certificate is revoked, in a response that is authentic in every other respect.
+    """The CA says in an authentic response that the certificate is revoked; times are aware and UTC.
 
-    Attributes: revoked_at (aware datetime, UTC), revocation_reason (RFC 5280 5.3.1's name, or None).
+    revocation_reason: RFC 5280 5.3.1's name. this_update: no response of an earlier time undoes the revocation.
     """
 
-    def __init__(self, revoked_at: object, revocation_reason: str | None) -> None:
-        self.revoked_at, self.revocation_reason = revoked_at, revocation_reason
-        why = f" (reason: {revocation_reason})" if revocation_reason else ""
-        super().__init__([f"the CA revoked the certificate on {revoked_at}{why}"])
+    def __init__(self, revoked_at: object, revocation_reason: str | None, this_update: datetime) -> None:
+        self.revoked_at, self.revocation_reason, self.this_update = revoked_at, revocation_reason, this_update
+        suffix = f" (reason: {revocation_reason})" if revocation_reason else ""
+        super().__init__([f"the CA revoked the certificate on {revoked_at}{suffix}"])

@@ -120,6 +120,19 @@ def make_delegate(
     return _make(_name(name), key or ecdsa_key(), issuer, extensions=extensions, begin=begin, end=end)
 
 
+def make_certificate(
+    name: str,
+    issuer: Identity | None = None,
+    *,
+    key: Key | None = None,
+    extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
+    begin: datetime.datetime | None = None,
+    end: datetime.datetime | None = None,
+) -> Identity:
+    """Make a certificate of any kind: a look-alike, or a delegate with unusual extensions, each critical or not."""
+    return _make(_name(name), key or ecdsa_key(), issuer, extensions=extensions, begin=begin, end=end)
+
+
 def _make(
     subject: x509.Name,
     key: Key,
@@ -205,6 +218,29 @@ def _arc(value: int) -> bytes:
 def algorithm(dotted: str, parameters: bytes = b"") -> bytes:
     """Return an AlgorithmIdentifier."""
     return sequence(oid(dotted), parameters)
+
+
+def elements(encoded: bytes) -> list[bytes]:
+    """Return the elements inside of a structure, each with its tag and length: the inverse of `sequence`."""
+    content, rows = _content(encoded), []
+    while content:
+        rows.append(content[: len(content) - len(_after(content))])
+        content = _after(content)
+    return rows
+
+
+def _content(encoded: bytes) -> bytes:
+    return encoded[_head_length(encoded) : len(encoded) - len(_after(encoded))]
+
+
+def _after(encoded: bytes) -> bytes:
+    head = _head_length(encoded)
+    length = int.from_bytes(encoded[2:head], "big") if head > 2 else encoded[1]
+    return encoded[head + length :]
+
+
+def _head_length(encoded: bytes) -> int:
+    return 2 if encoded[1] < 0x80 else 2 + (encoded[1] & 0x7F)
 
 
 def time(moment: datetime.datetime) -> bytes:
@@ -306,6 +342,11 @@ def sign(key: Key, data: bytes) -> Signed:
     if isinstance(key, ec.EllipticCurvePrivateKey):
         return algorithm("1.2.840.10045.4.3.2"), key.sign(data, ec.ECDSA(hashes.SHA256()))
     return algorithm("1.3.101.112" if isinstance(key, ed25519.Ed25519PrivateKey) else "1.3.101.113"), key.sign(data)
+
+
+def sign_without_null(key: Key, data: bytes) -> Signed:
+    """Sign with RSA and SHA-256, and say so without the NULL that RFC 4055 5 asks for, as some responders do."""
+    return algorithm("1.2.840.113549.1.1.11"), sign(key, data)[1]
 
 
 def sign_with_sha1(key: Key, data: bytes) -> Signed:
