@@ -1,6 +1,6 @@
 """The fault table, end to end: what a live responder answers, and what TLS clients are handed after it.
 
-The rows and their reasons are those of `unit/test_responder.py`, which holds that no fault of the responder lacks one.
+The rows and their reasons are those of `unit/test_fetch.py`, which holds that no fault of the responder lacks one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import ocsp_server
 from authority import Identity
 from e2e import road
 from e2e.world import Issuer, World, snapshot
-from unit.test_responder import ACCEPTED, REFUSED, UNREACHABLE
+from unit.test_fetch import ACCEPTED, REFUSED, UNREACHABLE
 
 ROWS = {
     **REFUSED,
@@ -28,7 +28,7 @@ ROWS = {
     "drip-headers": "no whole answer within 10 s",
     "drip-body": "no whole answer within 10 s",
     "silent": "no whole answer within 10 s",
-    "replay": "older than the stored one",
+    "replay": "older than the newest known one",
 }
 
 

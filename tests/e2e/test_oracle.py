@@ -74,7 +74,7 @@ def test_nginx_chooses_as_we_say(world: World, seed: int) -> None:
             name, uri = rng.choice(ASKED), rng.choice(URIS)
             chosen = model.choose(every, Socket("127.0.0.1", port), name)
             assert chosen is not None
-            answer = handshake.fetch(handshake.Endpoint("127.0.0.1", port), name, uri).body.decode()
+            answer = handshake.get(handshake.Endpoint("127.0.0.1", port), name, uri).body.decode()
             if answer != label_of(chosen, uri):
                 wrong.append((name, uri, label_of(chosen, uri), answer, str(chosen)))
     assert wrong == []

@@ -148,7 +148,7 @@ def keys(fields: str) -> set[str]:
 def test_the_reference_has_every_key_of_the_json() -> None:
     """The table of `status --json` names each key, and no other, and the schema's number."""
     text = section(page("reference.md"), "The JSON of status")
-    every = keys("as_json") | keys("_fields") | keys("_staple_fields") | keys("_pinned_fields")
+    every = keys("as_json") | keys("_fields")
     named = {part for cell in first_cells(text) for part in re.split(r"\[\]\.|\.", cell)}
     assert {part.removesuffix("[]") for part in named} == every
     assert f"`{formats.JSON_SCHEMA}`" in text

@@ -487,7 +487,7 @@ def test_a_replayed_response_does_not_replace_the_stored_one(world: World) -> No
     """An old response is good as a first one, but not after a newer one."""
     stored = world.staple()
     assert world.staple("replay").this_update < stored.this_update
-    with pytest.raises(errors.ResponseRefused, match="older than the stored one"):
+    with pytest.raises(errors.ResponseRefused, match="older than the newest known one"):
         world.staple("replay", previous=stored)
 
 
