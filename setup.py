@@ -82,7 +82,6 @@ setup(
         "configobj",
         "cryptography>=38",
         "pyopenssl",
-        "requests",
         "urllib3",
         # The metadata of zope.interface 8 is named zope_interface, which the pkg_resources of older setuptools does not
         # find under "zope.interface". Python 3.13 is where that pair ends: certbot 2.6 and older do not run on it.
@@ -94,7 +93,7 @@ setup(
         "bench": ["crossplane", "certbot-nginx"],
         "dist": ["build", "twine"],
         "docs": ["sphinx", "myst-parser"],
-        "lint": ["ruff", "mypy", "types-requests"],
+        "lint": ["ruff", "mypy"],
     },
     entry_points={
         "certbot.plugins": ["seafile = certbot_seafile.plugin:Plugin"],

@@ -140,6 +140,7 @@ BODIES: dict[str, Callable[[Question], bytes]] = {
     "garbage": lambda q: b"This is no OCSP response.\n",
     "html": lambda q: b"<!DOCTYPE html><html><title>Welcome</title></html>\n",
     "empty": lambda q: b"",
+    "hollow": lambda q: authority.successful(b""),  # SUCCESSFUL, with nothing in it
     "truncated": lambda q: q.respond()[:-10],
     "trailing": lambda q: q.respond() + b"\n",
     "try-later": lambda q: authority.unsuccessful(3),

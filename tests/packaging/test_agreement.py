@@ -22,7 +22,6 @@ DISTRIBUTIONS = {
     "certbot": ("certbot", "python3-certbot", "certbot"),
     "configobj": ("configobj", "python3-configobj", "python-configobj"),
     "cryptography": ("cryptography", "python3-cryptography", "python-cryptography"),
-    "requests": ("requests", "python3-requests", "python-requests"),
     "urllib3": ("urllib3", "python3-urllib3", "python-urllib3"),
     "zope": ("zope.interface", "python3-zope.interface", "python-zope-interface"),
 }

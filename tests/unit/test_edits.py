@@ -169,11 +169,12 @@ FEW_LINES = st.lists(st.sampled_from([b"a\n", b"b\n", b"c\n"]), max_size=12)
 @given(FEW_LINES, FEW_LINES)
 @settings(deadline=None)
 def test_as_many_lines_match_as_can(a: list[bytes], b: list[bytes]) -> None:
-    """The runs are in order, the same on both sides, and nothing longer is possible."""
-    runs = edits.matching_lines(a, b)
-    assert all(a[run.a : run.a + run.size] == b[run.b : run.b + run.size] for run in runs)
-    assert all(x.a + x.size <= y.a and x.b + x.size <= y.b for x, y in itertools.pairwise(runs))
-    assert sum(run.size for run in runs) == longest_common(a, b)
+    """The pairs are in order, the same on both sides, and no more are possible."""
+    pairs = edits.matching_lines(a, b)
+    assert all(a[number] == b[place] for number, place in pairs.items())
+    for numbers in (list(pairs), list(pairs.values())):
+        assert all(x < y for x, y in itertools.pairwise(numbers))
+    assert len(pairs) == longest_common(a, b)
 
 
 @given(st.integers(min_value=0))

@@ -1,0 +1,286 @@
+"""DER in, DER out: one request to an OCSP responder over HTTP (RFC 6960 appendix A, RFC 5019 5).
+
+The law of this module: a call ends by its deadline whatever the other side does, keeps at most `max_bytes`, speaks http
+and https only, and every failure is errors.ResponderFailed. What the response is worth is not decided here.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import http.client
+import ipaddress
+import logging
+import os
+import socket
+import ssl
+import threading
+import time
+import urllib.parse
+import urllib.request
+from concurrent.futures import Future
+from typing import Any
+
+import urllib3
+import urllib3.connection
+import urllib3.exceptions
+import urllib3.util
+
+from certbot_seafile import __version__, errors
+
+_HEADERS = {
+    "Accept": "application/ocsp-response",
+    "Accept-Encoding": "identity",
+    "User-Agent": f"certbot-seafile/{__version__}",
+}
+_REDIRECTS = {301, 302, 303, 307, 308}
+_KEPT = 16  # connections to one responder, each used by one thread at a time
+#: What urllib3 and http.client let through for what the network, the URL or the environment can cause.
+_FAILURES = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
+
+for _name in ("urllib3.connection", "urllib3.connectionpool"):  # they log malformed headers with a traceback
+    logging.getLogger(_name).addFilter(lambda record: not record.exc_info)
+
+
+class _Unusable(Exception):
+    """Why there is no response, as a phrase."""
+
+
+def fetch(
+    url: str, request: bytes, *, deadline_seconds: float = 10, max_bytes: int = 65536, max_redirects: int = 3
+) -> bytes:
+    """Return the body that the responder at `url` sends for a DER request, at most max_bytes.
+
+    deadline_seconds: for everything together, with name lookups, proxies, redirects and a second request by GET.
+    Proxies and certificate authorities come from the environment that the process began with. Many threads may call
+    this at the same time. Raises errors.ResponderFailed.
+    """
+    _call.deadline, _call.proxy = time.monotonic() + deadline_seconds, None
+    try:
+        return _request(url, request, max_bytes, max_redirects)
+    except _Unusable as unusable:
+        reason = str(unusable)
+    except _FAILURES as error:
+        is_late = time.monotonic() >= _call.deadline
+        reason = f"no whole answer within {deadline_seconds:g} s" if is_late else _phrase(error)
+    if _call.proxy and _call.is_connected is False:
+        reason = f"the proxy {_call.proxy} cannot be reached: {reason}"
+    elif _call.proxy:
+        reason += f" (asked through the proxy {_call.proxy})"
+    text = " ".join(reason[:500].split())
+    raise errors.ResponderFailed(url, "".join(letter if letter.isprintable() else "?" for letter in text))
+
+
+def _request(url: str, request: bytes, max_bytes: int, max_redirects: int) -> bytes:
+    """POST the request; repeat it by GET where the responder answers 405, and follow redirects."""
+    body: bytes | None = request
+    while True:
+        with contextlib.closing(_send(url, body)) as response:
+            location = response.headers.get("Location")
+            if response.status == 200:
+                return _read(response, max_bytes)
+            if response.status in _REDIRECTS and location:
+                if max_redirects == 0:
+                    raise _Unusable(f"it redirects too often, the last time to {location}")
+                url, max_redirects = urllib.parse.urljoin(url, location), max_redirects - 1
+                # 303 names the place of the response; the others repeat the request elsewhere (RFC 9110 15.4).
+                body = None if response.status == 303 else body
+            elif response.status == 405 and body is not None:  # RFC 5019 5
+                url, body = f"{url.removesuffix('/')}/{urllib.parse.quote(base64.b64encode(request), safe='')}", None
+            else:
+                raise _Unusable(f"HTTP {response.status} {response.reason or ''}".rstrip())
+
+
+def _send(url: str, body: bytes | None) -> Any:
+    """POST the body, or GET where there is none; return urllib3's response, whose body is still to be read."""
+    target = urllib3.util.parse_url(url)
+    if target.scheme not in ("http", "https"):
+        raise _Unusable(f"{url} is neither http nor https")
+    pools = _pools(target.scheme, target.host or "", target.port)
+    _call.proxy = pools.proxy and pools.proxy._replace(auth=None).url
+    headers = _HEADERS if body is None else {**_HEADERS, "Content-Type": "application/ocsp-request"}
+    send = functools.partial(
+        pools.urlopen, "GET" if body is None else "POST", url, body=body, headers=headers,
+        redirect=False, retries=False, preload_content=False,
+    )  # fmt: skip
+    for _ in range(_KEPT):  # The responder may have closed each of the connections that were kept.
+        _call.is_connected = None
+        try:
+            return send()
+        except (urllib3.exceptions.ProtocolError, urllib3.exceptions.ProxyError):
+            if _call.is_connected is not None:
+                raise
+    return send()
+
+
+def _read(response: Any, max_bytes: int) -> bytes:
+    """Return the whole body as it was sent."""
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding.lower() != "identity":
+        raise _Unusable(f"the answer is encoded as {encoding}, which was not asked for")
+    body: bytes = response.read(max_bytes + 1, decode_content=False)
+    if len(body) > max_bytes:
+        raise _Unusable(f"the answer is larger than {max_bytes} bytes")
+    if response.length_remaining:
+        raise _Unusable(f"the connection ended after {len(body)} of {len(body) + response.length_remaining} bytes")
+    return body
+
+
+# --- proxies and trust, from the environment -------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=32)
+def _pools(scheme: str, host: str, port: int | None) -> urllib3.PoolManager:
+    """Return what connects to a responder, directly or through a proxy, and keeps the connections for later calls."""
+    proxies = urllib.request.getproxies_environment()
+    address = proxies.get(scheme) or proxies.get("all")
+    proxy = urllib3.util.parse_url(address if "://" in address else f"http://{address}") if address else None
+    if proxy is None or _is_direct(host, f"{host}:{port}" if port else host, proxies):
+        pools = urllib3.PoolManager(maxsize=_KEPT, ssl_context=_trust() if scheme == "https" else None)
+    elif proxy.scheme in ("http", "https"):
+        is_tls = "https" in (scheme, proxy.scheme)
+        pools = urllib3.ProxyManager(
+            proxy.url,
+            maxsize=_KEPT,
+            proxy_headers=urllib3.util.make_headers(proxy_basic_auth=urllib.parse.unquote(proxy.auth or "") or None),
+            ssl_context=_trust() if is_tls else None,
+            proxy_ssl_context=_trust(is_for_tunnels=True) if is_tls else None,
+        )
+    else:
+        raise _Unusable(f"the proxy {proxy._replace(auth=None).url} is neither http nor https")
+    pools.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+    return pools
+
+
+def _is_direct(host: str, netloc: str, proxies: dict[str, str]) -> bool:
+    """Tell whether no_proxy names the host: its name, domain or address, or the network of its address."""
+    for network in proxies.get("no", "").split(","):
+        with contextlib.suppress(ValueError):  # host or network is a name
+            if ipaddress.ip_address(host.strip("[]")) in ipaddress.ip_network(network.strip(), strict=False):
+                return True
+    return bool(urllib.request.proxy_bypass_environment(netloc, proxies))  # type: ignore[attr-defined]
+
+
+@functools.lru_cache
+def _trust(*, is_for_tunnels: bool = False) -> ssl.SSLContext:
+    """Return what trusts the certificate authorities in the file or folder that a variable names, else the system's.
+
+    urllib3 compares the server's name itself, so that addresses work in 1.26; a tunnel's proxy it leaves to OpenSSL.
+    """
+    variables = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+    path = next(filter(None, map(os.environ.get, variables)), None)
+    try:
+        is_folder = path is not None and os.path.isdir(path)
+        context = ssl.create_default_context(cafile=None if is_folder else path, capath=path if is_folder else None)
+    except OSError as error:
+        raise _Unusable(f"the certificate authorities in {path} cannot be read: {_phrase(error)}") from error
+    context.check_hostname = is_for_tunnels
+    context.sslsocket_class = _TlsSocket
+    return context
+
+
+# --- connections that keep the deadline ------------------------------------------------------------------------------
+
+
+class _Call(threading.local):
+    """The call that this thread makes. is_connected: None until its last request had to make a new connection."""
+
+    deadline = 0.0
+    proxy: str | None = None
+    is_connected: bool | None = None
+
+    def seconds_left(self) -> float:
+        """Return how long the call may still take. Raises TimeoutError."""
+        if (left := self.deadline - time.monotonic()) > 0:
+            return left
+        raise TimeoutError
+
+
+_call = _Call()
+#: The addresses of each host and port that has answered, as getaddrinfo returns them, the one that did so first.
+_answered: dict[tuple[str, int], list[Any]] = {}
+
+
+def _timed(name: str) -> Any:
+    """Return a socket's method, which now waits no longer than until the call's deadline."""
+
+    def method(self: _Socket, *arguments: Any) -> Any:
+        self.settimeout(_call.seconds_left())
+        return getattr(super(_Socket, self), name)(*arguments)
+
+    return method
+
+
+class _Socket(socket.socket):
+    """A socket that keeps the deadline, however often the other side sends a byte."""
+
+    recv, recv_into, send, sendall = map(_timed, ("recv", "recv_into", "send", "sendall"))
+
+
+class _TlsSocket(_Socket, ssl.SSLSocket):
+    do_handshake = _timed("do_handshake")
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    def _new_conn(self) -> socket.socket:
+        return _connect(self._dns_host, self.port)
+
+
+class _TlsConnection(urllib3.connection.HTTPSConnection):
+    def _new_conn(self) -> socket.socket:
+        return _connect(self._dns_host, self.port)
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+def _connect(host: str, port: int) -> socket.socket:
+    """Connect to the first address that answers. Each has its share of the time that is left. Raises OSError."""
+    _call.is_connected = False
+    addresses = _answered.get((host, port)) or _look_up(host, port)
+    failure = OSError("its name has no address")
+    for number, (family, kind, protocol, _, address) in enumerate(addresses):
+        seconds = _call.seconds_left() / (len(addresses) - number)
+        try:
+            connection = socket.create_connection(address[:2], seconds)
+        except OSError as error:
+            failure = error
+        else:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _call.is_connected, _answered[host, port] = True, addresses[number:] + addresses[:number]
+            return _Socket(family, kind, protocol, connection.detach())
+    _answered.pop((host, port), None)
+    raise failure
+
+
+def _look_up(host: str, port: int) -> list[Any]:
+    """Return the host's addresses. Nothing can end a lookup, so it has a thread, which may outlive the call."""
+    future: Future[list[Any]] = Future()
+
+    def look_up() -> None:
+        try:
+            future.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            future.set_exception(error)
+
+    threading.Thread(target=look_up, name=f"look up {host}", daemon=True).start()
+    return future.result(_call.seconds_left())
+
+
+def _phrase(error: BaseException) -> str:
+    """Return what really happened: the root of a chain of wrapped exceptions, in a few words."""
+    while (inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
+        error = inner
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its TLS certificate is not trusted: {error.verify_message}"
+    if isinstance(error, socket.gaierror):
+        return f"its name cannot be looked up: {error.strerror}"
+    if isinstance(error, TimeoutError):
+        return "it does not answer in time"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
