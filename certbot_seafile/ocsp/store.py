@@ -11,7 +11,7 @@ import datetime
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from certbot_seafile import errors
@@ -41,15 +41,10 @@ class Outcome:
         return until if self.reason is None else f"{until} (no newer one: {self.reason})"
 
 
-def stored_staple(lineage: Lineage, now: datetime.datetime) -> verify.Staple | None:
-    """Return the stored staple where it is authentic, unexpired and for this very leaf; None otherwise."""
-    return staple_at(lineage.response_path, lineage, now)
-
-
-def staple_at(path: str, lineage: Lineage, now: datetime.datetime) -> verify.Staple | None:
-    """Return the staple in the file at path where it is authentic, unexpired and for the leaf; None otherwise."""
+def stored_staple(lineage: Lineage, now: datetime.datetime, path: str | None = None) -> verify.Staple | None:
+    """Return the stored staple (or that at path) where it is authentic, unexpired and for the leaf; None otherwise."""
     try:
-        response = files.read_if_present(path)
+        response = files.read_if_present(path or lineage.response_path)
         return None if response is None else verify.verify_stored(response, lineage.leaf, lineage.chain, now)
     except (errors.ResponseRefused, errors.FileRefused):
         return None
@@ -76,6 +71,10 @@ class Due:
     stored: verify.Staple | None
     record: Record
 
+    def fetch(self) -> bytes:
+        """Return the responder's response, whatever it is. Raises errors.ResponderFailed."""
+        return fetch.fetch(self.url, self.request)
+
 
 def find_due(context: Context, lineage: Lineage, *, force: bool = False) -> Due | Outcome:
     """Return what to ask the responder, where a staple is due; else the outcome that needs no responder."""
@@ -93,40 +92,23 @@ def find_due(context: Context, lineage: Lineage, *, force: bool = False) -> Due 
     return Due(lineage.responder_url or "", request, stored, record)
 
 
-def fetch_response(due: Due) -> bytes | errors.Error:
-    """Return the responder's response, whatever it is, or why there is none. Waits, and does little else."""
-    try:
-        return fetch.fetch(due.url, due.request)
-    except errors.ResponderFailed as failed:
-        return failed
-
-
-def verify_response(context: Context, lineage: Lineage, due: Due, response: bytes | errors.Error) -> Outcome:
-    """Return what the lineage is to serve. response: what came, or why none came."""
+def verify_response(context: Context, lineage: Lineage, due: Due, receive: Callable[[], bytes]) -> Outcome:
+    """Return what the lineage is to serve. receive: returns the response, or raises why there is none."""
     now, record = context.now(), due.record
+    known = [record.newest_update, due.stored.this_update if due.stored else None]
     try:
-        if isinstance(response, errors.Error):
-            raise response
         staple = verify.verify(
-            response, lineage.leaf, lineage.chain, now,
-            must_staple=lineage.is_must_staple, known_update=_known_update(due),
+            receive(), lineage.leaf, lineage.chain, now,
+            must_staple=lineage.is_must_staple, known_update=max(filter(None, known), default=None),
         )  # fmt: skip
     except errors.CertificateRevoked as revoked:
-        reason = "; ".join(revoked.reasons)
-        record = replace(record, newest_update=revoked.this_update, revocation=reason)
-        return Outcome(None, record, reason, is_revoked=True)
+        record = replace(record, newest_update=revoked.this_update, revocation="; ".join(revoked.reasons))
+        return Outcome(None, record, record.revocation, is_revoked=True)
     except (errors.ResponseRefused, errors.ResponderFailed, errors.FileRefused) as failure:
         if record.revocation is not None:
             return Outcome(None, record, record.revocation, is_revoked=True)
         return _without_news(lineage, due.stored, record, now, str(failure))
-    record = replace(record, last_success=now, newest_update=staple.this_update, revocation=None)
-    return Outcome(staple, record)
-
-
-def _known_update(due: Due) -> datetime.datetime | None:
-    """Return the newest thisUpdate that was accepted for the leaf: as remembered, or as the stored staple says."""
-    times = [due.record.newest_update, due.stored.this_update if due.stored else None]
-    return max((moment for moment in times if moment is not None), default=None)
+    return Outcome(staple, replace(record, last_success=now, newest_update=staple.this_update, revocation=None))
 
 
 def _without_news(
@@ -138,19 +120,18 @@ def _without_news(
     return Outcome(stored, record, reason)
 
 
-def ensure_staple(context: Context, lineage: Lineage, *, force: bool = False, tries: Sequence[float] = (0,)) -> Outcome:
+def ensure_staple(context: Context, lineage: Lineage, tries: Sequence[float] = (0,)) -> Outcome:
     """Return what the lineage is to serve: the stored staple, or a new one where that is due.
 
     tries: seconds to wait before each request, as long as the responder gives no good response.
     """
-    due = find_due(context, lineage, force=force)
+    due = find_due(context, lineage)
     if isinstance(due, Outcome):
         return due
     outcome = Outcome(due.stored, due.record)
     for pause in tries:
-        if pause:
-            time.sleep(pause)
-        outcome = verify_response(context, lineage, due, fetch_response(due))
+        time.sleep(pause)
+        outcome = verify_response(context, lineage, due, due.fetch)
         if outcome.reason is None or outcome.is_revoked:
             break
     return outcome
@@ -166,7 +147,7 @@ class Round:
         self.context = context
         self.must_reload = False
         self._loading: dict[str, Record] = {}
-        self._withdrawn: list[str] = []
+        self._unnamed: list[str] = []
 
     def write(self, lineage: Lineage, outcome: Outcome) -> bool:
         """Bring response and snippet on disk in line with the outcome; return whether nginx must reload for that.
@@ -175,30 +156,26 @@ class Round:
         """
         remove_dangling_snippet(lineage)
         missing = [] if outcome.staple is None else _missing(lineage, outcome.staple)
-        withdrawn = _named_path(lineage) if _must_withdraw(lineage, outcome) else None
+        withdrawn, record = _withdrawn_path(lineage, outcome), outcome.record
         if missing or withdrawn:
-            records.write(self.context.state_dir, lineage.name, replace(outcome.record, needs_reload=True))
+            record = replace(record, needs_reload=True)
             self.context.nginx.changed()
+        former = records.former_revocation_path(lineage)
+        if os.path.lexists(former) or record != records.load(self.context.state_dir, lineage):
+            records.write(self.context.state_dir, lineage.name, record)
+            files.remove(former)
         for path, content in missing:
             files.make_folder(os.path.dirname(path))
             files.replace(path, content)
         if withdrawn:
             files.remove(withdrawn)
-        self._note(lineage, outcome, is_changed=bool(missing or withdrawn))
-        return bool(missing or withdrawn)
-
-    def _note(self, lineage: Lineage, outcome: Outcome, *, is_changed: bool) -> None:
-        """Remember the outcome, at once where nginx need not load anything first."""
-        record = outcome.record
-        if is_changed or record.needs_reload:
+        if record.needs_reload:
             self.must_reload = True
             self._loading[lineage.name] = replace(record, needs_reload=False)
-        elif record != records.load(self.context.state_dir, lineage):
-            records.write(self.context.state_dir, lineage.name, record)
-        files.remove(records.former_revocation_path(lineage))
         is_named = os.path.lexists(lineage.snippet_path)
         if outcome.staple is None and os.path.lexists(lineage.response_path) and not is_named:
-            self._withdrawn.append(lineage.response_path)
+            self._unnamed.append(lineage.response_path)
+        return bool(missing or withdrawn)
 
     def load(self) -> None:
         """Test, and let nginx load what was written. Raises errors.NginxRefused; then a later run does it."""
@@ -207,33 +184,27 @@ class Round:
         self.must_reload = False
 
     def finish(self) -> None:
-        """Let nginx load what was written, where it has not; then forget that it must, and remove what nothing names.
-
-        Raises errors.NginxRefused; then a later run does it.
-        """
+        """Let nginx load what was written and is not loaded; then remove what nothing names. Raises NginxRefused."""
         if self.must_reload:
             self.load()
         for name, record in self._loading.items():
             records.write(self.context.state_dir, name, record)
-        self._loading.clear()
-        remove_unnamed(self.context, self._withdrawn)
-        self._withdrawn.clear()
+        if self._unnamed:
+            _remove_unnamed(self.context, self._unnamed)
 
 
 def _missing(lineage: Lineage, staple: verify.Staple) -> list[tuple[str, bytes]]:
-    """Return the files, in the order in which they must be written, that do not hold what they should.
+    """Return the files that do not hold what they should: response first, since nginx does not start without it.
 
-    Response first: nginx does not start when a named response is missing. Where responses are left for root's step, the
-    snippet is left to it too.
+    Where responses are left for root's step, the snippet is left to it too.
     """
     wanted = [(lineage.response_path, staple.response)]
     if lineage.options.outbox is None:
-        wanted.append((lineage.snippet_path, snippet_bytes(lineage)))
+        wanted.append((lineage.snippet_path, _snippet(lineage)))
     return [(path, content) for path, content in wanted if files.read_if_present(path) != content]
 
 
-def snippet_bytes(lineage: Lineage) -> bytes:
-    """Return the snippet: the two directives that make nginx serve the stored response."""
+def _snippet(lineage: Lineage) -> bytes:
     path = syntax.quote(os.fsencode(lineage.response_path))
     return (
         b"# The OCSP staple of the lineage " + lineage.name.encode() + b", kept by certbot-seafile: "
@@ -241,29 +212,19 @@ def snippet_bytes(lineage: Lineage) -> bytes:
     )
 
 
-def _must_withdraw(lineage: Lineage, outcome: Outcome) -> bool:
-    """Tell whether what names the response must go.
+def _withdrawn_path(lineage: Lineage, outcome: Outcome) -> str | None:
+    """Return the file whose removal withdraws a staple that must go: the snippet, or what root's step looks for.
 
     A must-staple leaf keeps the last staple that it had: without one, clients refuse it just as well.
     """
-    if outcome.staple is not None or not os.path.lexists(_named_path(lineage)):
-        return False
-    return outcome.is_revoked or not lineage.is_must_staple or why_unstapled(lineage) is not None
+    path = lineage.snippet_path if lineage.options.outbox is None else lineage.response_path
+    is_kept = lineage.is_must_staple and not outcome.is_revoked and why_unstapled(lineage) is None
+    return None if outcome.staple is not None or is_kept or not os.path.lexists(path) else path
 
 
-def _named_path(lineage: Lineage) -> str:
-    """Return the file whose removal withdraws a staple: the snippet, or the response that root's step looks for."""
-    return lineage.snippet_path if lineage.options.outbox is None else lineage.response_path
-
-
-def remove_unnamed(context: Context, paths: Sequence[str]) -> None:
-    """Remove stored responses, once nginx has reloaded.
-
-    Those stay that the configuration names, and those that a site named before we edited it: undo brings that back.
-    """
-    if not paths:
-        return
-    statements = context.configuration.mentioning(b"ocsp.response")
+def _remove_unnamed(context: Context, paths: Sequence[str]) -> None:
+    """Remove stored responses that neither the configuration names nor a site named before us: undo brings it back."""
+    statements = context.nginx.configuration().mentioning(b"ocsp.response")
     named = {word for statement in statements for word in statement.arguments}
     sites = [entry.before for entry in context.journal.entries()]
     for path in paths:
@@ -275,7 +236,7 @@ def remove_unnamed(context: Context, paths: Sequence[str]) -> None:
 
 def remove_dangling_snippet(lineage: Lineage) -> None:
     """Remove a snippet whose response is missing: nginx could not start from it (someone removed the response)."""
-    is_ours = lineage.options.outbox is None
-    if is_ours and os.path.lexists(lineage.snippet_path) and not os.path.exists(lineage.response_path):
+    is_here = lineage.options.outbox is None
+    if is_here and os.path.lexists(lineage.snippet_path) and not os.path.exists(lineage.response_path):
         files.remove(lineage.snippet_path)
         logger.warning("%s named a missing response and was removed", lineage.snippet_path)

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Sequence
 
 from certbot_seafile import errors
-from certbot_seafile.site import edits, model, plan
+from certbot_seafile.site import edits, plan
 from certbot_seafile.system import handshake, serving, webroot, writing
 from certbot_seafile.system.context import Context
 
 logger = logging.getLogger(__name__)
-
-WAIT_SECONDS = 2.0
-_POLL_SECONDS = 0.05
 
 #: What the CA will fetch: (name or address, token) to the bytes that must come back.
 Expected = dict[tuple[str, str], bytes]
@@ -45,7 +41,7 @@ class Challenges:
             for folder in folders(self._context, site):
                 self._write(folder, expected)
             try:
-                fetch(self._context, site, expected)
+                _fetch(self._context, site, expected)
             except errors.ChallengeUnreachable as unreachable:
                 logger.debug("before any edit: %s", unreachable)
                 self._edit_site(site, names, expected)
@@ -64,7 +60,7 @@ class Challenges:
             logger.debug("validation file %s", self._webroots[-1].write(token, content))
 
     def _edit_site(self, site: plan.Site, names: Sequence[str], expected: Expected) -> None:
-        own = own_folder(self._context)
+        own = _own_folder(self._context)
         if own not in [folder.folder for folder in self._webroots]:
             self._write(own, expected)
         with contextlib.ExitStack() as edited:
@@ -72,7 +68,8 @@ class Challenges:
             title = f"certbot-seafile challenge {names[0]}"
             edited.enter_context(writing.edited(self._context, planned, title, is_lasting=False))
             self._context.nginx.reload()
-            wait(self._context, names, expected)
+            edited_site = serving.find_site(self._context, names)
+            serving.wait_for(lambda: _fetch(self._context, edited_site, expected), errors.ChallengeUnreachable)
             self._edits = edited.pop_all()
 
 
@@ -82,7 +79,7 @@ def edit_site(context: Context, planned: edits.Edits, domain: str) -> None:
         context.nginx.reload()
 
 
-def own_folder(context: Context) -> str:
+def _own_folder(context: Context) -> str:
     """Return the folder of our own webroot that answers challenges."""
     return context.options.webroot.rstrip("/") + plan.CHALLENGE_PATH.rstrip("/")
 
@@ -101,20 +98,14 @@ def plan_challenge(context: Context, site: plan.Site, *, only_missing: bool) -> 
     return planned
 
 
-def folders(context: Context, site: plan.Site) -> dict[str, list[model.Server]]:
-    """Return the folders whose files answer challenges, each with the servers that serve it."""
-    own = own_folder(context)
-    folders: dict[str, list[model.Server]] = {}
-    for server in site.plain:
-        folders.setdefault(plan.challenge_folder(server) or own, []).append(server)
-    return folders or {own: []}
+def folders(context: Context, site: plan.Site) -> list[str]:
+    """Return the folders whose files answer challenges."""
+    own = _own_folder(context)
+    return list(dict.fromkeys(plan.challenge_folder(server) or own for server in site.plain)) or [own]
 
 
-def fetch(context: Context, site: plan.Site, expected: Expected) -> None:
-    """Fetch each validation file as the CA will: expected maps (domain, token) to bytes.
-
-    Raises errors.ChallengeUnreachable, which says what came instead.
-    """
+def _fetch(context: Context, site: plan.Site, expected: Expected) -> None:
+    """Fetch each validation file as the CA will. Raises errors.ChallengeUnreachable, which says what came instead."""
     port = context.options.http_port
     for endpoint in serving.endpoints(site.plain, port) or [handshake.Endpoint("127.0.0.1", port)]:
         for (domain, token), content in expected.items():
@@ -125,17 +116,3 @@ def fetch(context: Context, site: plan.Site, expected: Expected) -> None:
                     f"the challenge for {domain} does not come back from nginx at {endpoint}: {came} came instead; "
                     "the CA was not asked; look at what else the site says about that path, and at nginx's error log"
                 )
-
-
-def wait(context: Context, domains: Sequence[str], expected: Expected) -> None:
-    """Wait until a reloaded nginx hands the validation files out. Raises errors.ChallengeUnreachable."""
-    site = serving.find_site(context, domains)
-    deadline = time.monotonic() + WAIT_SECONDS
-    while True:
-        try:
-            fetch(context, site, expected)
-            return
-        except errors.ChallengeUnreachable:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(_POLL_SECONDS)

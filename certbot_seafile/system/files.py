@@ -20,17 +20,32 @@ from certbot_seafile import errors
 PUBLIC_MODE = 0o644
 FOLDER_MODE = 0o755
 _TEMPORARY = re.compile(r"\..*\.(\d+)\.certbot-seafile", re.DOTALL)
+_ADVICE = {
+    errno.EACCES: "run this as root, or give this user access",
+    errno.EPERM: "run this as root, or see `lsattr` for what forbids it",
+    errno.EROFS: "mount its file system writable",
+    errno.ENOSPC: "free some space on its file system",
+    errno.EDQUOT: "free some space of this user's quota",
+    errno.ENOENT: "put it there, or name another path",
+    errno.ENOTDIR: "name another path",
+    errno.ELOOP: "put a file in the place of the link",
+}
+
+
+@contextlib.contextmanager
+def _explained(message: str) -> Iterator[None]:
+    """Turn an error of the operating system into errors.FileRefused: the message, the reason, what to do about it."""
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, "see the system's log for the disk's state")
+        raise errors.FileRefused(f"{message}{error.strerror}; {advice}") from error
 
 
 def read(path: str, *, at_most_bytes: int = 64 * 1024 * 1024) -> bytes:
-    """Return the bytes of the regular file at path; refuse FIFOs, devices and files above at_most_bytes.
-
-    Raises errors.FileRefused, with the reason of the operating system.
-    """
-    try:
+    """Return the bytes of the regular file at path. Raises errors.FileRefused, also for FIFOs and devices."""
+    with _explained(f"{path} cannot be read: "):
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise errors.FileRefused(f"{path} cannot be read: {error.strerror}; {_advice(error)}") from error
     facts = os.fstat(descriptor)
     if not stat.S_ISREG(facts.st_mode):  # before open(), which raises at a folder
         os.close(descriptor)
@@ -49,42 +64,36 @@ def read_owned(owner: int, base: str, *names: str, at_most_bytes: int) -> bytes:
     """
     path = os.path.join(base, *names)
     flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-    with contextlib.ExitStack() as opened:
-        try:
-            so_far = os.open(base, flags | os.O_DIRECTORY)
-            opened.callback(os.close, so_far)
-            for name in names:
-                so_far = os.open(name, flags, dir_fd=so_far)
-                opened.callback(os.close, so_far)
-                facts = os.fstat(so_far)
-                kind = stat.S_ISREG if name is names[-1] else stat.S_ISDIR
-                if not kind(facts.st_mode) or facts.st_uid != owner:
-                    raise errors.FileRefused(
-                        f"{path}: {name} is a link, of another kind than expected, or not of the user who renews; "
-                        "look at who put it there, and move it away"
-                    )
-            if facts.st_size > at_most_bytes:
-                raise errors.FileRefused(f"{path} is larger than {at_most_bytes} bytes; move it away")
-            return read(f"/proc/self/fd/{so_far}", at_most_bytes=at_most_bytes)
-        except OSError as error:
-            raise errors.FileRefused(f"{path} cannot be read: {error.strerror}; {_advice(error)}") from error
+    with contextlib.ExitStack() as opened, _explained(f"{path} cannot be read: "):
+        inside = os.open(base, flags | os.O_DIRECTORY)
+        opened.callback(os.close, inside)
+        for name in names:
+            inside = os.open(name, flags, dir_fd=inside)
+            opened.callback(os.close, inside)
+            facts = os.fstat(inside)
+            is_kind = stat.S_ISREG if name is names[-1] else stat.S_ISDIR
+            if not is_kind(facts.st_mode) or facts.st_uid != owner:
+                raise errors.FileRefused(
+                    f"{path}: {name} is a link, of another kind than expected, or not of the user who renews; "
+                    "look at who put it there, and move it away"
+                )
+        if facts.st_size > at_most_bytes:
+            raise errors.FileRefused(f"{path} is larger than {at_most_bytes} bytes; move it away")
+        return read(f"/proc/self/fd/{inside}", at_most_bytes=at_most_bytes)
 
 
 def give(path: str, whose: int, uid: int, gid: int, *, whole: bool = True) -> None:
     """Give a folder, and what is below it, to another user, as far as it belongs to the user with the uid `whose`.
 
-    For root, in folders that another user can write: a link is given itself, never followed, and nothing is given that
-    has a second name, since that one may be anywhere. What is the new owner's already, but of root's group, gets the
-    new group: certbot gives a new key the group of the one before. whole: False for the folder alone. Raises
-    errors.FileRefused.
+    For root, in folders that another user can write: no link is followed, and nothing is given that has a second name,
+    which may be anywhere. What is the new owner's already, but of root's group, gets the new group: certbot gives a new
+    key the group of the one before. whole: False for the folder alone. Raises errors.FileRefused.
     """
-    try:
+    with _explained(f"{path} cannot be handed over: "):
         _give_one(path, None, whose, uid, gid)
         for _, folders, names, inside in os.fwalk(path) if whole else ():
             for name in (*folders, *names):
                 _give_one(name, inside, whose, uid, gid)
-    except OSError as error:
-        raise errors.FileRefused(f"{path} cannot be handed over: {error.strerror}; {_advice(error)}") from error
 
 
 def _give_one(name: str, inside: int | None, whose: int, uid: int, gid: int) -> None:
@@ -104,25 +113,20 @@ def has_owned(path: str, whose: int, *, whole: bool = True) -> bool:
 
     What vanishes meanwhile or cannot be looked into does not count. whole: False for the folder alone.
     """
-    found = [path]
+    paths = [path]
     for folder, folders, names in os.walk(path) if whole else ():
-        found += [os.path.join(folder, name) for name in (*folders, *names)]
-    return any(_is_owned(one, whose) for one in found)
-
-
-def _is_owned(path: str, whose: int) -> bool:
-    try:
-        facts = os.lstat(path)
-    except OSError:
-        return False
-    return whose in (facts.st_uid, facts.st_gid)
+        paths += [os.path.join(folder, name) for name in (*folders, *names)]
+    for each in paths:
+        with contextlib.suppress(OSError):
+            facts = os.lstat(each)
+            if whose in (facts.st_uid, facts.st_gid):
+                return True
+    return False
 
 
 def read_if_present(path: str) -> bytes | None:
     """Return the file's bytes, or None where there is no such file. Raises errors.FileRefused otherwise."""
-    if not os.path.lexists(path):
-        return None
-    return read(path)
+    return read(path) if os.path.lexists(path) else None
 
 
 def replace(
@@ -130,15 +134,16 @@ def replace(
 ) -> None:
     """Put content at path in one step, through a synced temporary file in the same folder.
 
-    No link is followed: one that stands at path is replaced itself, since whoever may write to the folder may have
-    planted it; callers that mean the file behind a link pass its real path. An existing file keeps its mode and owner;
-    a new one gets `mode`. With `expected`, the file must still hold those bytes just before the step. is_synced: False
-    for what may be lost in a power cut.
-    Raises errors.FileRefused; then the file is as it was.
+    No link is followed: one that stands at path is replaced itself, since it may have been planted there. An existing
+    file keeps its mode and owner; a new one gets `mode`. expected: what the file must still hold just before the step.
+    is_synced: False for what may be lost in a power cut. Raises errors.FileRefused; then the file is as it was.
     """
-    with _writing(path):
-        temporary = _write_beside(path, content, mode, is_synced)
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.certbot-seafile")
+    with _explained(f"{path} cannot be written: "):
+        like = os.lstat(path) if os.path.lexists(path) else None
         try:
+            _write_new(temporary, content, like if like and stat.S_ISREG(like.st_mode) else None, mode, is_synced)
             if expected is not None and read_if_present(path) != expected:
                 raise errors.FileRefused(f"{path} was changed by someone else meanwhile and is left so; run again")
             os.replace(temporary, path)
@@ -146,29 +151,7 @@ def replace(
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
         if is_synced:
-            sync_folder(os.path.dirname(path))
-
-
-@contextlib.contextmanager
-def _writing(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise errors.FileRefused(f"{path} cannot be written: {error.strerror}; {_advice(error)}") from error
-
-
-def _write_beside(path: str, content: bytes, mode: int, is_synced: bool) -> str:
-    """Write a temporary file in the folder of path, as the file there is; return its path."""
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}.certbot-seafile")
-    facts = os.lstat(path) if os.path.lexists(path) else None
-    try:
-        _write_new(temporary, content, facts if facts and stat.S_ISREG(facts.st_mode) else None, mode, is_synced)
-    except OSError:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    return temporary
+            _sync_folder(folder)
 
 
 def _write_new(path: str, content: bytes, like: os.stat_result | None, mode: int, is_synced: bool) -> None:
@@ -179,18 +162,17 @@ def _write_new(path: str, content: bytes, like: os.stat_result | None, mode: int
         stream.write(content)
         stream.flush()
         if like is not None and (like.st_uid, like.st_gid) != (os.geteuid(), os.getegid()):
-            os.fchown(stream.fileno(), like.st_uid, like.st_gid)
-        os.fchmod(stream.fileno(), stat.S_IMODE(like.st_mode) if like is not None else mode)
+            os.fchown(descriptor, like.st_uid, like.st_gid)
+        os.fchmod(descriptor, mode if like is None else stat.S_IMODE(like.st_mode))
         if is_synced:
-            os.fsync(stream.fileno())
+            os.fsync(descriptor)
 
 
 def sweep(folder: str) -> None:
     """Remove temporary files that killed runs left in the folder; a process that still runs keeps its own."""
-    entries = os.listdir(folder) if os.path.isdir(folder) else []
-    for entry in entries:
+    for entry in os.listdir(folder) if os.path.isdir(folder) else ():
         left = _TEMPORARY.fullmatch(entry)
-        if left is not None and not os.path.exists(f"/proc/{left[1]}"):
+        if left and not os.path.exists(f"/proc/{left[1]}"):
             remove(os.path.join(folder, entry))
 
 
@@ -202,8 +184,8 @@ def changed_at(path: str) -> int:
         return 0
 
 
-def sync_folder(folder: str) -> None:
-    """Make a rename or removal in folder survive a power cut."""
+def _sync_folder(folder: str) -> None:
+    """Make a rename or removal in the folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -213,14 +195,11 @@ def sync_folder(folder: str) -> None:
 
 def remove(path: str) -> bool:
     """Remove the file at path; return whether there was one. Raises errors.FileRefused."""
-    try:
+    with _explained(f"{path} cannot be removed: "), contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-        sync_folder(os.path.dirname(path))
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise errors.FileRefused(f"{path} cannot be removed: {error.strerror}; {_advice(error)}") from error
-    return True
+        _sync_folder(os.path.dirname(path))
+        return True
+    return False
 
 
 def remove_folder_if_empty(path: str) -> None:
@@ -230,52 +209,29 @@ def remove_folder_if_empty(path: str) -> None:
 
 
 def make_folder(path: str, mode: int = FOLDER_MODE) -> list[str]:
-    """Make the folder and its missing parents; return those that were made, outermost first.
-
-    Raises errors.FileRefused.
-    """
-    missing = []
+    """Make the folder and its missing parents; return what was made, outermost first. Raises errors.FileRefused."""
+    missing: list[str] = []
     folder = os.path.abspath(path)
-    while not os.path.isdir(folder) and os.path.dirname(folder) != folder:
-        missing.append(folder)
+    while not os.path.isdir(folder):
+        missing.insert(0, folder)
         folder = os.path.dirname(folder)
-    missing.reverse()
     for folder in missing:
-        try:
-            os.mkdir(folder)
-            os.chmod(folder, mode)
-        except FileExistsError:
-            if not os.path.isdir(folder):
-                raise errors.FileRefused(f"{folder} is not a folder; move it away, or name another path") from None
-        except OSError as error:
-            raise errors.FileRefused(
-                f"the folder {folder} cannot be made: {error.strerror}; {_advice(error)}"
-            ) from error
+        with _explained(f"the folder {folder} cannot be made: "):
+            try:
+                os.mkdir(folder)
+                os.chmod(folder, mode)
+            except FileExistsError:
+                if not os.path.isdir(folder):
+                    raise errors.FileRefused(f"{folder} is not a folder; move it away, or name another path") from None
     return missing
-
-
-def _advice(error: OSError) -> str:
-    """Return what a person can do about an error of the operating system."""
-    return {
-        errno.EACCES: "run this as root, or give this user access",
-        errno.EPERM: "run this as root, or see `lsattr` for what forbids it",
-        errno.EROFS: "mount its file system writable",
-        errno.ENOSPC: "free some space on its file system",
-        errno.EDQUOT: "free some space of this user's quota",
-        errno.ENOENT: "put it there, or name another path",
-        errno.ENOTDIR: "name another path",
-        errno.ELOOP: "put a file in the place of the link",
-    }.get(error.errno or 0, "see the system's log for the disk's state")
 
 
 @contextlib.contextmanager
 def lock(path: str) -> Iterator[None]:
     """Hold an exclusive lock on the file at path (made where missing) while the block runs; wait for it."""
     make_folder(os.path.dirname(path), 0o700)
-    try:
+    with _explained(f"the lock {path} cannot be opened: "):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise errors.FileRefused(f"the lock {path} cannot be opened: {error.strerror}; {_advice(error)}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -13,7 +13,7 @@ import socket
 import time
 from dataclasses import dataclass
 
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from certbot_seafile import errors
 
@@ -101,8 +101,6 @@ def perform(
         raise errors.NotServed(f"no TLS handshake with {endpoint} for {name}: {_reason(error)}") from error
     if certificate is None:
         raise errors.NotServed(f"{endpoint} showed no certificate for {name}; see nginx's error log")
-    from OpenSSL import crypto
-
     leaf = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
     return Handshake(leaf, next((staple for staple in staples if staple), None))
 
@@ -114,11 +112,8 @@ def _shake(connection: SSL.Connection, stream: socket.socket, timeout_seconds: f
             connection.do_handshake()
             return
         except SSL.WantReadError:
-            ready = select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0]
-        except SSL.WantWriteError:
-            ready = select.select([], [stream], [], max(0.0, deadline - time.monotonic()))[1]
-        if not ready:
-            raise TimeoutError(f"no answer within {timeout_seconds:g} s")
+            if not select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise TimeoutError(f"no answer within {timeout_seconds:g} s") from None
 
 
 def _connected(endpoint: Endpoint, timeout_seconds: float) -> socket.socket:

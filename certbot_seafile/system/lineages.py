@@ -7,13 +7,13 @@ the live folder is refused.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import functools
 import io
 import os
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from typing import Any
 
 import configobj
 from cryptography import x509
@@ -31,6 +31,8 @@ PLUGIN_COMMAND = "certbot-seafile"
 _WORD = r"(?:'[^']*'|[^\s';|&])+"
 _PROGRAM = rf"(?:'[^']*{PLUGIN_COMMAND}'|[^\s';|&]*{PLUGIN_COMMAND})"
 _OUR_HOOK = re.compile(rf"{_PROGRAM}(?: --[a-z0-9-]+ {_WORD})* deploy\b")
+_BEGIN = b"-----BEGIN CERTIFICATE-----"
+_certificate = functools.lru_cache(maxsize=64)(x509.load_pem_x509_certificate)  # a CA's lineages have the same chain
 
 
 @dataclass(frozen=True)
@@ -52,20 +54,21 @@ class Options:
     https_port: int = 443
     outbox: str | None = None
 
+    def chosen(self) -> dict[str, Any]:
+        """Return the options that are not at their defaults."""
+        return {each.name: value for each in fields(self) if (value := getattr(self, each.name)) != each.default}
 
-#: What a renewal file says nothing of: ports are certbot's to save, and who may write where is found out at each run.
-_UNSAVED = {"http_port", "https_port", "outbox"}
+
+#: Ports are certbot's to save, and who may write where is found out at each run.
+_SAVED = [each.name for each in fields(Options) if each.name not in ("http_port", "https_port", "outbox")]
 
 
 @dataclass(frozen=True)
-class Lineage:
-    """One lineage as it stands on disk at the time of load(); certificates are parsed, keys are never read."""
+class Paths:
+    """Where the files of the lineage called name are, whether it exists or not."""
 
     name: str
     config_dir: str
-    leaf: x509.Certificate
-    chain: tuple[x509.Certificate, ...]
-    renewal: dict[str, str]
     options: Options
 
     @property
@@ -84,6 +87,30 @@ class Lineage:
         return os.path.join(self.folder, "privkey.pem")
 
     @property
+    def renewal_path(self) -> str:
+        """Return the path of the renewal file."""
+        return os.path.join(self.config_dir, "renewal", f"{self.name}.conf")
+
+    @property
+    def response_path(self) -> str:
+        """Return the path of the stored staple, or of what is left for root's step to store."""
+        return os.path.join(self.options.outbox or self.options.staple_dir, self.name, "ocsp.response")
+
+    @property
+    def snippet_path(self) -> str:
+        """Return the path of the file with the two stapling directives."""
+        return os.path.join(self.options.staple_dir, f"{self.name}.conf")
+
+
+@dataclass(frozen=True)
+class Lineage(Paths):
+    """One lineage as it stands on disk at the time of load(); certificates are parsed, keys are never read."""
+
+    leaf: x509.Certificate
+    chain: tuple[x509.Certificate, ...]
+    renewal: dict[str, str]
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Return the leaf's DNS names and IP addresses (RFC 5280 4.2.1.6), in its order."""
         return certificate_names(self.leaf)
@@ -99,29 +126,27 @@ class Lineage:
         return self.leaf.public_bytes(Encoding.DER)
 
     @property
-    def not_before(self) -> datetime.datetime:
+    def not_before(self) -> datetime:
         """Return when the leaf begins to hold, aware, UTC."""
-        if hasattr(self.leaf, "not_valid_before_utc"):
-            return self.leaf.not_valid_before_utc
-        return self.leaf.not_valid_before.replace(tzinfo=datetime.UTC)  # cryptography below 42
+        return verify.time_of(self.leaf, "not_valid_before")  # type: ignore[no-any-return]
 
     @property
-    def not_after(self) -> datetime.datetime:
+    def not_after(self) -> datetime:
         """Return when the leaf expires, aware, UTC."""
-        if hasattr(self.leaf, "not_valid_after_utc"):
-            return self.leaf.not_valid_after_utc
-        return self.leaf.not_valid_after.replace(tzinfo=datetime.UTC)  # cryptography below 42
+        return verify.time_of(self.leaf, "not_valid_after")  # type: ignore[no-any-return]
 
     @property
     def hooks(self) -> str:
         """Return the deploy hook of the renewal file, under the name that this certbot gives it; "" without."""
-        said = (self.renewal.get("deploy_hook"), self.renewal.get("renew_hook"))
-        return next((hook for hook in said if hook and hook != "None"), "")
+        hooks = (self.renewal.get("deploy_hook"), self.renewal.get("renew_hook"))
+        return next((hook for hook in hooks if hook and hook != "None"), "")
 
     @property
     def key_type(self) -> str:
         """Return "rsa", "ecdsa" or "other"."""
-        return key_type(self.leaf)
+        kinds = {"rsa": rsa.RSAPublicKey, "ecdsa": ec.EllipticCurvePublicKey}
+        key = self.leaf.public_key()
+        return next((name for name, kind in kinds.items() if isinstance(key, kind)), "other")
 
     @property
     def responder_url(self) -> str | None:
@@ -133,51 +158,10 @@ class Lineage:
         """Tell whether the leaf demands a staple (RFC 7633)."""
         return verify.is_must_staple(self.leaf)
 
-    @property
-    def response_path(self) -> str:
-        """Return the path of the stored staple."""
-        return response_path(self.options, self.name)
-
-    @property
-    def snippet_path(self) -> str:
-        """Return the path of the file with the two stapling directives."""
-        return snippet_path(self.options, self.name)
-
-    @property
-    def renewal_path(self) -> str:
-        """Return the path of the renewal file."""
-        return renewal_path(self.config_dir, self.name)
-
-
-def renewal_path(config_dir: str, name: str) -> str:
-    """Return the path of the renewal file of the lineage called name."""
-    return os.path.join(config_dir, "renewal", f"{name}.conf")
-
-
-def response_path(options: Options, name: str) -> str:
-    """Return the path of the stored staple of the lineage called name, or of what is left for root's step to store."""
-    return os.path.join(options.outbox or options.staple_dir, name, "ocsp.response")
-
-
-def snippet_path(options: Options, name: str) -> str:
-    """Return the path of the file with the stapling directives of the lineage called name."""
-    return os.path.join(options.staple_dir, f"{name}.conf")
-
-
-def key_type(certificate: x509.Certificate) -> str:
-    """Return "rsa", "ecdsa" or "other" for the certificate's public key."""
-    key = certificate.public_key()
-    if isinstance(key, rsa.RSAPublicKey):
-        return "rsa"
-    return "ecdsa" if isinstance(key, ec.EllipticCurvePublicKey) else "other"
-
 
 def certificate_names(certificate: x509.Certificate) -> tuple[str, ...]:
     """Return the DNS names and IP addresses of the certificate's subjectAltName, in order; () where it has none."""
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return ()
+    names = verify.extension_of(certificate, x509.SubjectAlternativeName) or ()
     return tuple(str(name.value) for name in names if isinstance(name, (x509.DNSName, x509.IPAddress)))
 
 
@@ -218,9 +202,8 @@ def from_environment(config_dir: str, renewed_lineage: str) -> str:
 def all_names(config_dir: str) -> list[str]:
     """Return the names of all lineages, sorted."""
     folder = os.path.join(config_dir, "renewal")
-    if not os.path.isdir(folder):
-        return []
-    return sorted(entry[: -len(".conf")] for entry in os.listdir(folder) if entry.endswith(".conf"))
+    entries = os.listdir(folder) if os.path.isdir(folder) else ()
+    return sorted(entry.removesuffix(".conf") for entry in entries if entry.endswith(".conf"))
 
 
 def names_of_plugin(config_dir: str) -> list[str]:
@@ -231,58 +214,35 @@ def names_of_plugin(config_dir: str) -> list[str]:
 def is_of_plugin(config_dir: str, name: str) -> bool:
     """Tell whether the lineage's renewal file names this plugin as authenticator or installer."""
     try:
-        parameters = _parameters(read_renewal(renewal_path(config_dir, name)))
+        return names_plugin(_parameters(config_dir, name))
     except errors.LineageRefused:
         return False
-    return names_plugin(parameters)
 
 
-def names_plugin(parameters: Mapping[str, str]) -> bool:
+def names_plugin(parameters: dict[str, str]) -> bool:
     """Tell whether a renewal file's parameters name this plugin as authenticator or installer."""
     return PLUGIN_NAME in (parameters.get("authenticator"), parameters.get("installer"))
 
 
-def authenticator_for(config_dir: str, name: str, names: Sequence[str]) -> str | None:
-    """Return who authenticates the lineage called name, where its certificate is for exactly these names; else None."""
-    try:
-        found = load(config_dir, name)
-    except errors.LineageRefused:
-        return None
-    return found.renewal.get("authenticator") if set(found.names) == set(names) else None
+def pairs_beside(lineage: Lineage) -> frozenset[str]:
+    """Return the paths of certificates and keys of the other key type that are for one of the lineage's names."""
+    changed_at = files.changed_at(os.path.dirname(lineage.renewal_path))
+    by_domain = _pairs_by_domain(lineage.config_dir, changed_at)
+    others = (other for domain in lineage.names for other in by_domain.get(domain, ()))
+    return frozenset(path for key_type, *paths in others if key_type != lineage.key_type for path in paths)
 
 
-@dataclass(frozen=True)
-class Sibling:
-    """What is kept in mind of each lineage of this plugin: enough to see which ones share a server block."""
-
-    name: str
-    names: tuple[str, ...]
-    key_type: str
-    fullchain_path: str
-    key_path: str
-
-
-class Catalog:
-    """The lineages of this plugin in one configuration folder, each read once, when it is first asked for."""
-
-    def __init__(self, config_dir: str) -> None:
-        self._config_dir = config_dir
-
-    def sharing(self, lineage: Lineage) -> list[Sibling]:
-        """Return the other lineages that are for one of the lineage's names; those that cannot be read are left out."""
-        siblings = {sibling for name in lineage.names for sibling in self._by_domain.get(name, ())}
-        return sorted((one for one in siblings if one.name != lineage.name), key=lambda one: one.name)
-
-    @functools.cached_property
-    def _by_domain(self) -> dict[str, list[Sibling]]:
-        by_domain: dict[str, list[Sibling]] = {}
-        for name in names_of_plugin(self._config_dir):
-            with contextlib.suppress(errors.LineageRefused):
-                one = load(self._config_dir, name)
-                sibling = Sibling(name, one.names, one.key_type, one.fullchain_path, one.key_path)
-                for domain in one.names:
-                    by_domain.setdefault(domain, []).append(sibling)
-        return by_domain
+@functools.lru_cache(maxsize=1)
+def _pairs_by_domain(config_dir: str, changed_at: int) -> dict[str, list[tuple[str, str, str]]]:
+    """Return the plugin's lineages' key types, certificates' and keys' paths, read once until a renewal file is new."""
+    by_domain: dict[str, list[tuple[str, str, str]]] = {}
+    for name in names_of_plugin(config_dir):
+        with contextlib.suppress(errors.LineageRefused):
+            lineage = load(config_dir, name)
+            for domain in lineage.names:
+                facts = lineage.key_type, lineage.fullchain_path, lineage.key_path
+                by_domain.setdefault(domain, []).append(facts)
+    return by_domain
 
 
 def load(config_dir: str, name: str, *, options: Options | None = None, **ports: int) -> Lineage:
@@ -290,47 +250,29 @@ def load(config_dir: str, name: str, *, options: Options | None = None, **ports:
 
     Raises errors.LineageRefused where it is missing or damaged.
     """
-    parameters = _parameters(read_renewal(renewal_path(config_dir, name)))
-    folder = os.path.join(config_dir, "live", name)
-    leaf = certificates(os.path.join(folder, "cert.pem"))
+    parameters, folder = _parameters(config_dir, name), os.path.join(config_dir, "live", name)
+    leaf, *_ = certificates(os.path.join(folder, "cert.pem"))
     chain = certificates(os.path.join(folder, "chain.pem"), at_least=0)
     chosen = replace(options or _options(parameters, **ports), outbox=outbox(config_dir))
-    return Lineage(name, config_dir, leaf[0], tuple(chain), parameters, chosen)
+    return Lineage(name, config_dir, chosen, leaf, chain, parameters)
 
 
-def certificates(path: str, at_least: int = 1) -> list[x509.Certificate]:
-    """Return the PEM certificates of the file at path. Raises errors.LineageRefused."""
+def certificates(path: str, at_least: int = 1, content: bytes | None = None) -> tuple[x509.Certificate, ...]:
+    """Return the PEM certificates of the file at path (content: its bytes, read already). Raises LineageRefused."""
     try:
-        content = files.read(path)
-    except errors.FileRefused as error:
-        raise _damaged(path, error) from error
-    return parse_certificates(content, path, at_least)
+        blocks = (files.read(path) if content is None else content).split(_BEGIN)[1:]
+        parsed = tuple(_certificate(_BEGIN + block) for block in blocks)
+    except (errors.FileRefused, ValueError) as error:
+        raise errors.LineageRefused(
+            f"the certificate {path} is missing or damaged ({error}); "
+            "get a new one with `certbot renew --force-renewal`"
+        ) from error
+    if len(parsed) < at_least:
+        raise errors.LineageRefused(f"{path} holds no certificate; get a new one with `certbot renew --force-renewal`")
+    return parsed
 
 
-def _damaged(path: str, error: Exception) -> errors.LineageRefused:
-    return errors.LineageRefused(
-        f"the certificate {path} is missing or damaged ({error}); get it anew with `certbot renew --force-renewal`"
-    )
-
-
-def parse_certificates(content: bytes, path: str, at_least: int = 1) -> list[x509.Certificate]:
-    """Return the PEM certificates in the content of the file at path. Raises errors.LineageRefused."""
-    try:
-        blocks = [b"-----BEGIN CERTIFICATE-----" + rest for rest in content.split(b"-----BEGIN CERTIFICATE-----")[1:]]
-        found = [_certificate(block) for block in blocks]
-    except ValueError as error:
-        raise _damaged(path, error) from error
-    if len(found) < at_least:
-        raise errors.LineageRefused(f"{path} holds no certificate; get it anew with `certbot renew --force-renewal`")
-    return found
-
-
-#: Lineages of one CA have the same chain.
-_certificate = functools.lru_cache(maxsize=64)(x509.load_pem_x509_certificate)
-
-
-def read_renewal(path: str) -> configobj.ConfigObj:
-    """Return the parsed renewal file. Raises errors.LineageRefused."""
+def _read_renewal(path: str) -> configobj.ConfigObj:
     try:
         content = files.read(path)
         return configobj.ConfigObj(io.BytesIO(content), encoding="utf-8", default_encoding="utf-8", interpolation=False)
@@ -340,6 +282,20 @@ def read_renewal(path: str) -> configobj.ConfigObj:
         ) from error
 
 
+def _parameters(config_dir: str, name: str) -> dict[str, str]:
+    section = _read_renewal(Paths(name, config_dir, Options()).renewal_path).get("renewalparams", {})
+    return {key: value for key, value in section.items() if isinstance(value, str)}
+
+
+def _options(parameters: dict[str, str], **ports: int) -> Options:
+    saved: dict[str, Any] = {name: parameters.get(f"seafile_{name}") for name in _SAVED}
+    saved = {name: value for name, value in saved.items() if value not in (None, "", "None")}
+    for name, key in (("http_port", "http01_port"), ("https_port", "https_port")):
+        if parameters.get(key, "").isdigit():
+            saved[name] = int(parameters[key])
+    return Options(**saved | ports)
+
+
 def complete_renewal(lineage: Lineage, hook_command: str) -> bool:
     """Put installer, deploy hook and options into the renewal file where they are missing; return whether it changed.
 
@@ -347,12 +303,12 @@ def complete_renewal(lineage: Lineage, hook_command: str) -> bool:
     Raises errors.LineageRefused, errors.FileRefused.
     """
     before = files.read(lineage.renewal_path)
-    renewal = read_renewal(lineage.renewal_path)
+    renewal = _read_renewal(lineage.renewal_path)
     parameters = renewal.setdefault("renewalparams", {})
-    wanted = {"installer": PLUGIN_NAME, **_chosen(lineage.options)}
+    wanted = {f"seafile_{name}": value for name, value in lineage.options.chosen().items() if name in _SAVED}
     # certbot <= 5.x keeps the deploy hook under its old name, renew_hook; a file has one of the two.
     hook_key = "deploy_hook" if "deploy_hook" in parameters else "renew_hook"
-    wanted[hook_key] = join_hooks(hook_command, parameters.get(hook_key))
+    wanted |= {"installer": PLUGIN_NAME, hook_key: join_hooks(hook_command, parameters.get(hook_key))}
     if all(parameters.get(key) == value for key, value in wanted.items()):
         return False
     parameters.update(wanted)
@@ -362,22 +318,9 @@ def complete_renewal(lineage: Lineage, hook_command: str) -> bool:
     return True
 
 
-def _chosen(options: Options) -> dict[str, str]:
-    """Return the options that are not at their defaults, as a renewal file has them."""
-    chosen = {one.name: getattr(options, one.name) for one in fields(Options) if one.name not in _UNSAVED}
-    return {f"seafile_{name}": value for name, value in chosen.items() if value != getattr(Options(), name)}
-
-
-def merge(saved: Options, given: Options) -> Options:
-    """Return the saved options, with those given instead that are not at their defaults."""
-    return replace(saved, **{
-        one.name: value for one in fields(Options) if (value := getattr(given, one.name)) != one.default
-    })  # fmt: skip
-
-
-def saved_options(config_dir: str, name: str) -> Options:
-    """Return the options in the renewal file of the lineage called name. Raises errors.LineageRefused."""
-    return _options(_parameters(read_renewal(renewal_path(config_dir, name))))
+def merged_options(config_dir: str, name: str, given: Options) -> Options:
+    """Return the lineage's saved options, but what is given and not at its default. Raises errors.LineageRefused."""
+    return replace(_options(_parameters(config_dir, name)), **given.chosen())
 
 
 def join_hooks(ours: str, theirs: str | None) -> str:
@@ -391,22 +334,3 @@ def join_hooks(ours: str, theirs: str | None) -> str:
     if _OUR_HOOK.search(theirs):
         return _OUR_HOOK.sub(lambda _: ours, theirs, count=1)
     return f"{ours} || trap 'exit 1' EXIT; {theirs}"
-
-
-def _parameters(renewal: configobj.ConfigObj) -> dict[str, str]:
-    section = renewal.get("renewalparams", {})
-    return {key: value for key, value in section.items() if isinstance(value, str)}
-
-
-def _options(parameters: dict[str, str], **ports: int) -> Options:
-    saved: dict[str, object] = {}
-    for field in fields(Options):
-        value = parameters.get(f"seafile_{field.name}")
-        if field.name not in _UNSAVED and value not in (None, "", "None"):
-            saved[field.name] = value
-    if parameters.get("http01_port", "").isdigit():
-        saved["http_port"] = int(parameters["http01_port"])
-    if parameters.get("https_port", "").isdigit():
-        saved["https_port"] = int(parameters["https_port"])
-    saved.update(ports)
-    return Options(**saved)  # type: ignore[arg-type]

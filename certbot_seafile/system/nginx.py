@@ -24,7 +24,6 @@ from certbot_seafile.system import files
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_SERVER_ROOT = "/etc/nginx"
 SETTLE_SECONDS = 10.0
 _RUN_SECONDS = 120
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -59,7 +58,7 @@ class Nginx:
         done = self._run("-t")
         if done.returncode:
             raise errors.NginxRefused(
-                f"nginx refuses its configuration: {complaint(done.stderr)}; fix that line, and run again"
+                f"nginx refuses its configuration: {_complaint(done.stderr)}; fix that line, and run again"
             )
         return done.stderr
 
@@ -69,7 +68,7 @@ class Nginx:
         The master lets old and new workers accept side by side for a while (ngx_master_process_cycle), so a look just
         after the command may see either. Raises errors.NginxRefused.
         """
-        old = self.workers()
+        old = self._accepting(int(entry) for entry in os.listdir("/proc") if entry.isdigit())
         if self.reload_command:
             command = self.reload_command
             done = _run(["/bin/sh", "-c", command])
@@ -77,9 +76,8 @@ class Nginx:
             command = shlex.join([self.ctl, "-s", "reload"])
             done = self._run("-s", "reload")
         if done.returncode:
-            said = complaint(done.stderr or done.stdout)
             raise errors.NginxRefused(
-                f"nginx could not be reloaded by `{command}`: {said}; "
+                f"nginx could not be reloaded by `{command}`: {_complaint(done.stderr or done.stdout)}; "
                 "start nginx if it is not running, then run `certbot renew` or `certbot-seafile deploy`"
             )
         deadline = time.monotonic() + SETTLE_SECONDS
@@ -87,12 +85,8 @@ class Nginx:
             time.sleep(_POLL_SECONDS)
         logger.info("nginx reloaded by `%s`", command)
 
-    def workers(self) -> frozenset[int]:
-        """Return the process numbers of the workers that accept connections; none where they cannot be seen."""
-        return self._accepting(int(entry) for entry in os.listdir("/proc") if entry.isdigit())
-
     def _accepting(self, processes: Iterable[int]) -> frozenset[int]:
-        """Return those of the processes that are workers and accept connections."""
+        """Return those of the processes that are workers and accept connections; none where they cannot be seen."""
         try:
             with open(self._pid_path, encoding="ascii") as stream:
                 master = int(stream.read())
@@ -102,11 +96,13 @@ class Nginx:
 
     @functools.cached_property
     def _pid_path(self) -> str:
-        directive = (self._disk.last or self.configuration()).main(b"pid")
-        built_in = re.search(r"--pid-path=(\S+)", self.facts)
-        written = _argument(directive) or (built_in.group(1) if built_in else "logs/nginx.pid")
-        prefix = re.search(r"--prefix=(\S+)", self.facts)
-        return os.path.join(prefix.group(1) if prefix else "/", written)
+        written = _argument((self._disk.last or self.configuration()).main(b"pid"))
+        return os.path.join(self._built_in("prefix", "/"), written or self._built_in("pid-path", "logs/nginx.pid"))
+
+    def _built_in(self, option: str, default: str) -> str:
+        """Return what nginx was built with."""
+        value = re.search(rf"--{option}=(\S+)", self.facts)
+        return value[1] if value else default
 
     @functools.cached_property
     def facts(self) -> str:
@@ -117,23 +113,20 @@ class Nginx:
     @property
     def users(self) -> frozenset[str]:
         """Return the users as whom nginx's workers run: what `user` says, else the one that nginx was built with."""
-        built_in = re.search(r"--user=(\S+)", self.facts)
-        user = _argument(self.configuration().main(b"user"))
-        return frozenset({user or (built_in.group(1) if built_in else "nobody")})
+        return frozenset({_argument(self.configuration().main(b"user")) or self._built_in("user", "nobody")})
 
     @property
     def version(self) -> tuple[int, ...]:
         """Return nginx's version, (1, 22, 1) for 1.22.1; () where it does not say."""
         version = re.search(r"nginx/(\d+(?:\.\d+)*)", self.facts)
-        return tuple(int(part) for part in version.group(1).split(".")) if version else ()
+        return tuple(map(int, version[1].split("."))) if version else ()
 
     @property
     def conf_path(self) -> str:
         """Return the path of nginx.conf: the given server root's, else the one nginx was built with."""
         if self.server_root:
             return os.path.join(os.path.abspath(self.server_root), "nginx.conf")
-        built_in = re.search(r"--conf-path=(\S+)", self.facts)
-        return built_in.group(1) if built_in else os.path.join(DEFAULT_SERVER_ROOT, "nginx.conf")
+        return self._built_in("conf-path", "/etc/nginx/nginx.conf")
 
     @property
     def default_protocols(self) -> frozenset[str]:
@@ -147,13 +140,13 @@ class Nginx:
         Of files that are unchanged since then, bytes and statements are kept; where nothing changed at all, it is the
         same object. Raises errors.FileRefused, errors.SyntaxRefused where a file includes itself.
         """
-        if self._disk.last is not None and not self._disk.may_have_changed:
-            return self._disk.last
-        now = config.Configuration(os.path.abspath(self.conf_path), self._disk)
-        self._disk.may_have_changed = False
-        if self._disk.last is None or not self._disk.last.is_same(now):
-            self._disk.last = now
-        return self._disk.last
+        disk = self._disk
+        if disk.last is None or disk.may_have_changed:
+            now = config.Configuration(disk.file(os.path.abspath(self.conf_path)), disk.targets)
+            disk.may_have_changed = False
+            if disk.last is None or not disk.last.is_same(now):
+                disk.last = now
+        return disk.last
 
     def changed(self) -> None:
         """Hear that a file may have changed: the next configuration() looks at all of them."""
@@ -185,13 +178,11 @@ class _Disk:
         except OSError:
             return config.File(path, files.read(path))  # which says why not
         signature = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
-        known = self._known.get(path)
-        if known is not None and known[0] == signature:
-            return known[1]
-        real = os.path.realpath(path)
-        file = config.File(path, files.read(path, at_most_bytes=facts.st_size)) if real == path else self.file(real)
-        self._known[path] = signature, file
-        return file
+        if self._known.get(path, ())[:1] != (signature,):
+            real = os.path.realpath(path)
+            file = config.File(path, files.read(path, at_most_bytes=facts.st_size)) if real == path else self.file(real)
+            self._known[path] = signature, file
+        return self._known[path][1]
 
     def targets(self, pattern: bytes) -> tuple[config.File, ...]:
         """Return what an include names, as nginx does: relative to nginx.conf's folder, sorted (ngx_conf_include).
@@ -237,23 +228,20 @@ def ciphers_allow_ecdsa(ciphers: str) -> bool:
     return any(cipher.get("auth") == "auth-ecdsa" for cipher in context.get_ciphers())
 
 
-def complaint(said: str) -> str:
+def _complaint(output: str) -> str:
     """Return the lines in which nginx says what is wrong, as one line."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     wrong = [line for line in lines if re.search(r"\[(emerg|alert|crit|error)\]", line)] or lines
     return " / ".join(wrong) or "it gave no reason"
 
 
-def _environment() -> dict[str, str]:
-    """Return the environment with the folders of system programs on its PATH: cron leaves them out."""
-    return os.environ | {"PATH": os.pathsep.join([os.environ.get("PATH", os.defpath), *_SYSTEM_FOLDERS])}
-
-
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    # cron leaves the folders of system programs out of PATH.
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SYSTEM_FOLDERS])
     try:
         return subprocess.run(
             command,
-            env=_environment(),
+            env=os.environ | {"PATH": path},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",

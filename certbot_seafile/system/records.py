@@ -6,6 +6,7 @@ record that is missing or damaged is no fault: all that it says can be found out
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import logging
@@ -64,12 +65,11 @@ def write(state_dir: str, name: str, record: Record) -> None:
     Only a revocation is synced to the disk: everything else is found out again after a power cut.
     """
     content = {"version": VERSION, "lineage": name, **asdict(record)}
-    content |= {key: moment.isoformat() for key in _TIMES if (moment := getattr(record, key)) is not None}
-    place = path(state_dir, name)
-    files.make_folder(os.path.dirname(place), 0o700)
+    text = json.dumps(content, indent=1, default=datetime.datetime.isoformat)
+    files.make_folder(os.path.dirname(path(state_dir, name)), 0o700)
     is_synced = record.revocation is not None
-    files.replace(place, json.dumps(content, indent=1).encode() + b"\n", mode=0o600, is_synced=is_synced)
-    _remove_former(state_dir)
+    files.replace(path(state_dir, name), text.encode() + b"\n", mode=0o600, is_synced=is_synced)
+    files.remove(_former_mark(state_dir))
 
 
 def forget(state_dir: str, name: str) -> None:
@@ -84,7 +84,7 @@ def _read(place: str) -> Record | None:
         if content is None:
             return None
         stored = json.loads(content)
-        known = {one.name: stored[one.name] for one in fields(Record) if one.name in stored}
+        known = {field.name: stored[field.name] for field in fields(Record) if field.name in stored}
         for key in _TIMES:
             known[key] = datetime.datetime.fromisoformat(known[key]) if known.get(key) else None
         return Record(**known)
@@ -101,27 +101,17 @@ def former_revocation_path(lineage: Lineage) -> str:
     return os.path.join(os.path.dirname(lineage.response_path), "revoked")
 
 
+def _former_mark(state_dir: str) -> str:
+    return os.path.join(state_dir, ".reload")
+
+
 def _carried_over(state_dir: str, lineage: Lineage) -> Record:
-    serial, revocation = f"{lineage.leaf.serial_number:x}", None
-    note = _text(former_revocation_path(lineage))
-    if note.startswith(f"{serial} "):
-        revocation = note.partition(" ")[2].strip()
-    try:
-        last_success = datetime.datetime.fromtimestamp(os.stat(lineage.response_path).st_mtime, datetime.UTC)
-    except OSError:
-        last_success = None
-    needs_reload = os.path.exists(os.path.join(state_dir, ".reload"))
-    return Record(serial, last_success, revocation=revocation, needs_reload=needs_reload)
-
-
-def _text(place: str) -> str:
-    try:
-        return (files.read_if_present(place) or b"").decode("utf-8", "replace")
-    except errors.FileRefused:
-        return ""
-
-
-def _remove_former(state_dir: str) -> None:
-    former = os.path.join(state_dir, ".reload")
-    if os.path.exists(former):
-        files.remove(former)
+    record = Record(f"{lineage.leaf.serial_number:x}", needs_reload=os.path.exists(_former_mark(state_dir)))
+    with contextlib.suppress(OSError):
+        stored_at = datetime.datetime.fromtimestamp(os.stat(lineage.response_path).st_mtime, datetime.UTC)
+        record = replace(record, last_success=stored_at)
+    with contextlib.suppress(errors.FileRefused):
+        note = (files.read_if_present(former_revocation_path(lineage)) or b"").decode("utf-8", "replace")
+        if note.startswith(f"{record.serial} "):
+            record = replace(record, revocation=note.partition(" ")[2].strip())
+    return record

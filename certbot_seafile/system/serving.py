@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from certbot_seafile import errors
 from certbot_seafile.site import model, plan
 from certbot_seafile.site.config import Statement
-from certbot_seafile.system import handshake, nginx
+from certbot_seafile.system import handshake, lineages, nginx
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.handshake import Endpoint, Handshake
 from certbot_seafile.system.lineages import Lineage
 
-WAIT_SECONDS = 2.0
+_WAIT_SECONDS = 2.0
 _POLL_SECONDS = 0.05
+_LOOPBACK = {"*": "127.0.0.1", "::": "::1"}
 
 
 def find_site(context: Context, domains: Sequence[str]) -> plan.Site:
@@ -26,7 +27,7 @@ def find_site(context: Context, domains: Sequence[str]) -> plan.Site:
 
     Raises errors.SiteNotFound, errors.SiteAmbiguous, errors.SiteRefused, errors.SyntaxRefused.
     """
-    configuration, options = context.configuration, context.options
+    configuration, options = context.nginx.configuration(), context.options
     site_path = os.path.realpath(options.site) if options.site else None
 
     def find(statements: Sequence[Statement]) -> plan.Site:
@@ -41,35 +42,37 @@ def find_site(context: Context, domains: Sequence[str]) -> plan.Site:
 
 def endpoints(servers: Sequence[model.Server], port: int | None = None, *, tls: bool = False) -> list[Endpoint]:
     """Return where the servers can be looked at from this machine: their own listen addresses."""
-    found: dict[Endpoint, None] = {}
-    for server in servers:
-        for listen in server.listens:
-            if listen.socket.address.startswith("unix:") or server.is_tls(listen) != tls:
-                continue
-            if port is not None and listen.socket.port != port:
-                continue
-            address = {"*": "127.0.0.1", "::": "::1"}.get(listen.socket.address, listen.socket.address)
-            found[Endpoint(address, listen.socket.port, listen.has_proxy_protocol)] = None
-    return list(found)
+    listens = [listen for server in servers for listen in server.listens if server.is_tls(listen) == tls]
+    endpoints = (
+        Endpoint(_LOOPBACK.get(socket.address, socket.address), socket.port, b"proxy_protocol" in listen.parameters)
+        for listen in listens
+        for socket in [listen.socket]
+        if not socket.address.startswith("unix:") and port in (None, socket.port)
+    )
+    return list(dict.fromkeys(endpoints))
 
 
-def verify_served(context: Context, lineage: Lineage) -> None:
-    """Wait until a TLS client is handed the lineage's leaf at every listen address. Raises errors.NotServed."""
-    site = find_site(context, lineage.names)
-    deadline = time.monotonic() + WAIT_SECONDS
+def wait_for(check: Callable[[], None], failure: type[errors.Error]) -> None:
+    """Check until that succeeds, for a while: a reloaded nginx may answer by the old configuration for a moment."""
+    deadline = time.monotonic() + _WAIT_SECONDS
     while True:
         try:
-            _refuse_other_leaf(context, lineage, site)
-            return
-        except errors.NotServed:
+            return check()
+        except failure:
             if time.monotonic() > deadline:
                 raise
             time.sleep(_POLL_SECONDS)
 
 
+def verify_served(context: Context, lineage: Lineage) -> None:
+    """Wait until a TLS client is handed the lineage's leaf at every listen address. Raises errors.NotServed."""
+    site = find_site(context, lineage.names)
+    wait_for(lambda: _refuse_other_leaf(context, lineage, site), errors.NotServed)
+
+
 def handshakes(context: Context, lineage: Lineage, site: plan.Site) -> Iterator[tuple[str, Endpoint, Handshake]]:
     """Yield what a TLS client is handed for each name at each listen address of the site. Raises errors.NotServed."""
-    is_paired = why_paired(context, lineage, site) is not None
+    is_paired = why_paired(lineage, site) is not None
     ciphers = {"rsa": b"aRSA", "ecdsa": b"aECDSA"}.get(lineage.key_type) if is_paired else None
     for name in lineage.names:
         for endpoint in endpoints(site.tls, tls=True):
@@ -101,18 +104,12 @@ def is_served(context: Context, lineage: Lineage, site: plan.Site) -> bool:
     return True
 
 
-def kept_pairs(context: Context, lineage: Lineage) -> frozenset[str]:
-    """Return the paths of other lineages of the other key type for the same names: their pair may stand beside ours."""
-    others = [other for other in context.catalog.sharing(lineage) if other.key_type != lineage.key_type]
-    return frozenset(path for other in others for path in (other.fullchain_path, other.key_path))
-
-
-def why_paired(context: Context, lineage: Lineage, site: plan.Site) -> str | None:
+def why_paired(lineage: Lineage, site: plan.Site) -> str | None:
     """Return why no staple can be served where a server has two certificates; None where none has."""
     certificates = {line for server in site.tls for line in server.level(b"ssl_certificate")}
     others = {os.fsdecode(line.arguments[0]) for line in certificates} - {lineage.fullchain_path}
     # The other lineages are loaded only where the site names another certificate.
-    if others and others & kept_pairs(context, lineage):
+    if others and others & lineages.pairs_beside(lineage):
         return "its server has an RSA and an ECDSA certificate, and nginx would serve one's staple with both"
     return None
 

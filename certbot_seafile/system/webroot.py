@@ -14,17 +14,15 @@ from collections.abc import Iterator
 from certbot_seafile import errors
 from certbot_seafile.system import files
 
-PATH = "/.well-known/acme-challenge/"
-
 # RFC 8555 8.1: a token is base64url, so it can never name another folder.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\Z")
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Webroot:
-    """The folder whose files nginx serves under PATH; remembers what it made."""
+    """The folder that nginx serves as /.well-known/acme-challenge/; remembers what it made."""
 
     def __init__(self, folder: str) -> None:
-        """Take the folder that answers for PATH itself (not for the server's root)."""
         self.folder = folder
         self._written: list[str] = []
         self._made: list[str] = []
@@ -65,36 +63,26 @@ class Webroot:
     @contextlib.contextmanager
     def _opened(self, *, make: bool = False) -> Iterator[int]:
         """Open the folder, step by step through its last two names, which an unprivileged user may have planted."""
-        base, *names = self.folder.rsplit("/", 2)
+        path, *names = self.folder.rsplit("/", 2)
         if make:
-            self._made += files.make_folder(base or "/")
-        descriptor = os.open(base or "/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            so_far = base
+            self._made += files.make_folder(path or "/")
+        with contextlib.ExitStack() as opened:
+            descriptor = os.open(path or "/", _FOLDER)
+            opened.callback(os.close, descriptor)
             for name in names:
-                so_far = f"{so_far}/{name}"
-                if make and self._make(name, descriptor):
-                    self._made.append(so_far)
-                inner = _enter(name, descriptor)
-                os.close(descriptor)
-                descriptor = inner
+                path = f"{path}/{name}"
+                with contextlib.suppress(FileExistsError):
+                    if make:
+                        os.mkdir(name, files.FOLDER_MODE, dir_fd=descriptor)
+                        os.chmod(name, files.FOLDER_MODE, dir_fd=descriptor)
+                        self._made.append(path)
+                descriptor = _enter(name, descriptor)
+                opened.callback(os.close, descriptor)
             yield descriptor
-        finally:
-            os.close(descriptor)
-
-    @staticmethod
-    def _make(name: str, parent: int) -> bool:
-        try:
-            os.mkdir(name, files.FOLDER_MODE, dir_fd=parent)
-        except FileExistsError:
-            return False
-        os.chmod(name, files.FOLDER_MODE, dir_fd=parent)
-        return True
 
 
 def _enter(name: str, parent: int) -> int:
     """Open a folder below an open one; follow a link only where nobody but root or we could have put it there."""
     facts = os.fstat(parent)
     is_ours = facts.st_uid in (0, os.geteuid()) and not facts.st_mode & 0o022
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    return os.open(name, flags if is_ours else flags | os.O_NOFOLLOW, dir_fd=parent)
+    return os.open(name, _FOLDER if is_ours else _FOLDER | os.O_NOFOLLOW, dir_fd=parent)

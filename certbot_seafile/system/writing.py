@@ -13,8 +13,9 @@ from collections.abc import Collection, Iterator, Sequence
 
 from certbot_seafile import errors
 from certbot_seafile.site import edits
-from certbot_seafile.system import files, journal
+from certbot_seafile.system import files
 from certbot_seafile.system.context import Context
+from certbot_seafile.system.journal import Entry, Purpose
 
 logger = logging.getLogger(__name__)
 
@@ -28,25 +29,18 @@ def edited(context: Context, planned: edits.Edits, title: str, *, is_lasting: bo
     """
     _refuse_without_root(context, planned.paths)
     context.checkpoints.close()
-    writing = _Writing(context, planned, title.split()[-1])
-    keep = False
-    try:
+    written: list[str] = []
+    with contextlib.ExitStack() as undoing:
+        undoing.callback(_give_up, context, written)
         for path in planned.paths:
             context.checkpoints.add({path}, f"{title}: {path}\n")
-            writing.write(path)
+            _write(context, planned, path, (title.split()[-1], False), undoing)
+            written.append(path)
         context.nginx.test()
         yield
-        keep = is_lasting
-    finally:
-        if keep:
+        if is_lasting:
+            undoing.pop_all()
             context.checkpoints.finish(title)
-        else:
-            writing.put_back()
-            context.checkpoints.drop()
-            if writing.written:
-                with contextlib.suppress(errors.NginxRefused):
-                    context.nginx.test()
-                    context.nginx.reload()
 
 
 def pin(context: Context, planned: edits.Edits, owner: str) -> None:
@@ -55,52 +49,45 @@ def pin(context: Context, planned: edits.Edits, owner: str) -> None:
     Raises errors.NginxRefused, errors.FileRefused, errors.RootNeeded; then everything was put back.
     """
     _refuse_without_root(context, planned.paths)
-    writing = _Writing(context, planned, owner, is_pin=True)
-    keep = False
-    try:
+    with contextlib.ExitStack() as undoing:
         for path in planned.paths:
-            writing.write(path)
+            _write(context, planned, path, (owner, True), undoing)
         context.nginx.test()
-        keep = True
-    finally:
-        if not keep:
-            writing.put_back()
+        undoing.pop_all()
 
 
-class _Writing:
-    """The files that one run of edits has written so far, and how to put them back."""
+def _write(context: Context, planned: edits.Edits, path: str, purpose: Purpose, undoing: contextlib.ExitStack) -> None:
+    """Write the journal's entry, then the file. undoing: hears how to put both back."""
+    before, after = planned.before(path), planned.after(path)
+    undoing.callback(context.journal.restore, path, context.journal.entry(path))
+    context.journal.record(path, before, after, *purpose)
+    files.replace(path, after, expected=before)
+    undoing.callback(_put_back, context, path, before, after)
+    context.nginx.changed()
+    logger.debug("edited for %s: %s\n%s", purpose[0], path, _diff(path, before, after))
 
-    def __init__(self, context: Context, planned: edits.Edits, owner: str, *, is_pin: bool = False) -> None:
-        self._context, self._planned, self._owner, self._is_pin = context, planned, owner, is_pin
-        self._entries = {path: context.journal.entry(path) for path in planned.paths}
-        self.written: list[str] = []
 
-    def write(self, path: str) -> None:
-        """Write the journal's entry, then the file."""
-        before, after = self._planned.before(path), self._planned.after(path)
-        self._context.journal.record(path, before, after, self._owner, is_pin=self._is_pin)
-        files.replace(path, after, expected=before)
-        self._context.nginx.changed()
-        self.written.append(path)
-        logger.debug("edited for %s: %s\n%s", self._owner, path, diff(path, before, after))
-
-    def put_back(self) -> None:
-        """Take every edit out again, last one first; what a person wrote into a file since stays."""
-        for path in reversed(self.written):
-            try:
-                self._take_out(path)
-            except errors.FileRefused as refused:
-                logger.error("%s could not be put back: %s", path, refused)
-        for path, entry in self._entries.items():
-            self._context.journal.restore(path, entry)
-        self._context.nginx.changed()
-
-    def _take_out(self, path: str) -> None:
+def _put_back(context: Context, path: str, before: bytes, after: bytes) -> None:
+    """Take an edit out of a file again; what a person wrote into it since stays."""
+    try:
         now = files.read(path)
-        without, is_clean = edits.take_out(self._planned.before(path), self._planned.after(path), now)
+        without, is_clean = edits.take_out(before, after, now)
         files.replace(path, without, expected=now)
-        if not is_clean:
-            logger.error("%s was changed by someone else meanwhile: lines that both changed stay as they are now", path)
+        context.nginx.changed()
+    except errors.FileRefused as refused:
+        logger.error("%s could not be put back: %s", path, refused)
+        return
+    if not is_clean:
+        logger.error("%s was changed by someone else meanwhile: lines that both changed stay as they are now", path)
+
+
+def _give_up(context: Context, written: Sequence[str]) -> None:
+    """Let nginx read what was put back."""
+    context.checkpoints.drop()
+    if written:
+        with contextlib.suppress(errors.NginxRefused):
+            context.nginx.test()
+            context.nginx.reload()
 
 
 def _refuse_without_root(context: Context, paths: Sequence[str]) -> None:
@@ -112,30 +99,24 @@ def _refuse_without_root(context: Context, paths: Sequence[str]) -> None:
         )
 
 
-def take_out_edits(context: Context, purposes: Collection[journal.Purpose] | None = None) -> tuple[bool, bool]:
+def take_out_edits(context: Context, purposes: Collection[Purpose] | None = None) -> tuple[bool, bool]:
     """Take our edits out of every file and test the result; nginx is not reloaded.
 
     purposes: only the edits that were made for these; None for all. Return whether a file changed, and whether all
     edits could be taken out. Raises errors.NginxRefused where nginx would refuse the result; then nothing was changed.
     """
     taken, is_clean = _without_edits(context, purposes)
-    written: list[tuple[journal.Entry, bytes, bytes]] = []
-    keep = False
-    try:
+    with contextlib.ExitStack() as undoing:
+        undoing.callback(context.nginx.changed)
         for entry, now, without in taken:
             files.replace(entry.path, without, expected=now)
-            written.append((entry, now, without))
+            undoing.callback(files.replace, entry.path, now, expected=without)
         context.nginx.changed()
         context.nginx.test()
-        keep = True
-    finally:
-        if not keep:
-            for entry, now, without in reversed(written):
-                files.replace(entry.path, now, expected=without)
-            context.nginx.changed()
+        undoing.pop_all()
     if purposes is None:
         for entry in context.journal.entries():
-            context.journal.forget(entry.path)
+            context.journal.restore(entry.path, None)
     else:
         for entry, _, without in taken:
             context.journal.forget_steps_of(entry, purposes, without)
@@ -143,8 +124,8 @@ def take_out_edits(context: Context, purposes: Collection[journal.Purpose] | Non
 
 
 def _without_edits(
-    context: Context, purposes: Collection[journal.Purpose] | None
-) -> tuple[list[tuple[journal.Entry, bytes, bytes]], bool]:
+    context: Context, purposes: Collection[Purpose] | None
+) -> tuple[list[tuple[Entry, bytes, bytes]], bool]:
     """Return each entry whose file changes, with the file's bytes now and without the edits; and whether all go."""
     taken, is_clean = [], True
     for entry in context.journal.entries():
@@ -158,8 +139,7 @@ def _without_edits(
     return taken, is_clean
 
 
-def diff(path: str, before: bytes, after: bytes) -> str:
-    """Return the unified diff of an edit, as text."""
+def _diff(path: str, before: bytes, after: bytes) -> str:
     old, new = (content.decode("utf-8", "replace").splitlines(keepends=True) for content in (before, after))
     return "".join(difflib.unified_diff(old, new, path, path))
 
@@ -168,7 +148,7 @@ def count_lines(planned: edits.Edits) -> str:
     """Return a phrase that says which files change by how many lines."""
     phrases = []
     for path in planned.paths:
-        lines = diff(path, planned.before(path), planned.after(path)).splitlines()[2:]
+        lines = _diff(path, planned.before(path), planned.after(path)).splitlines()[2:]
         added, commented = (sum(line.startswith(mark) for line in lines) for mark in "+-")
         new = added - commented
         phrases.append(f"{path} ({new} {'line' if new == 1 else 'lines'} added, {commented} commented out)")
