@@ -6,14 +6,15 @@ be done safely is refused with a reason before anything is planned. Pure: statem
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import NoReturn
 
 from certbot_seafile import errors
 from certbot_seafile.site import edits, model, syntax
-from certbot_seafile.site.config import Block, Statement
+from certbot_seafile.site.config import Block, Statement, text
 from certbot_seafile.site.model import Listen, Server, Socket
 
 CHALLENGE_PATH = "/.well-known/acme-challenge/"
@@ -21,12 +22,13 @@ _TOKEN_URI = CHALLENGE_PATH + "certbot-seafile"
 
 _SEAFILE_LOCATION = re.compile(rb"/(?:seafhttp|seafmedia|seafdav)\b")
 _SEAFILE_UPSTREAM = re.compile(rb":(?:8000|8082)(?:/|$|\s)")
-_PASSES = (b"proxy_pass", b"fastcgi_pass")
 _REDIRECTS = (b"return", b"rewrite", b"if")
 _HEADER = b"proxy_set_header"
 _STAPLING = (b"ssl_stapling", b"ssl_stapling_file", b"ssl_stapling_verify", b"ssl_stapling_responder")
 _GUARD = rb"rewrite ^(/\.well-known/acme-challenge/.*)$ $1 break;"
-_HSTS = b"Strict-Transport-Security"
+_PAIR = (b"ssl_certificate", b"ssl_certificate_key")
+_NAMES = (b"server_name", b"listen")
+_NEAR = (b"ssl_certificate", *_NAMES)
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Site:
     """The server blocks that answer for some names.
 
     tls: those that answer over TLS. plain: those that answer for HTTP-01. nameless: (server, name) pairs where nginx
-    would choose another server unless the name is added. siblings: servers to make a missing one from.
+    would choose another server unless the name is added. every: all server blocks that could take part; readers: which
+    blocks of the whole configuration read a file.
     """
 
     domains: tuple[str, ...]
@@ -50,27 +53,20 @@ class Site:
         return tuple(dict.fromkeys(server.path for server in (*self.plain, *self.tls)))
 
 
-def is_seafile(server: Server) -> bool:
+def _is_seafile(server: Server) -> bool:
     """Tell whether the server proxies Seafile: its paths, Seahub's port or the file server's."""
-    for statement in server.statement.walk():
-        if statement.name == b"location" and any(_SEAFILE_LOCATION.search(word) for word in statement.arguments):
-            return True
-        if statement.name in _PASSES and any(_SEAFILE_UPSTREAM.search(word) for word in statement.arguments):
-            return True
-    return False
+    signs = {b"location": _SEAFILE_LOCATION, b"proxy_pass": _SEAFILE_UPSTREAM, b"fastcgi_pass": _SEAFILE_UPSTREAM}
+    return any(
+        signs[statement.name].search(word)
+        for statement in server.statement.walk()
+        if statement.name in signs
+        for word in statement.arguments
+    )
 
 
-def is_nameless(server: Server) -> bool:
+def _is_nameless(server: Server) -> bool:
     """Tell whether the server's names name nobody: none, "_" and the like, or addresses."""
-    return all("." not in name or _is_address(name) for name in server.names if not name.startswith("~"))
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name.strip("[]"))
-    except ValueError:
-        return False
-    return True
+    return all("." not in name or model.is_address(name) for name in server.names if not name.startswith("~"))
 
 
 def find(
@@ -93,15 +89,12 @@ def find(
         members = _members(every, domain, site_path)
         own = set(model.sockets(members))
         for socket in filter(own.__contains__, model.sockets(every)):
-            server, is_named = _answering(every, members, socket, domain)
-            if server is None:
-                continue
-            listen = next(li for li in server.listens if li.socket == socket)
-            if not server.is_tls(listen) and socket.port != http_port:
-                continue
-            (tls if server.is_tls(listen) else plain)[server] = None
-            if not is_named:
-                nameless[server, domain] = None
+            server, is_chosen = _answering(every, members, socket, domain)
+            is_tls = server.is_tls(server.sockets[socket])
+            if is_tls or socket.port == http_port:
+                (tls if is_tls else plain)[server] = None
+                if not is_chosen:
+                    nameless[server, domain] = None
     if not plain:
         _refuse_other_ports(_members(every, domains[0], site_path), http_port)
     return Site(tuple(domains), tuple(tls), tuple(plain), tuple(nameless), tuple(every), readers)
@@ -118,46 +111,37 @@ def _refuse_other_ports(members: Sequence[Server], http_port: int) -> None:
         )
 
 
-def _answering(
-    every: Sequence[Server], members: Sequence[Server], socket: Socket, domain: str
-) -> tuple[Server | None, bool]:
-    """Return the member that answers (or is to answer) on the socket, and whether nginx chooses it already."""
-    asked = None if _is_address(domain) and _speaks_tls(every, socket) else domain
-    chosen = model.choose(every, socket, asked)
-    if chosen in members:
+def _answering(every: Sequence[Server], members: Sequence[Server], socket: Socket, domain: str) -> tuple[Server, bool]:
+    """Return the member that answers (or is to answer) on a socket of theirs, and whether nginx chooses it already."""
+    is_address = model.is_address(domain)
+    speaks_tls = any(server.is_tls(server.sockets[socket]) for server in model.on_socket(every, socket))
+    chosen = model.choose(every, socket, None if is_address and speaks_tls else domain)
+    if chosen is not None and chosen in members:
         return chosen, True
-    here = [member for member in members if any(listen.socket == socket for listen in member.listens)]
-    if not here:
-        return None, True
-    if _is_address(domain):
+    member = model.on_socket(members, socket)[0]
+    if is_address:
         raise errors.SiteRefused(
             f"a client that connects to {domain} is answered by {chosen}, the default server of port {socket.port}, "
-            f"not by the Seafile site {here[0]}: add default_server to its listen line"
+            f"not by the Seafile site {member}: add default_server to its listen line"
         )
-    return here[0], False
-
-
-def _speaks_tls(every: Sequence[Server], socket: Socket) -> bool:
-    return any(s.is_tls(li) for s in model.on_socket(every, socket) for li in s.listens if li.socket == socket)
+    return member, False
 
 
 def _members(every: Sequence[Server], domain: str, site_path: str | None) -> list[Server]:
     """Return the server blocks that belong to the domain's site, whatever nginx chooses today."""
     if site_path is not None:
-        pool = [server for server in every if _is_in(server, site_path)]
+        pool = [s for s in every if site_path in (s.path, *(inner.path for inner in s.statement.walk()))]
         if not pool:
             raise errors.SiteNotFound(
                 f"nginx loads no server block from {site_path}: --seafile-site must name a file that it includes"
             )
-        return _named(pool, domain) + [s for s in pool if is_nameless(s)] or pool
-    if named := _named(every, domain):
-        homes = {server.path for server in named}
-        return named + [s for s in every if s.path in homes and is_nameless(s) and s not in named]
-    return _recognised(every, domain)
+        return _named(pool, domain) + list(filter(_is_nameless, pool)) or pool
+    return _with_nameless(every, _named(every, domain)) or _recognised(every, domain)
 
 
-def _is_in(server: Server, path: str) -> bool:
-    return server.path == path or any(statement.path == path for statement in server.statement.walk())
+def _with_nameless(every: Sequence[Server], members: list[Server]) -> list[Server]:
+    homes = {server.path for server in members}
+    return members + [s for s in every if s.path in homes and _is_nameless(s) and s not in members]
 
 
 def _named(every: Sequence[Server], domain: str) -> list[Server]:
@@ -167,24 +151,23 @@ def _named(every: Sequence[Server], domain: str) -> list[Server]:
     winners: dict[Server, None] = {}
     for socket in filter(contested.__contains__, model.sockets(every)):
         chosen = model.choose(every, socket, domain)
+        exact = [server for server in model.on_socket(every, socket) if domain.lower() in server.names]
+        if chosen in exact and len({server.path for server in exact}) > 1:
+            _refuse_ambiguous(domain, exact)
         if chosen is not None:
-            exact = [server for server in model.on_socket(every, socket) if domain.lower() in server.names]
-            rivals = [server for server in exact if server.path != chosen.path]
-            if rivals and chosen in exact:
-                _refuse_ambiguous(domain, [chosen, *rivals])
             winners[chosen] = None
     return list(winners)
 
 
 def _recognised(every: Sequence[Server], domain: str) -> list[Server]:
-    seafile = [server for server in every if is_seafile(server)]
-    fitting = [server for server in seafile if is_nameless(server)]
-    if not fitting and _is_address(domain):  # a request for an address names no server: the default one answers
-        fitting = [server for server in seafile if _is_default(every, server)]
+    seafile = [server for server in every if _is_seafile(server)]
+    fitting = [server for server in seafile if _is_nameless(server)]
+    if not fitting and model.is_address(domain):  # a request for an address names no server: the default one answers
+        fitting = [s for s in seafile if any(model.default_server(every, socket) is s for socket in s.sockets)]
     if len({server.path for server in fitting}) > 1:
         _refuse_ambiguous(domain, fitting)
     if fitting:
-        return fitting + [s for s in every if s.path == fitting[0].path and is_nameless(s) and s not in fitting]
+        return _with_nameless(every, fitting)
     if seafile:
         others = "; ".join(f"{server} is for {', '.join(server.names)}" for server in seafile)
         raise errors.SiteNotFound(
@@ -196,15 +179,52 @@ def _recognised(every: Sequence[Server], domain: str) -> list[Server]:
     )
 
 
-def _is_default(every: Sequence[Server], server: Server) -> bool:
-    return any(model.default_server(every, listen.socket) is server for listen in server.listens)
-
-
-def _refuse_ambiguous(domain: str, candidates: Sequence[Server]) -> None:
+def _refuse_ambiguous(domain: str, candidates: Sequence[Server]) -> NoReturn:
     paths = sorted({server.path for server in candidates})
     raise errors.SiteAmbiguous(
         f"several files could be the Seafile site of {domain}: {', '.join(paths)}; name one with --seafile-site", paths
     )
+
+
+# --- where lines are put ---------------------------------------------------------------------------------------------
+
+
+def _insert(planned: edits.Edits, server: Server, lines: Sequence[bytes], *anchors: Collection[bytes]) -> None:
+    """Insert lines below the last statement of such a name in the server's own file; else at the block's top.
+
+    anchors: names, or further ones where there is none of the first.
+    """
+    own = server.statement.children
+    groups = ([statement for statement in own if statement.name in names] for names in anchors)
+    _insert_below(planned, server, lines, next(filter(None, groups), ()))
+
+
+def _insert_above_locations(planned: edits.Edits, server: Server, lines: Sequence[bytes]) -> None:
+    above = takewhile(lambda statement: statement.name != b"location", server.statement.children)
+    _insert_below(planned, server, lines, list(above))
+
+
+def _insert_below(planned: edits.Edits, server: Server, lines: Sequence[bytes], above: Sequence[Statement]) -> None:
+    if above:
+        planned.insert_after(above[-1], lines)
+    elif server.statement.children:
+        planned.insert_before(server.statement.children[0], lines)
+    else:
+        planned.insert_at_end(server.statement, lines)
+
+
+def _at_server(server: Server, statement: Statement) -> Statement:
+    """Return the statement of the server's own file through which `statement` comes: itself, or the include of it."""
+    includes = (child for child in server.statement.children if child.name == b"include")
+    return next((child for child in includes if statement in child.walk()), statement)
+
+
+def _word(path: str) -> bytes:
+    return syntax.quote(path.encode("utf-8", "surrogateescape"))
+
+
+def _path(statement: Statement) -> str:
+    return text(statement.arguments[0])
 
 
 # --- the challenge ---------------------------------------------------------------------------------------------------
@@ -212,11 +232,10 @@ def _refuse_ambiguous(domain: str, candidates: Sequence[Server]) -> None:
 
 def challenge_folder(server: Server) -> str | None:
     """Return the folder from which the server's own location answers challenges; None where it has none of its own."""
-    location = model.location_for(server, _TOKEN_URI)
-    if location is None or not any(b"well-known" in word for word in location.arguments):
+    chain = model.locations_for(server, _TOKEN_URI)
+    if not chain or not any(b"well-known" in word for word in chain[-1].arguments):
         return None
-    chain = _enclosing(server.statement, location)
-    if any(statement.name in (b"proxy_pass", b"return", b"rewrite") for statement in location.flat()):
+    if any(statement.name in (b"proxy_pass", b"return", b"rewrite") for statement in chain[-1].flat()):
         return None
     for level in reversed([server.http, server.statement, *chain]):
         for statement in level.flat():
@@ -226,7 +245,7 @@ def challenge_folder(server: Server) -> str | None:
 
 
 def _served_folder(statement: Statement, level: Statement) -> str | None:
-    folder = statement.arguments[0].decode("utf-8", "surrogateescape")
+    folder = _path(statement)
     if statement.name == b"root":
         return folder.rstrip("/") + CHALLENGE_PATH.rstrip("/")
     modifier, prefix = model.location_path(level)
@@ -236,97 +255,50 @@ def _served_folder(statement: Statement, level: Statement) -> str | None:
     return (folder + CHALLENGE_PATH[len(prefix) :]).rstrip("/")
 
 
-def _enclosing(outer: Statement, wanted: Statement) -> list[Statement]:
-    for child in outer.flat():
-        if child is wanted:
-            return [child]
-        if child.name == b"location" and (below := _enclosing(child, wanted)):
-            return [child, *below]
-    return []
-
-
 def wire_challenge(planned: edits.Edits, server: Server, webroot: str) -> None:
     """Let the server answer challenges from the webroot, whatever else it does with a request.
 
     A rewrite at server level runs before a location is chosen (ngx_http_core_server phase handlers), so a guard goes
     above the first of them; `^~` keeps regular expressions away from the location.
     """
-    first = next((statement for statement in server.level(*_REDIRECTS)), None)
-    if first is not None and not _has_guard(server, first):
-        edits_before(planned, server, first, [_GUARD])
-    if _has_location(server):
+    first = _first_redirect(server)
+    if first is not None and not _is_guard(first):
+        planned.insert_before(_at_server(server, first), [_GUARD])
+    chosen = model.locations_for(server, _TOKEN_URI)[-1:]
+    if ("^~", CHALLENGE_PATH) in map(model.location_path, chosen) and challenge_folder(server) is not None:
         return
-    for same in _same_location(server):
-        planned.comment_out(same)
+    for location in server.level(b"location"):
+        # nginx refuses a second location of the same path, with "^~" or without (ngx_http_add_location).
+        if location.arguments and model.location_path(location) in (("", CHALLENGE_PATH), ("^~", CHALLENGE_PATH)):
+            planned.comment_out(location)
     lines = _location_lines(server, webroot)
     if first is not None:
-        anchor = _at_server(server, first)
-        planned.insert_after(anchor, lines)
+        planned.insert_after(_at_server(server, first), lines)
     else:
-        _insert_statements(planned, server, lines)
+        _insert_above_locations(planned, server, lines)
 
 
 def is_wired(server: Server) -> bool:
     """Tell whether the server answers challenges already, as far as its configuration tells."""
-    first = next((statement for statement in server.level(*_REDIRECTS)), None)
-    return challenge_folder(server) is not None and (first is None or _has_guard(server, first))
+    first = _first_redirect(server)
+    return challenge_folder(server) is not None and (first is None or _is_guard(first))
 
 
-def _has_guard(server: Server, first: Statement) -> bool:
-    words = first.arguments
-    return first.name == b"rewrite" and words[-1:] == (b"break",) and b"acme-challenge" in words[0]
+def _first_redirect(server: Server) -> Statement | None:
+    return next(iter(server.level(*_REDIRECTS)), None)
 
 
-def _has_location(server: Server) -> bool:
-    location = model.location_for(server, _TOKEN_URI)
-    if location is None or model.location_path(location) != ("^~", CHALLENGE_PATH):
-        return False
-    return challenge_folder(server) is not None
-
-
-def _same_location(server: Server) -> list[Statement]:
-    # nginx refuses a second location of the same path, with "^~" or without (ngx_http_add_location).
-    return [
-        statement
-        for statement in server.level(b"location")
-        if statement.arguments and model.location_path(statement) in (("", CHALLENGE_PATH), ("^~", CHALLENGE_PATH))
-    ]
+def _is_guard(statement: Statement) -> bool:
+    words = statement.arguments
+    return statement.name == b"rewrite" and words[-1:] == (b"break",) and b"acme-challenge" in words[0]
 
 
 def _location_lines(server: Server, webroot: str) -> list[bytes]:
-    step = edits.indentation_step(server.statement)
-    inner = [b"root " + syntax.quote(webroot.encode("utf-8", "surrogateescape")) + b";", b"default_type text/plain;"]
-    inner += [b"auth_basic off;", b"allow all;"]
+    inner = [b"root " + _word(webroot) + b";", b"default_type text/plain;", b"auth_basic off;", b"allow all;"]
     if server.level(b"auth_request"):
         inner.append(b"auth_request off;")
+    step = edits.indentation_step(server.statement)
     return [b"location ^~ /.well-known/acme-challenge/ {", *(step + line for line in inner), b"}"]
-
-
-def _insert_statements(planned: edits.Edits, server: Server, lines: Sequence[bytes]) -> None:
-    """Insert lines before the server's first location, behind what stands above it; else at the block's end."""
-    own = [child for child in server.statement.children or () if child.path == server.path]
-    index = next((i for i, child in enumerate(own) if child.name == b"location"), len(own))
-    if index == 0 and own:
-        planned.insert_before(own[0], lines)
-    elif own:
-        planned.insert_after(own[index - 1], lines)
-    else:
-        planned.insert_at_end(server.statement, lines)
-
-
-def _at_server(server: Server, statement: Statement) -> Statement:
-    """Return the statement of the server's own file through which `statement` comes: itself, or the include of it."""
-    if statement.path == server.path and any(child is statement for child in server.statement.children or ()):
-        return statement
-    for child in server.statement.children or ():
-        if child.name == b"include" and any(inner is statement for inner in child.walk()):
-            return child
-    return statement
-
-
-def edits_before(planned: edits.Edits, server: Server, statement: Statement, lines: Sequence[bytes]) -> None:
-    """Insert lines before the statement, or before the include that brings it."""
-    planned.insert_before(_at_server(server, statement), lines)
 
 
 # --- the certificate -------------------------------------------------------------------------------------------------
@@ -352,31 +324,45 @@ class Certificate:
         """Return the start of the paths of all snippets of this package."""
         return self.snippet.rpartition("/")[0] + "/"
 
+    @property
+    def lines(self) -> list[bytes]:
+        """Return the lines of a server block that has none of them yet."""
+        lines = [b"ssl_certificate " + _word(self.fullchain) + b";", b"ssl_certificate_key " + _word(self.key) + b";"]
+        return [*lines, b"include " + _word(self.include) + b";"] if self.is_stapled else lines
 
-def _word(path: str) -> bytes:
-    return syntax.quote(path.encode("utf-8", "surrogateescape"))
+
+def staple_include(snippet_path: str) -> str:
+    """Return the include pattern for the snippet: a pattern, because nginx accepts one that matches nothing."""
+    stem = snippet_path.removesuffix(".conf")
+    return "".join(f"[{char}]" if char in "*?[" else char for char in stem) + "[.]conf"
 
 
 def install(planned: edits.Edits, site: Site, server: Server, wanted: Certificate) -> None:
     """Let a TLS server use the certificate and the staple's snippet, and comment out what they take the place of."""
     _refuse_variable(server, site)
+    snippets = _snippet_includes(server, wanted)
     gone = [statement for statement in server.level(*_STAPLING) if not statement.path.startswith(wanted.snippet_folder)]
-    gone += [statement for statement in _snippet_includes(server, wanted) if _path(statement) != wanted.include]
-    for name, path in ((b"ssl_certificate", wanted.fullchain), (b"ssl_certificate_key", wanted.key)):
+    gone += [statement for statement in snippets if _path(statement) != wanted.include]
+    for name, path, line in zip(_PAIR, (wanted.fullchain, wanted.key), wanted.lines, strict=False):
         replaced = [statement for statement in server.level(name) if _path(statement) not in wanted.kept | {path}]
-        if not any(_path(statement) == path for statement in server.level(name)):
-            _put_in_place(planned, server, replaced, name + b" " + _word(path) + b";")
+        if path not in map(_path, server.level(name)):
+            _put_in_place(planned, server, replaced, line)
         gone += replaced
     _drop(planned, site, server, gone)
-    if wanted.is_stapled and wanted.include not in map(_path, _snippet_includes(server, wanted)):
-        _insert_below_key(planned, server, b"include " + _word(wanted.include) + b";")
+    if wanted.is_stapled and wanted.include not in map(_path, snippets):
+        _insert(planned, server, wanted.lines[2:], (b"ssl_certificate_key",), _NEAR)
+
+
+def _snippet_includes(server: Server, wanted: Certificate) -> list[Statement]:
+    includes = [child for child in server.statement.children if child.name == b"include"]
+    return [include for include in includes if _path(include).startswith(wanted.snippet_folder)]
 
 
 def strangers(server: Server, domains: Sequence[str]) -> list[str]:
     """Return the server's plain names that are none of the domains."""
     asked = {domain.lower() for domain in domains}
     plain = [name.lstrip(".") for name in server.names if not name.startswith("~") and "*" not in name]
-    return [name for name in plain if "." in name and name not in asked and not _is_address(name)]
+    return [name for name in plain if "." in name and name not in asked and not model.is_address(name)]
 
 
 def _refuse_variable(server: Server, site: Site) -> None:
@@ -390,13 +376,9 @@ def _refuse_variable(server: Server, site: Site) -> None:
             )
 
 
-def _path(statement: Statement) -> str:
-    return statement.arguments[0].decode("utf-8", "surrogateescape")
-
-
 def _put_in_place(planned: edits.Edits, server: Server, replaced: Sequence[Statement], line: bytes) -> None:
     if not replaced:
-        _insert_near_names(planned, server, [line])
+        _insert(planned, server, [line], _NEAR)
     elif (anchor := _at_server(server, replaced[0])) is replaced[0]:
         planned.replace(anchor, [line])
     else:
@@ -417,19 +399,7 @@ def _drop(planned: edits.Edits, site: Site, server: Server, gone: Sequence[State
         else:
             foreign[anchor] = None
     for include in foreign:
-        rest = [statement for statement in include.flat() if statement not in gone]
-        planned.replace(
-            include, [statement.source[statement.directive.start : statement.directive.end] for statement in rest]
-        )
-
-
-def _snippet_includes(server: Server, wanted: Certificate) -> list[Statement]:
-    children = server.statement.children or ()
-    return [
-        statement
-        for statement in children
-        if statement.name == b"include" and _path(statement).startswith(wanted.snippet_folder)
-    ]
+        planned.replace(include, [statement.written for statement in include.flat() if statement not in gone])
 
 
 def pin(
@@ -446,51 +416,24 @@ def pin(
     """
     staple = [b"ssl_stapling on;", b"ssl_stapling_file " + _word(response) + b";"] if instead.is_stapled else []
     lines = {
-        (b"ssl_certificate", own.fullchain): [b"ssl_certificate " + _word(instead.fullchain) + b";"],
-        (b"ssl_certificate_key", own.key): [b"ssl_certificate_key " + _word(instead.key) + b";"],
+        (b"ssl_certificate", own.fullchain): instead.lines[:1],
+        (b"ssl_certificate_key", own.key): instead.lines[1:2],
         (b"include", own.include): staple,
         (b"ssl_stapling_file", own_response): staple[1:],
     }
     for statement in named:
-        if statement.path == own.snippet:
+        new = lines.get((statement.name, _path(statement)))
+        if new is None or statement.path == own.snippet:
             continue
-        if text := lines.get((statement.name, _path(statement))):
-            planned.replace(statement, text)
-        elif text is not None:
+        if new:
+            planned.replace(statement, new)
+        else:
             planned.comment_out(statement)
-
-
-_NEAR = (b"ssl_certificate", b"server_name", b"listen")
-
-
-def _insert_near_names(
-    planned: edits.Edits, server: Server, lines: Sequence[bytes], near: Sequence[bytes] = _NEAR
-) -> None:
-    """Insert lines below the last of such statements of the server's own file, else at its top."""
-    own = [child for child in server.statement.children or () if child.path == server.path]
-    anchors = [statement for statement in own if statement.name in near]
-    if anchors:
-        planned.insert_after(anchors[-1], lines)
-    elif own:
-        planned.insert_before(own[0], lines)
-    else:
-        planned.insert_at_end(server.statement, lines)
-
-
-def _insert_below_key(planned: edits.Edits, server: Server, line: bytes) -> None:
-    keys = [
-        statement for statement in server.level(b"ssl_certificate_key") if _at_server(server, statement) is statement
-    ]
-    if keys:
-        planned.insert_after(keys[-1], [line])
-    else:
-        _insert_near_names(planned, server, [line])
 
 
 def add_name(planned: edits.Edits, server: Server, domain: str) -> None:
     """Let nginx choose the server for the domain: further server_name lines add up (ngx_http_core_server_name)."""
-    line = b"server_name " + domain.encode("idna") + b";"
-    _insert_near_names(planned, server, [line], near=(b"server_name", b"listen"))
+    _insert(planned, server, [b"server_name " + domain.encode("idna") + b";"], _NAMES)
 
 
 # --- missing halves --------------------------------------------------------------------------------------------------
@@ -499,70 +442,62 @@ def add_name(planned: edits.Edits, server: Server, domain: str) -> None:
 def add_plain_server(planned: edits.Edits, site: Site, server: Server, webroot: str, http_port: int) -> None:
     """Make the port-80 server of an HTTPS-only site: it answers challenges and redirects everything else."""
     step = edits.indentation_step(server.statement)
-    taken = set(model.sockets(site.every))
-    listens = [_mirrored(listen, http_port, taken, b"") for listen in server.listens if server.is_tls(listen)]
+    listens = [listen for listen in server.listens if server.is_tls(listen)]
     names = b" ".join(name.encode("idna") for name in site.domains)
-    _keep_default(planned, site, server, [_moved(li, http_port) for li in server.listens if server.is_tls(li)])
-    body = [*dict.fromkeys(listens), b"server_name " + names + b";", *_location_lines(server, webroot)]
-    ports = [listen.socket.port for listen in server.listens if server.is_tls(listen)]
-    body += [b"location / {", step + _redirect_line(ports[0]), b"}"]
+    body = _mirrored(planned, site, server, listens, http_port)
+    body += [b"server_name " + names + b";", *_location_lines(server, webroot)]
+    body += [b"location / {", step + _redirect_line(listens[0].socket.port), b"}"]
     planned.insert_after(server.statement, [b"", b"server {", *(step + line for line in body), b"}"])
-
-
-def _keep_default(planned: edits.Edits, site: Site, newcomer: Server, sockets: Sequence[Socket]) -> None:
-    """Let the default server of each socket stay it, where the newcomer would stand before it.
-
-    The first server on a socket is its default unless one is marked (ngx_http_add_address), and nameless sites live by
-    that: a site that begins to listen must not take their clients.
-    """
-    for socket in sockets:
-        current = model.default_server(site.every, socket)
-        if current is None or site.every.index(current) < site.every.index(newcomer):
-            continue
-        for listen in current.listens:
-            if listen.socket == socket and not listen.is_default and listen.statement is not None:
-                directive = listen.statement.directive
-                text = listen.statement.source[directive.start : directive.end].rstrip(b"; \t\r\n")
-                planned.replace(listen.statement, [text + b" default_server;"])
-
-
-def _moved(listen: Listen, port: int) -> Socket:
-    return Socket(listen.socket.address, port)
-
-
-def _mirrored(listen: Listen, port: int, taken: set[Socket], extra: bytes) -> bytes:
-    socket = _moved(listen, port)
-    if socket.is_v6:
-        address = f"[{socket.address}]:{port}"
-    else:
-        address = str(port) if socket.address == "*" else f"{socket.address}:{port}"
-    words = [b"listen", address.encode(), *([extra] if extra else [])]
-    if listen.has_proxy_protocol:
-        words.append(b"proxy_protocol")
-    if socket not in taken:
-        # These describe the socket itself and may stand only once for it (ngx_http_core_listen).
-        words += [word for word in listen.parameters if word.startswith(b"ipv6only=")]
-    return b" ".join(words) + b";"
 
 
 def add_tls(planned: edits.Edits, site: Site, server: Server, wanted: Certificate, https_port: int) -> None:
     """Let an HTTP-only server speak TLS too: it redirects to it, and Seahub learns that the client came by https."""
-    taken = set(model.sockets(site.every))
-    plain = [
-        listen
-        for listen in server.listens
-        if not server.is_tls(listen) and not listen.socket.address.startswith("unix:")
-    ]
-    lines = [*dict.fromkeys(_mirrored(listen, https_port, taken, b"ssl") for listen in plain)]
-    _keep_default(planned, site, server, [_moved(listen, https_port) for listen in plain])
+    clear = [listen for listen in server.listens if not server.is_tls(listen)]
+    plain = [listen for listen in clear if not listen.socket.address.startswith("unix:")]
+    lines = _mirrored(planned, site, server, plain, https_port, b"ssl")
     if not server.level(b"listen"):
         lines.insert(0, b"listen 80;")
-    lines += [b"ssl_certificate " + _word(wanted.fullchain) + b";", b"ssl_certificate_key " + _word(wanted.key) + b";"]
-    if wanted.is_stapled:
-        lines.append(b"include " + _word(wanted.include) + b";")
-    _insert_near_names(planned, server, lines)
+    _insert(planned, server, [*lines, *wanted.lines], _NEAR)
     redirect(planned, server, https_port, is_shared=True)
     _tell_seahub(planned, server)
+
+
+def _mirrored(
+    planned: edits.Edits, site: Site, server: Server, listens: Sequence[Listen], port: int, *extra: bytes
+) -> list[bytes]:
+    """Return the lines for listening on another port at the same addresses; default servers stay what they are."""
+    lines: dict[bytes, None] = {}
+    for listen in listens:
+        socket = Socket(listen.socket.address, port)
+        address = (
+            f"[{socket.address}]:{port}"
+            if ":" in socket.address.removeprefix("unix:")
+            else f"{socket.address}:{port}".removeprefix("*:")
+        )
+        words = [b"listen", address.encode(), *extra]
+        if b"proxy_protocol" in listen.parameters:
+            words.append(b"proxy_protocol")
+        if not model.on_socket(site.every, socket):
+            # These describe the socket itself and may stand only once for it (ngx_http_core_listen).
+            words += [word for word in listen.parameters if word.startswith(b"ipv6only=")]
+        lines[b" ".join(words) + b";"] = None
+    for socket in dict.fromkeys(Socket(listen.socket.address, port) for listen in listens):
+        _keep_default(planned, site, server, socket)
+    return list(lines)
+
+
+def _keep_default(planned: edits.Edits, site: Site, newcomer: Server, socket: Socket) -> None:
+    """Let the default server of a socket stay it, where the newcomer would stand before it.
+
+    The first server on a socket is its default unless one is marked (ngx_http_add_address), and nameless sites live by
+    that: a site that begins to listen must not take their clients.
+    """
+    current = model.default_server(site.every, socket)
+    if current is None or site.every.index(current) < site.every.index(newcomer):
+        return
+    listen = current.sockets[socket]
+    if not listen.is_default and listen.statement is not None:
+        planned.replace(listen.statement, [listen.statement.written.rstrip(b"; \t\r\n") + b" default_server;"])
 
 
 def _redirect_line(https_port: int) -> bytes:
@@ -572,22 +507,12 @@ def _redirect_line(https_port: int) -> bytes:
 
 def redirects_all(server: Server) -> bool:
     """Tell whether the server redirects every plain request at its own level."""
-    for statement in server.level(b"return", b"rewrite"):
-        if any(b"https://" in word for word in statement.arguments):
-            return True
-    return any(
-        b"https://" in word
-        for block in server.level(b"if")
-        for statement in block.flat()
-        for word in statement.arguments
-    ) or any(
-        b"https://" in word
-        for location in server.level(b"location")
-        if model.location_path(location) in (("", "/"), ("^~", "/"))
-        for statement in location.flat()
-        if statement.name in (b"return", b"rewrite")
-        for word in statement.arguments
-    )
+    redirects = server.level(b"return", b"rewrite")
+    redirects += [statement for block in server.level(b"if") for statement in block.flat()]
+    for location in server.level(b"location"):
+        if model.location_path(location) in (("", "/"), ("^~", "/")):
+            redirects += [statement for statement in location.flat() if statement.name in (b"return", b"rewrite")]
+    return any(b"https://" in word for statement in redirects for word in statement.arguments)
 
 
 def redirect(planned: edits.Edits, server: Server, https_port: int, *, is_shared: bool) -> None:
@@ -598,11 +523,11 @@ def redirect(planned: edits.Edits, server: Server, https_port: int, *, is_shared
     lines = [_redirect_line(https_port)]
     if is_shared:
         lines = [b"if ($scheme = http) {", edits.indentation_step(server.statement) + lines[0], b"}"]
-    first = next(iter(server.level(*_REDIRECTS)), None)
+    first = _first_redirect(server)
     if first is not None:
-        edits_before(planned, server, first, lines)
+        planned.insert_before(_at_server(server, first), lines)
     else:
-        _insert_statements(planned, server, [_GUARD, *lines])
+        _insert_above_locations(planned, server, [_GUARD, *lines])
 
 
 def _tell_seahub(planned: edits.Edits, server: Server) -> None:
@@ -610,40 +535,25 @@ def _tell_seahub(planned: edits.Edits, server: Server) -> None:
     line = b"proxy_set_header X-Forwarded-Proto https;"
     locations = [inner for inner in server.statement.walk() if inner.name == b"location"]
     for level in (server.statement, *locations):
-        headers = [child for child in level.children or () if child.name == _HEADER]
-        if headers and not _says_proto(headers):
+        headers = [child for child in level.children if child.name == _HEADER]
+        if headers and not _has_header(headers, b"x-forwarded-proto"):
             planned.insert_after(headers[-1], [line])
-    if not server.level(_HEADER) and any(_passes_outer_headers(location) for location in locations):
+    inner = [{child.name for child in location.flat()} for location in locations]
+    if not server.level(_HEADER) and any(b"proxy_pass" in names and _HEADER not in names for names in inner):
         outer = [statement for statement in server.http.flat() if statement.name == _HEADER]
-        copies = [statement.source[statement.directive.start : statement.directive.end] for statement in outer]
-        _insert_near_names(planned, server, copies if _says_proto(outer) else [*copies, line])
+        lines = [statement.written for statement in outer]
+        _insert(planned, server, lines if _has_header(outer, b"x-forwarded-proto") else [*lines, line], _NEAR)
 
 
-def _says_proto(headers: Sequence[Statement]) -> bool:
-    return any(
-        statement.arguments[:1] and statement.arguments[0].lower() == b"x-forwarded-proto" for statement in headers
-    )
-
-
-def _passes_outer_headers(location: Statement) -> bool:
-    own = {child.name for child in location.flat()}
-    return b"proxy_pass" in own and _HEADER not in own
+def _has_header(statements: Sequence[Statement], name: bytes) -> bool:
+    return any(statement.arguments[:1] and statement.arguments[0].lower() == name for statement in statements)
 
 
 def has_hsts(server: Server) -> bool:
     """Tell whether the server sends Strict-Transport-Security at its own level (RFC 6797)."""
-    return any(
-        statement.arguments[:1] and statement.arguments[0].lower() == _HSTS.lower()
-        for statement in server.level(b"add_header")
-    )
+    return _has_header(server.level(b"add_header"), b"strict-transport-security")
 
 
 def add_hsts(planned: edits.Edits, server: Server) -> None:
     """Send Strict-Transport-Security for a year with every answer of the server (RFC 6797 6.1)."""
-    _insert_near_names(planned, server, [b'add_header Strict-Transport-Security "max-age=31536000" always;'])
-
-
-def staple_include(snippet_path: str) -> str:
-    """Return the include pattern for the snippet: a pattern, because nginx accepts one that matches nothing."""
-    stem = snippet_path.removesuffix(".conf")
-    return "".join(f"[{char}]" if char in "*?[" else char for char in stem) + "[.]conf"
+    _insert(planned, server, [b'add_header Strict-Transport-Security "max-age=31536000" always;'], _NEAR)

@@ -18,10 +18,6 @@ class Memory:
     def __init__(self, contents: dict[str, str]) -> None:
         self.files = {path: File(path, text.encode("latin-1")) for path, text in contents.items()}
 
-    def file(self, path: str) -> File:
-        """Return a file."""
-        return self.files[path]
-
     def targets(self, pattern: bytes) -> tuple[File, ...]:
         """Return the files whose path matches."""
         return tuple(self.files[path] for path in sorted(fnmatch.filter(self.files, pattern.decode())))
@@ -29,7 +25,8 @@ class Memory:
 
 def configuration(contents: dict[str, str]) -> Configuration:
     """Return the configuration that starts with the file `nginx.conf`."""
-    return Configuration("nginx.conf", Memory(contents))
+    memory = Memory(contents)
+    return Configuration(memory.files["nginx.conf"], memory.targets)
 
 
 def parsed(chosen: Configuration) -> list[str]:
@@ -170,7 +167,7 @@ def test_readers_of_a_file_are_known_in_every_context() -> None:
         Block(b"server", "site.1", 42),
     }
     assert chosen.readers("site.1") == {Block(b"http", "nginx.conf", 52)}
-    assert chosen.readers("elsewhere") == frozenset()
+    assert list(chosen.readers("elsewhere")) == []
     assert parsed(chosen) == []
 
 
@@ -192,6 +189,29 @@ def test_a_file_that_includes_itself_is_refused() -> None:
     """As a loop, which nginx would follow until it has no more files."""
     with pytest.raises(errors.SyntaxRefused, match="a:1:1: it includes itself"):
         configuration({"nginx.conf": "include a;", "a": "http { include b; }", "b": "include a;"})
+
+
+DEEP = "location / {" * 5000 + "}" * 5000
+TOO_DEEP = {
+    "blocks within a server": {"nginx.conf": HTTP, "site.1": f"server {{ {DEEP} }}"},
+    "blocks within a block that means nothing": {"nginx.conf": f"http {{ {DEEP} }}"},
+    "blocks behind an include": {"nginx.conf": "http { server { include deep; } }", "deep": DEEP},
+    "files": {"nginx.conf": "include 0;"} | {str(n): f"include {n + 1};" for n in range(5000)} | {"5000": ""},
+}
+
+
+@pytest.mark.parametrize("contents", TOO_DEEP.values(), ids=TOO_DEEP)
+def test_what_stands_too_deep_is_refused_with_its_place(contents: dict[str, str]) -> None:
+    """Thousands of blocks or includes within each other, which no site has, are refused as any syntax that is wrong."""
+    with pytest.raises(errors.SyntaxRefused, match=r":1:\d+: blocks and includes stand more than 100 deep"):
+        configuration(contents).statements(["a.org"])
+
+
+def test_no_site_stands_too_deep() -> None:
+    """What people write is far from the limit: fifty locations within each other are read."""
+    contents = {"nginx.conf": HTTP, "site.1": "server { server_name a.org; " + "location / {" * 50 + "}" * 51}
+    (server,) = model.http_servers(configuration(contents).statements(["a.org"]))
+    assert sum(1 for _ in server.statement.walk()) == 51
 
 
 BLOCKLIST = (
@@ -280,7 +300,8 @@ def test_everything_is_read_where_no_domain_is_asked_for() -> None:
     assert [one.names for one in whole] == [("first.example",), ("b.org",)]
 
 
-NAMES = ["a.example.com", "b.example.com", "*.example.com", ".example.com", "a.*", "~^a", "_", "", "x.org", "192.0.2.1"]
+NAMES = ["a.example.com", "b.example.com", "*.example.com", ".example.com", "a.*", "~^a", "_", "", "x.org", "192.0.2.1",
+         "*.cafe.de", "cafe.de"]  # fmt: skip
 LISTENS = ["80", "80", "*:80", "443 ssl", "443 ssl default_server", "127.0.0.1:80", "localhost", "127.0.0.1:443 ssl",
            "192.0.2.1:80", "192.0.2.1:443 ssl", "[::]:80", "[::1]", "[0:0::1]:80", "unix:/x", ""]  # fmt: skip
 BODIES = [
@@ -326,7 +347,7 @@ def test_leaving_out_changes_no_answer(seed: int) -> None:
     rng = random.Random(seed)
     contents = {f"site.{number}": "".join(some_block(rng) for _ in range(rng.randint(1, 2))) for number in range(6)}
     contents |= {"nginx.conf": HTTP, "body": rng.choice(BODIES[:3]) + rng.choice(["", " server_name a.example.com;"])}
-    for domain in ("a.example.com", "b.example.com", "c.example.com", "a.org", "192.0.2.1"):
+    for domain in ("a.example.com", "b.example.com", "c.example.com", "a.org", "192.0.2.1", "dead.cafe.de"):
         assert outcome(configuration(contents), domain, of_all=False) == outcome(
             configuration(contents), domain, of_all=True
         )

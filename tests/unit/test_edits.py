@@ -16,10 +16,7 @@ def statements(source: bytes, path: str = "site.conf") -> tuple[config.Statement
     """Return the statements of one file without includes."""
 
     def expand(directives: tuple[syntax.Directive, ...]) -> tuple[config.Statement, ...]:
-        return tuple(
-            config.Statement(path, source, found, None if found.block is None else expand(found.block))
-            for found in directives
-        )
+        return tuple(config.Statement(path, source, found, expand(found.block or ())) for found in directives)
 
     return expand(syntax.parse(source).directives)
 
@@ -49,16 +46,16 @@ def test_the_second_of_two_on_a_line_is_commented_out_alone() -> None:
     """What stands before and behind it on the line stays in force."""
     source = b"s { a 1; b 2; c 3; }\n"
     planned = edits.Edits()
-    planned.comment_out((statements(source)[0].children or ())[1])
+    planned.comment_out(statements(source)[0].children[1])
     after = planned.after("site.conf")
     assert after == b"s { a 1; \n#b 2;\n c 3; }\n"
-    assert [one.name for one in statements(after)[0].children or ()] == [b"a", b"c"]
+    assert [one.name for one in statements(after)[0].children] == [b"a", b"c"]
 
 
 def test_text_beside_a_commented_line_stays_in_force() -> None:
     """A line that is inserted just above a commented-out one does not become part of the comment."""
     source = b"s {\n  a 1;\n  b 2;\n}\n"
-    children = statements(source)[0].children or ()
+    children = statements(source)[0].children
     planned = edits.Edits()
     planned.comment_out(children[1])
     planned.insert_after(children[0], [b"n 3;"])
@@ -77,7 +74,7 @@ REPLACED = {
 def test_a_replacement_stands_where_the_old_directive_stood(source: bytes, expected: bytes) -> None:
     """The new line has the old one's indentation and line end."""
     planned = edits.Edits()
-    planned.replace((statements(source)[0].children or ())[0], [b"n 3;"])
+    planned.replace(statements(source)[0].children[0], [b"n 3;"])
     assert planned.after("site.conf") == expected
 
 

@@ -13,10 +13,7 @@ def read(text: str) -> tuple[model.Server, ...]:
     source = f"http {{\n{text}\n}}\n".encode()
 
     def expand(directives: tuple[syntax.Directive, ...]) -> tuple[config.Statement, ...]:
-        return tuple(
-            config.Statement("nginx.conf", source, one, None if one.block is None else expand(one.block))
-            for one in directives
-        )
+        return tuple(config.Statement("nginx.conf", source, one, expand(one.block or ())) for one in directives)
 
     return model.http_servers(expand(syntax.parse(source).directives))
 
@@ -98,5 +95,5 @@ LOCATIONS = {
 def test_locations_are_chosen_in_nginx_order(locations: list[str], chosen: int) -> None:
     """Exact, ^~ prefix, first regular expression, longest prefix."""
     (one,) = read("server { listen 80; " + " ".join(f"location {written}" for written in locations) + " }")
-    found = model.location_for(one, "/.well-known/acme-challenge/token")
-    assert found is one.level(b"location")[chosen]
+    found = model.locations_for(one, "/.well-known/acme-challenge/token")
+    assert found == [one.level(b"location")[chosen]]

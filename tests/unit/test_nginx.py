@@ -126,7 +126,7 @@ def test_patterns_are_those_of_glob(tmp_path: Path, pattern: str, expected: list
         (tmp_path / "sites" / name).write_text(f"named {name};\n")
     (tmp_path / "nginx.conf").write_text(f"include sites/{pattern};\n")
     (include,) = nginx.Nginx("nginx", str(tmp_path)).configuration().statements()
-    assert [os.fsdecode(said.arguments[0]) for said in include.children or ()] == expected
+    assert [os.fsdecode(said.arguments[0]) for said in include.children] == expected
 
 
 def test_a_configuration_is_read_once_for_each_state(tmp_path: Path) -> None:
