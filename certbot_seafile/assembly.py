@@ -1,11 +1,11 @@
 """What both doors hand to the use cases: nginx, certbot's checkpoints, the hook's command.
 
-The law: certbot's configuration in, a Context out. Heavy modules are imported when they are first needed, because
-plugin.py is loaded at every certbot command.
+The law: certbot's configuration in, a Context out.
 """
 
 from __future__ import annotations
 
+import datetime
 import functools
 import logging
 import os
@@ -13,22 +13,18 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from certbot import errors as certbot_errors
 
-if TYPE_CHECKING:
-    from certbot_seafile.system.context import Context
-    from certbot_seafile.system.lineages import Catalog, Options
-    from certbot_seafile.system.nginx import Nginx
+from certbot_seafile.sealed import asking, settings
+from certbot_seafile.system.context import Context
+from certbot_seafile.system.lineages import Options
+from certbot_seafile.system.nginx import Nginx
 
 logger = logging.getLogger(__name__)
 
-_FOLDERS = {
-    "config_dir": "/etc/letsencrypt",
-    "work_dir": "/var/lib/letsencrypt",
-    "logs_dir": "/var/log/letsencrypt",
-}
+_FOLDERS = {"config": "/etc/letsencrypt", "work": "/var/lib/letsencrypt", "logs": "/var/log/letsencrypt"}
 
 
 class Reverter:
@@ -70,19 +66,12 @@ class Reverter:
 
 
 def context_for(config: Any, options: Options, say: Callable[[str], None], **chosen: Any) -> Context:
-    """Return what the use cases work with, for certbot's configuration and our options."""
-    import datetime
-
-    from certbot_seafile.sealed import settings
-    from certbot_seafile.system import files
-    from certbot_seafile.system.context import Context
-
+    """Return what the use cases work with, for certbot's configuration and our options; chosen: other fields."""
     given = settings.of_user(config.config_dir)
     nginx = _nginx(options.ctl, options.server_root, options.reload_cmd, given is not None, given and given.socket)
     nginx.changed()  # whatever was read before, somebody else may have written since
     facts: dict[str, Any] = {
-        "catalog": _catalog(config.config_dir, files.changed_at(os.path.join(config.config_dir, "renewal"))),
-        "renewer": None if given is None else given.user,
+        "renewer": given and given.user,
         "checkpoints": Reverter(config),
         "now": lambda: datetime.datetime.now(datetime.UTC),
         "hook_command": hook_command(config),
@@ -93,52 +82,27 @@ def context_for(config: Any, options: Options, say: Callable[[str], None], **cho
 @functools.cache
 def _nginx(ctl: str, server_root: str | None, reload_command: str | None, is_asked: bool, socket: str | None) -> Nginx:
     """Return the nginx that these words name: one for all lineages, so that its configuration is read once."""
-    from certbot_seafile.sealed import asking
-    from certbot_seafile.system import nginx
-
     words = ctl, server_root, reload_command
-    return asking.Asked(*words, socket=socket) if is_asked else nginx.Nginx(*words)
-
-
-@functools.lru_cache(maxsize=1)
-def _catalog(config_dir: str, changed_at: int) -> Catalog:
-    """Return the catalog of lineages: one for all of them, until a renewal file is written."""
-    from certbot_seafile.system import lineages
-
-    return lineages.Catalog(config_dir)
+    return asking.Asked(*words, socket=socket) if is_asked else Nginx(*words)
 
 
 def hook_command(config: Any) -> str:
     """Return the deploy hook for a renewal file: an absolute path, because schedulers have short PATHs."""
-    words = [_console_script()]
+    name = "certbot-seafile"
+    beside = os.pathsep.join(os.path.dirname(path) for path in (os.path.abspath(sys.argv[0]), sys.executable))
+    words = [shutil.which(name, path=beside) or shutil.which(name) or name]
     for name, usual in _FOLDERS.items():
-        if getattr(config, name) != usual:
-            words += ["--" + name.replace("_", "-"), getattr(config, name)]
+        if (folder := getattr(config, f"{name}_dir")) != usual:
+            words += [f"--{name}-dir", folder]
     if config.https_port != 443:
         words += ["--https-port", str(config.https_port)]
     return shlex.join([*words, "deploy"])
 
 
-def _console_script() -> str:
-    name = "certbot-seafile"
-    beside = [os.path.dirname(os.path.abspath(sys.argv[0])), os.path.dirname(sys.executable)]
-    for folder in beside:
-        if os.access(os.path.join(folder, name), os.X_OK):
-            return os.path.join(folder, name)
-    return shutil.which(name) or name
-
-
 class NoCheckpoints:
     """What stands in for certbot's checkpoints where they lie in another user's folder: `undo` goes by our journal."""
 
-    def close(self) -> None:
-        """Do nothing: none is open."""
-
-    def add(self, paths: set[str], notes: str) -> None:
+    def add(self, *_: object) -> None:
         """Do nothing."""
 
-    def finish(self, title: str) -> None:
-        """Do nothing."""
-
-    def drop(self) -> None:
-        """Do nothing."""
+    close = finish = drop = add

@@ -16,8 +16,7 @@ from certbot_seafile import __version__, errors
 
 logger = logging.getLogger(__name__)
 
-FAILED = 1
-_LOG_NAME = "certbot-seafile.log"
+_ELSE = "where no certificate names one"
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -25,35 +24,33 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = _parser()
     arguments = parser.parse_args(words)
     arguments.refuse_usage = parser.error
+    arguments.cert_names = list(dict.fromkeys(getattr(arguments, "cert_names", ())))
     for key in ("config_dir", "work_dir", "logs_dir"):
         setattr(arguments, key, os.path.abspath(getattr(arguments, key)))
-    try:
-        from certbot_seafile import commands
+    from certbot_seafile import commands
 
+    try:
         commands.take_role(arguments)
         _set_up_logging(arguments)
         return commands.COMMANDS[arguments.command](arguments)
     except errors.CertbotError as error:
         logger.debug("failed", exc_info=True)
         print(f"certbot-seafile: {error}", file=sys.stderr)
-        return FAILED
+        return commands.FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="certbot-seafile", description="What certbot's seafile plugin does around renewals, and how things stand."
-    )
+    description = "What certbot's seafile plugin does around renewals, and how things stand."
+    parser = argparse.ArgumentParser(prog="certbot-seafile", description=description)
     parser.add_argument("--version", action="version", version=f"certbot-seafile {__version__}")
     parser.add_argument("--config-dir", default="/etc/letsencrypt", metavar="D", help="certbot's configuration folder")
     parser.add_argument("--work-dir", default="/var/lib/letsencrypt", metavar="D", help="certbot's work folder")
     parser.add_argument("--logs-dir", default="/var/log/letsencrypt", metavar="D", help="certbot's log folder")
     parser.add_argument("--http-01-port", dest="http_port", type=int, help="as certbot's option of that name")
     parser.add_argument("--https-port", dest="https_port", type=int, help="as certbot's option of that name")
-    parser.add_argument("--seafile-ctl", dest="ctl", metavar="PATH", help="nginx binary, where no lineage says it")
-    parser.add_argument(
-        "--seafile-staple-dir", dest="staple_dir", metavar="DIR", help="folder of staples, where no lineage says it"
-    )
-    parser.add_argument("--settings", metavar="FILE", help="what `setup` wrote (renewals without root)")
+    parser.add_argument("--seafile-ctl", dest="ctl", metavar="PATH", help=f"nginx binary, {_ELSE}")
+    parser.add_argument("--seafile-staple-dir", dest="staple_dir", metavar="DIR", help=f"folder of staples, {_ELSE}")
+    parser.add_argument("--settings", default="/etc/certbot-seafile.json", metavar="FILE", help="what `setup` wrote")
     volume = parser.add_mutually_exclusive_group()
     volume.add_argument("-q", "--quiet", action="store_true", help="say nothing but failures")
     volume.add_argument("-v", "--verbose", action="store_true", help="say each step, with the site's diff")
@@ -66,14 +63,12 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("deploy", parents=[named], help="the deploy hook: staple, site, test, reload, look")
     refresh = commands.add_parser("refresh", parents=[named], help="refresh the OCSP staples that are due")
     refresh.add_argument("--force", action="store_true", help="refresh them all, due or not")
-    status = commands.add_parser("status", parents=[named], help="a table of the lineages and what is served")
+    status = commands.add_parser("status", parents=[named], help="a table of the certificates and what is served")
     status.add_argument("--json", action="store_true", help="the same as JSON, for monitoring")
     check = commands.add_parser(
         "check", parents=[named], help="say what is wrong and what to do; exit 1 if anything is"
     )
-    check.add_argument(
-        "--root", default="/", metavar="DIR", help="where timers and crontabs are looked for, for example a container's"
-    )
+    check.add_argument("--root", default="/", metavar="DIR", help="where timers and crontabs are, as in a container")
     commands.add_parser("undo", parents=[named], help="take this package's edits and files out again")
     _add_setup(commands.add_parser("setup", parents=[named], help="hand the renewals over to an ordinary user (root)"))
     commands.add_parser("settle", help="root's step: store and serve what that user renewed")
@@ -88,7 +83,6 @@ def _cert_name(word: str) -> str:
 
 def _add_setup(setup: argparse.ArgumentParser) -> None:
     has_systemd = os.path.isdir("/run/systemd/system")
-    setup.set_defaults(has_systemd=has_systemd)
     setup.add_argument("--user", required=True, metavar="USER", help="who is to run certbot; made where missing")
     setup.add_argument("-d", "--domain", action="append", default=[], metavar="NAME", help="let its site be challenged")
     setup.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
@@ -98,16 +92,16 @@ def _add_setup(setup: argparse.ArgumentParser) -> None:
         help="where systemd's units go (default: its own folder, where systemd runs; empty: nowhere)",
     )  # fmt: skip
     setup.add_argument(
-        "--socket", metavar="PATH",
+        "--socket", default="/run/certbot-seafile.sock" if has_systemd else None, metavar="PATH",
         help="where root's step is asked (default: below /run, where systemd runs; empty: a scheduler runs it)",
     )  # fmt: skip
     for name, metavar, text in (
-        ("server-root", "DIR", "folder of nginx.conf"),
-        ("reload-cmd", "CMD", "how root's step reloads nginx"),
+        ("server_root", "DIR", "folder of nginx.conf"),
+        ("reload_cmd", "CMD", "how root's step reloads nginx"),
         ("webroot", "DIR", "where challenges are written"),
     ):
-        dest = name.replace("-", "_")
-        setup.add_argument(f"--seafile-{name}", dest=dest, metavar=metavar, help=f"{text}, where no lineage says it")
+        option = f"--seafile-{name.replace('_', '-')}"
+        setup.add_argument(option, dest=name, metavar=metavar, help=f"{text}, {_ELSE}")
 
 
 def _set_up_logging(arguments: argparse.Namespace) -> None:
@@ -120,15 +114,11 @@ def _set_up_logging(arguments: argparse.Namespace) -> None:
     console.setLevel(logging.DEBUG if arguments.verbose else logging.WARNING)
     console.setFormatter(logging.Formatter("%(message)s"))
     root.addHandler(console)
-    if arguments.handed is not None and os.geteuid() == 0:
-        return  # the folder of logs is another user's
-    try:
+    is_anothers = arguments.handed is not None and os.geteuid() == 0  # the folder of logs, that is
+    if os.access(arguments.logs_dir, os.W_OK) and not is_anothers:
+        path = os.path.join(arguments.logs_dir, "certbot-seafile.log")
         log = logging.handlers.RotatingFileHandler(
-            os.path.join(arguments.logs_dir, _LOG_NAME), maxBytes=1_000_000, backupCount=5, encoding="utf-8", delay=True
+            path, maxBytes=1_000_000, backupCount=5, encoding="utf-8", delay=True
         )
-        if os.access(arguments.logs_dir, os.W_OK):
-            log.setLevel(logging.DEBUG)
-            log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-            root.addHandler(log)
-    except OSError as error:
-        logger.warning("no log in %s: %s", arguments.logs_dir, error.strerror)
+        log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        root.addHandler(log)

@@ -1,4 +1,4 @@
-"""The console script's commands: each loads what it is about, calls one use case, and returns an exit code.
+"""The console script's commands: each calls one use case for the lineages that are meant, and returns an exit code.
 
 The law: nothing is decided here, but which lineages are meant, and whether all went well.
 """
@@ -12,8 +12,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from certbot_seafile import assembly, errors
 from certbot_seafile.doctor import findings, formats
@@ -23,32 +23,23 @@ from certbot_seafile.system import lineages
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Options
 from certbot_seafile.usecases import deploy, refresh, status, undo
-from certbot_seafile.usecases.boundary import Failure, attempt
+from certbot_seafile.usecases.boundary import Failure, attempt, attempt_each
 
 logger = logging.getLogger(__name__)
 
 DONE, FAILED = 0, 1
+_T = TypeVar("_T")
 _MANY = 20  # lineages, from which on a person would wonder whether anything happens
 
 
 def take_role(arguments: argparse.Namespace) -> None:
-    """Find out who renews here (arguments.handed: what root goes by where that is another user), and be that user.
-
-    Raises errors.FileRefused.
-    """
-    arguments.handed = _settings_of_root(arguments)
-    if arguments.handed is not None and arguments.command in _OF_THE_USER:
+    """Set arguments.handed to what root goes by where another user renews, and be that user where that is enough."""
+    arguments.handed = _settings_of_root(arguments) if os.geteuid() == 0 else None
+    if arguments.handed is not None and arguments.command in ("deploy", "refresh", "status", "check"):
         handover.become(arguments.handed.user)
 
 
 def _settings_of_root(arguments: argparse.Namespace) -> Settings | None:
-    """Return what root goes by where another user renews; None for that user, and where root does so itself.
-
-    Raises errors.FileRefused.
-    """
-    if os.geteuid() != 0:
-        return None
-    arguments.settings = arguments.settings or settings.DEFAULT_PATH
     stored = settings.read(arguments.settings)
     if arguments.command == "settle" or (stored is not None and stored.config_dir == arguments.config_dir):
         return stored
@@ -60,14 +51,7 @@ def _settings_of_root(arguments: argparse.Namespace) -> Settings | None:
     return None
 
 
-# --- what commands work with -----------------------------------------------------------------------------------------
-
-
 def _context(arguments: argparse.Namespace, options: Options) -> Context:
-    def say(text: str) -> None:
-        if not arguments.quiet:
-            print(text)
-
     # What certbot's checkpoints go by: certbot's own configuration would take longer to load than all the rest.
     config = argparse.Namespace(
         config_dir=arguments.config_dir, work_dir=arguments.work_dir, logs_dir=arguments.logs_dir,
@@ -79,32 +63,36 @@ def _context(arguments: argparse.Namespace, options: Options) -> Context:
     chosen: dict[str, Any] = {}
     if arguments.handed is not None and os.geteuid() == 0:
         chosen = {"state_dir": arguments.handed.state_dir, "checkpoints": assembly.NoCheckpoints()}
-    return assembly.context_for(config, options, say, **chosen)
+    return assembly.context_for(config, options, functools.partial(_say, arguments), **chosen)
+
+
+def _say(arguments: argparse.Namespace, text: str) -> None:
+    if not arguments.quiet:
+        print(text)
+
+
+def _given(arguments: argparse.Namespace, *keys: str) -> dict[str, Any]:
+    return {key: value for key in keys if (value := getattr(arguments, key))}
 
 
 def _load(arguments: argparse.Namespace, name: str) -> Lineage:
-    ports = {key: getattr(arguments, key) for key in ("http_port", "https_port") if getattr(arguments, key)}
-    return lineages.load(arguments.config_dir, name, **ports)
+    return lineages.load(arguments.config_dir, name, **_given(arguments, "http_port", "https_port"))
 
 
-def _names_of_plugin(arguments: argparse.Namespace) -> list[str]:
-    """Return the names of the lineages that were asked for, else of all that are this plugin's."""
-    return list(dict.fromkeys(arguments.cert_names)) or lineages.names_of_plugin(arguments.config_dir)
+def _each(arguments: argparse.Namespace, work: Callable[[Lineage], _T]) -> tuple[list[_T], list[Failure]]:
+    """Return what the work on each lineage that is meant returns, and what stopped the work on the others."""
+    names = arguments.cert_names or lineages.names_of_plugin(arguments.config_dir)
+    return attempt_each(names, lambda name: work(_load(arguments, name)))
 
 
-def _readable(arguments: argparse.Namespace) -> tuple[list[Lineage], list[Failure]]:
-    """Return the lineages that were asked for, and those of them that cannot be read."""
-    loaded = [attempt(name, functools.partial(_load, arguments, name)) for name in _names_of_plugin(arguments)]
-    damaged = [one for one in loaded if isinstance(one, Failure)]
-    return [one for one in loaded if not isinstance(one, Failure)], damaged
+def _readable(arguments: argparse.Namespace) -> list[Lineage]:
+    return _each(arguments, lambda lineage: lineage)[0]
 
 
 def _machine_context(arguments: argparse.Namespace, readable: Sequence[Lineage]) -> Context:
     """Return what to work with on the machine as a whole: as the lineages say, else as the command line does."""
-    if readable:
-        return _context(arguments, readable[0].options)
-    chosen = {key: value for key in ("ctl", "staple_dir") if (value := getattr(arguments, key))}
-    return _context(arguments, Options(**chosen))
+    options = readable[0].options if readable else Options(**_given(arguments, "ctl", "staple_dir"))
+    return _context(arguments, options)
 
 
 def _no_lineage(arguments: argparse.Namespace) -> errors.LineageRefused:
@@ -114,11 +102,8 @@ def _no_lineage(arguments: argparse.Namespace) -> errors.LineageRefused:
     )
 
 
-# --- the commands ----------------------------------------------------------------------------------------------------
-
-
 def _deploy(arguments: argparse.Namespace) -> int:
-    names = list(dict.fromkeys(arguments.cert_names))
+    names = arguments.cert_names
     if renewed := os.environ.get("RENEWED_LINEAGE"):
         name = lineages.from_environment(arguments.config_dir, renewed)
         if names not in ([], [name]):
@@ -131,25 +116,23 @@ def _deploy(arguments: argparse.Namespace) -> int:
     return _deploy_each(arguments, names)
 
 
-def _deploy_each(arguments: argparse.Namespace, names: Sequence[str]) -> int:
-    """Deploy each lineage; one that fails does not stop the others."""
-
+def _deploy_each(arguments: argparse.Namespace, names: Iterable[str]) -> int:
     def work(name: str) -> None:
         lineage = _load(arguments, name)
         deploy.deploy(_context(arguments, lineage.options), lineage)
 
-    results = [attempt(name, functools.partial(work, name)) for name in names]
-    failures = [result for result in results if isinstance(result, Failure)]
+    failures = attempt_each(names, work)[1]
     for failure in failures:
         print(f"certbot-seafile: {failure}", file=sys.stderr)
     return FAILED if failures else DONE
 
 
 def _refresh(arguments: argparse.Namespace) -> int:
-    names = list(dict.fromkeys(arguments.cert_names)) or lineages.all_names(arguments.config_dir)
+    names = arguments.cert_names or lineages.all_names(arguments.config_dir)
     context_for = functools.cache(functools.partial(_context, arguments))
-    progress = _Progress(arguments, len(names))
     waiting: list[str] = []
+    is_shown = len(names) >= _MANY and not arguments.quiet and sys.stderr.isatty()
+    show: Callable[[str], None] = _show if is_shown else lambda text: None
 
     def load(name: str) -> tuple[Context, Lineage] | None:
         lineage = _load_ours(arguments, name)
@@ -161,12 +144,15 @@ def _refresh(arguments: argparse.Namespace) -> int:
             return None
         return context, lineage
 
+    def show_progress(count: int) -> None:
+        show(f"Refreshing staples: {count} of {len(names)}")
+
     results = []
-    for result in refresh.refresh(names, load, force=arguments.force, on_progress=progress):
-        progress.clear()
-        result.report(progress.say)
+    for result in refresh.refresh(names, load, force=arguments.force, on_progress=show_progress):
+        show("")
+        result.report(functools.partial(_say, arguments))
         results.append(result.failure is None)
-    progress.clear()
+    show("")
     if not results and not waiting:
         raise _no_lineage(arguments)
     # Certificates that wait for their staple go live with it.
@@ -179,45 +165,20 @@ def _load_ours(arguments: argparse.Namespace, name: str) -> Lineage | None:
     try:
         lineage = _load(arguments, name)
     except errors.LineageRefused:
-        if not arguments.cert_names and not lineages.is_of_plugin(arguments.config_dir, name):
-            return None
-        raise
+        if arguments.cert_names or lineages.is_of_plugin(arguments.config_dir, name):
+            raise
+        return None
     return lineage if lineages.names_plugin(lineage.renewal) else None
 
 
-class _Progress:
-    """How far a long run is, on one line of a terminal that is overwritten; nothing elsewhere, and with -q."""
-
-    def __init__(self, arguments: argparse.Namespace, total: int) -> None:
-        self._total, self._is_quiet = total, arguments.quiet
-        self._is_shown = total >= _MANY and not arguments.quiet and sys.stderr.isatty()
-
-    def __call__(self, count: int) -> None:
-        """Show how many are done."""
-        if self._is_shown:
-            print(f"\rRefreshing staples: {count} of {self._total}", end="", file=sys.stderr, flush=True)
-
-    def clear(self) -> None:
-        """Make room for a line of text."""
-        if self._is_shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-    def say(self, text: str) -> None:
-        """Say something, unless quiet."""
-        if not self._is_quiet:
-            print(text)
+def _show(text: str) -> None:
+    """Show the text on the terminal's last line, in the place of what stood there."""
+    print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def _status(arguments: argparse.Namespace) -> int:
-
-    readable, damaged = _readable(arguments)
     context_for = functools.cache(functools.partial(_context, arguments))
-    results = [
-        attempt(lineage.name, functools.partial(status.standing, context_for(lineage.options), lineage))
-        for lineage in readable
-    ]
-    damaged += [result for result in results if isinstance(result, Failure)]
-    standings = [result for result in results if not isinstance(result, Failure)]
+    standings, damaged = _each(arguments, lambda lineage: status.standing(context_for(lineage.options), lineage))
     if arguments.json:
         print(json.dumps(formats.as_json(standings, damaged), indent=2))
     elif standings or damaged:
@@ -228,50 +189,55 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    readable, damaged = _readable(arguments)
+    readable, damaged = _each(arguments, lambda lineage: lineage)
     context = _machine_context(arguments, readable)
-    results = [findings.Finding(f"{one}.") for one in damaged if not _is_deleted(arguments, one.name)]
+    known = lineages.all_names(arguments.config_dir)  # what was deleted, machine_findings() names
+    results = [findings.Finding(f"{failure}.") for failure in damaged if failure.name in known]
     context_for = functools.cache(functools.partial(_context, arguments))
     for lineage in readable:
-        of_one = attempt(
-            lineage.name, functools.partial(findings.lineage_findings, context_for(lineage.options), lineage)
-        )
-        results += [findings.Finding(f"{of_one}.")] if isinstance(of_one, Failure) else of_one
+        result = attempt(lineage.name, findings.lineage_findings, context_for(lineage.options), lineage)
+        results += [findings.Finding(f"{result}.")] if isinstance(result, Failure) else result
     results += findings.machine_findings(context, bool(readable), arguments.root)
     if (handed := settings.of_user(arguments.config_dir)) is not None:
         results += findings.handover_findings(handed)
     if not readable and not results:
         raise errors.LineageRefused(str(damaged[0])) if damaged else _no_lineage(arguments)
     for finding in results:
-        print(finding)
+        print(finding.text)
     if not results:
         context.say("All is well.")
     return FAILED if any(finding.is_fault for finding in results) else DONE
 
 
-def _is_deleted(arguments: argparse.Namespace, name: str) -> bool:
-    return name not in lineages.all_names(arguments.config_dir)
-
-
 def _undo(arguments: argparse.Namespace) -> int:
     if arguments.handed is not None:
-        return _undo_of_root(arguments, arguments.handed)
+        return _undo_handed(arguments, arguments.handed)
     if settings.of_user(arguments.config_dir) is not None:
         raise errors.RootNeeded("only root can take the site's edits out again; run `sudo certbot-seafile undo`")
-    readable, _ = _readable(arguments)
+    readable = _readable(arguments)
     context = _machine_context(arguments, readable)
+    names = arguments.cert_names or sorted(
+        {lineage.name for lineage in readable} | set(findings.stapled_names(context))
+    )
+    if unknown := [name for name in arguments.cert_names if not undo.is_known(context, name)]:
+        raise errors.LineageRefused(
+            f"nothing is known of a certificate called {', '.join(unknown)}; `certbot certificates` lists them"
+        )
+    if not names and not context.journal.entries():
+        raise _no_lineage(arguments)
+    return _undone(context, undo.undo(context, names, is_whole=not arguments.cert_names))
+
+
+def _undo_handed(arguments: argparse.Namespace, handed: Settings) -> int:
+    """Undo where the renewals were handed over: nothing is taken from folders that the user can write."""
+    context = _context(arguments, handed.options)
     if arguments.cert_names:
-        unknown = [name for name in arguments.cert_names if not undo.is_known(context, name)]
-        if unknown:
-            raise errors.LineageRefused(
-                f"nothing is known of a certificate called {', '.join(unknown)}; `certbot certificates` lists them"
-            )
-        is_clean = undo.undo_each(context, list(dict.fromkeys(arguments.cert_names)))
+        is_clean = undo.undo(context, arguments.cert_names)
+        left = {name: options for name, options in handed.lineages.items() if name not in arguments.cert_names}
+        settings.write(arguments.settings, dataclasses.replace(handed, lineages=left))
     else:
-        names = {lineage.name for lineage in readable} | set(findings.stapled_names(context))
-        if not names and not context.journal.entries():
-            raise _no_lineage(arguments)
-        is_clean = undo.undo_all(context, sorted(names))
+        is_clean = undo.undo(context, sorted(handed.lineages), is_whole=True)
+        handover.take_back(arguments.settings, handed, context.say)
     return _undone(context, is_clean)
 
 
@@ -288,47 +254,35 @@ def _undone(context: Context, is_clean: bool) -> int:
     return FAILED
 
 
-# --- renewals without root -------------------------------------------------------------------------------------------
-
-
 def _setup(arguments: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         raise errors.FileRefused("setup hands over what is root's; run it as root")
     before = arguments.handed
-    chosen = before or _new_settings(arguments)
-    names = (
-        list(chosen.lineages)
-        if before
-        else _names_of_plugin(argparse.Namespace(**vars(arguments) | {"cert_names": []}))
-    )
-    names += [name for name in arguments.cert_names if before or name not in names]
-    arguments.handed = chosen
-    context = _context(arguments, chosen.options)
+    chosen = arguments.handed = before or _new_settings(arguments)
+    names = list(before.lineages) if before else lineages.names_of_plugin(arguments.config_dir)
+    context_for = functools.partial(_context, arguments)
+    say = functools.partial(_say, arguments)
     steps = handover.Handover(
-        arguments.settings, before, chosen, _is_roots(chosen.config_dir), functools.partial(_context, arguments),
-        context.say, [os.path.abspath(sys.argv[0])], arguments.systemd_dir or None, arguments.dry_run,
-    ).run(list(dict.fromkeys(names)), arguments.domain)  # fmt: skip
+        arguments.settings, before, chosen, _is_roots(chosen.config_dir), context_for, say,
+        [os.path.abspath(sys.argv[0])], arguments.systemd_dir or None, arguments.dry_run,
+    ).run(list(dict.fromkeys([*names, *arguments.cert_names])), arguments.domain)  # fmt: skip
     if not steps:
-        context.say(f"All is set up: {arguments.user} runs certbot, root does the rest.")
+        say(f"All is set up: {arguments.user} runs certbot, root does the rest.")
     if arguments.dry_run:
         return DONE
     arguments.handed = settings.read(arguments.settings)
-    return _report(settling.settle(arguments.handed or chosen, functools.partial(_context, arguments)))
+    return _report(settling.settle(arguments.handed or chosen, context_for))
 
 
 def _new_settings(arguments: argparse.Namespace) -> Settings:
     """Return the settings of a first handover; a later lineage is to be like the first, as far as the machine goes."""
     keys = ("ctl", "server_root", "reload_cmd", "webroot", "staple_dir")
-    readable = _readable(arguments)[0] if _is_roots(arguments.config_dir) else []
+    readable = _readable(arguments) if _is_roots(arguments.config_dir) else []
     like = {key: getattr(readable[0].options, key) for key in keys} if readable else {}
-    given = {key: value for key in (*keys, "http_port", "https_port") if (value := getattr(arguments, key))}
-    default_socket = settings.DEFAULT_SOCKET if arguments.has_systemd else None
-    return settings.Settings(
-        arguments.user, arguments.config_dir, arguments.work_dir, arguments.logs_dir,
-        os.path.abspath(arguments.state_dir or settings.DEFAULT_STATE_DIR),
-        (default_socket if arguments.socket is None else arguments.socket) or None,
-        options=Options(**like | given),
-    )  # fmt: skip
+    given = _given(arguments, *keys, "http_port", "https_port")
+    state_dir = os.path.abspath(arguments.state_dir or settings.DEFAULT_STATE_DIR)
+    folders = arguments.config_dir, arguments.work_dir, arguments.logs_dir, state_dir
+    return Settings(arguments.user, *folders, socket=arguments.socket or None, options=Options(**like | given))
 
 
 def _is_roots(config_dir: str) -> bool:
@@ -337,7 +291,7 @@ def _is_roots(config_dir: str) -> bool:
 
 
 def _settle(arguments: argparse.Namespace) -> int:
-    """Run root's step; what came of it goes to whoever asked, in one last line on stdout."""
+    """Run root's step; what came of it goes to whoever asked, in the last line on stdout."""
     if arguments.handed is None:
         raise errors.FileRefused(
             f"there is no {arguments.settings} for root to go by; run `certbot-seafile setup --user USER` as root first"
@@ -359,24 +313,7 @@ def _report(failures: Sequence[str]) -> int:
     return FAILED if failures else DONE
 
 
-def _undo_of_root(arguments: argparse.Namespace, handed: Settings) -> int:
-    """Undo where the renewals were handed over: nothing is taken from folders that the user can write."""
-
-    context = _context(arguments, handed.options)
-    if arguments.cert_names:
-        is_clean = undo.undo_each(context, arguments.cert_names)
-        left = {name: options for name, options in handed.lineages.items() if name not in arguments.cert_names}
-        settings.write(arguments.settings, dataclasses.replace(handed, lineages=left))
-    else:
-        is_clean = undo.undo_all(context, sorted(handed.lineages))
-        handover.take_back(arguments.settings, handed, context.say)
-    return _undone(context, is_clean)
-
-
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "deploy": _deploy, "refresh": _refresh, "status": _status, "check": _check, "undo": _undo, "setup": _setup,
     "settle": _settle,
 }  # fmt: skip
-
-#: What root does as the user, where the renewals were handed over.
-_OF_THE_USER = {"deploy", "refresh", "status", "check"}

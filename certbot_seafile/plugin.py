@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from acme import challenges
@@ -20,15 +21,15 @@ from certbot import util as certbot_util
 from certbot.display import util as display_util
 from certbot.plugins import common
 
-from certbot_seafile import assembly
-
 if TYPE_CHECKING:
     from certbot_seafile.system import challenge
     from certbot_seafile.system.context import Context
-    from certbot_seafile.system.lineages import Lineage, Options
+    from certbot_seafile.system.lineages import Options
     from certbot_seafile.usecases import preflight
 
 logger = logging.getLogger(__name__)
+
+_OPTIONS = ("site", "server-root", "ctl", "reload-cmd", "webroot", "staple-dir", "stapling", "ocsp-url")
 
 
 class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeployer, interfaces.GenericUpdater):
@@ -66,33 +67,28 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         _refuse_root_where_handed_over(self.config)
         context = self._context()
         logger.debug("nginx is %s", context.nginx.facts.splitlines()[:1])
-        if self.config.verb not in ("certonly", "run", "renew") or not self._is_asked_for():
+        is_asked_for = self.name in (self.config.authenticator, self.config.installer, self.config.configurator)
+        if self.config.verb not in ("certonly", "run", "renew") or not is_asked_for:
             return
-        self._refuse_request(context)
-        context.nginx.test()
-        if self._requested_names():
-            self._suit_key_to_site(context)
-        if self.config.dry_run:
-            return
-        self._add_hook()
-        if self.config.verb == "renew":
-            preflight.refresh_before_renewal(self.config.config_dir, self._requested_names(), self._context_for)
-        else:
-            self._move_over()
-        preflight.hold(context, self._request(), self._release_at_exit)
-
-    def _is_asked_for(self) -> bool:
-        return self.name in (self.config.authenticator, self.config.installer, self.config.configurator)
-
-    def _refuse_request(self, context: Context) -> None:
-        from certbot_seafile.usecases import preflight
-
-        preflight.refuse_wildcards(self._requested_names())
-        if context.renewer is not None and getattr(self.config, "must_staple", False):
+        request = self._request()
+        preflight.refuse_wildcards(request.names)
+        if context.renewer is not None and request.must_staple:
             raise certbot_errors.PluginError(
                 "--must-staple: the site of such a certificate is edited at renewals, which "
                 f"{context.renewer} may not do; leave that out"
             )
+        context.nginx.test()
+        if request.names and (reason := preflight.why_rsa(context, request)):
+            self.config.key_type = "rsa"
+            display_util.notify(f"Asking for an RSA certificate: the site cannot serve an ECDSA one ({reason})")
+        if self.config.dry_run:
+            return
+        self._add_hook()
+        if self.config.verb == "renew":
+            preflight.refresh_before_renewal(self.config.config_dir, request.names, self._context_for)
+        else:
+            self._move_over(request)
+        preflight.hold(context, request, partial(certbot_util.atexit_register, preflight.release, context))
 
     def more_info(self) -> str:
         """Say what the plugin does."""
@@ -117,10 +113,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         return [challenges.HTTP01]
 
     def perform(self, achalls: list[Any]) -> list[Any]:
-        """Write the validation files, see that nginx hands them out, and answer.
-
-        Raises errors.ChallengeUnreachable and others; then nothing is left behind.
-        """
+        """Write the validation files, see that nginx hands them out, and answer. Raises errors.ChallengeUnreachable."""
         from certbot_seafile.system import challenge
         from certbot_seafile.usecases import preflight
 
@@ -148,18 +141,21 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         """Return the names of every server block that nginx loads."""
         from certbot_seafile.site import model
 
-        every = model.http_servers(self._context().configuration.outline())
-        names = {name for server in every for name in server.names}
+        servers = model.http_servers(self._context().nginx.configuration().outline())
+        names = {name for server in servers for name in server.names}
         return {name.lstrip(".") for name in names if "." in name and not set("~*") & set(name)}
 
     def deploy_cert(self, domain: str, cert_path: str, key_path: str, chain_path: str, fullchain_path: str) -> None:
         """Let the site use the lineage that fullchain_path belongs to."""
+        from certbot_seafile.system import lineages
         from certbot_seafile.usecases import deploy
 
-        lineage = self._lineage_at(fullchain_path)
-        if lineage.name not in self._deployed:
-            deploy.deploy(self._context(), lineage)
-            self._deployed.add(lineage.name)
+        folder = self.config.config_dir
+        name = lineages.from_environment(folder, os.path.dirname(os.path.abspath(fullchain_path)))
+        if name not in self._deployed:
+            options = None if self.config.verb == "renew" else self._options()
+            deploy.deploy(self._context(), lineages.load(folder, name, options=options))
+            self._deployed.add(name)
             self._has_loaded = True
 
     def enhance(self, domain: str, enhancement: str, options: Any = None) -> None:
@@ -180,6 +176,8 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
 
     def recovery_routine(self) -> None:
         """Put nothing back: a failed run of ours has done so itself, and what is open was left by a killed one."""
+        from certbot_seafile import assembly
+
         assembly.Reverter(self.config).close()
 
     def config_test(self) -> None:
@@ -195,21 +193,16 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
 
     # --- renewal
 
-    def renew_deploy(self, lineage: Any, *args: Any, **kwargs: Any) -> None:
-        """See that the renewed certificate is really served; the deploy hook has run before."""
-        self._keep(lineage.lineagename)
-
     def generic_updates(self, lineage: Any, *args: Any, **kwargs: Any) -> None:
         """Refresh the staple where it is due, and serve the lineage where it is not served: every `certbot renew`."""
-        self._keep(lineage.lineagename)
-
-    def _keep(self, name: str) -> None:
         from certbot_seafile.system import lineages
         from certbot_seafile.usecases import deploy
 
-        lineage = lineages.load(self.config.config_dir, name)
-        deploy.keep(self._context_for(lineage.options, must_staple_tries=(0,)), lineage)
+        loaded = lineages.load(self.config.config_dir, lineage.lineagename)
+        deploy.keep(self._context_for(loaded.options, must_staple_tries=(0,)), loaded)
         self._has_loaded = True
+
+    renew_deploy = generic_updates  # the deploy hook has run before: see that the renewed certificate is served
 
     # --- what stands between certbot and the rest
 
@@ -217,74 +210,56 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         return self._context_for(self._options())
 
     def _context_for(self, options: Options, **chosen: Any) -> Context:
+        from certbot_seafile import assembly
+
         return assembly.context_for(self.config, options, display_util.notify, **chosen)
 
     def _options(self) -> Options:
         from certbot_seafile.system import lineages
 
-        given = lineages.Options(
-            site=self.conf("site"),
-            server_root=self.conf("server-root"),
-            ctl=self.conf("ctl"),
-            reload_cmd=self.conf("reload-cmd"),
-            webroot=self.conf("webroot"),
-            staple_dir=self.conf("staple-dir"),
-            stapling=self.conf("stapling"),
-            ocsp_url=self.conf("ocsp-url"),
-            http_port=self.config.http01_port,
-            https_port=self.config.https_port,
-        )
+        chosen = {name.replace("-", "_"): self.conf(name) for name in _OPTIONS}
+        ports = {"http_port": self.config.http01_port, "https_port": self.config.https_port}
+        given = lineages.Options(**chosen | ports)
         if self.config.verb in ("install", "enhance") and self.config.certname:
             # certbot gives these verbs nothing of the renewal file.
-            return lineages.merge(lineages.saved_options(self.config.config_dir, self.config.certname), given)
+            return lineages.merged_options(self.config.config_dir, self.config.certname, given)
         return given
-
-    def _requested_names(self) -> list[str]:
-        return [_identifier(name) for name in (*self.config.domains, *getattr(self.config, "ip_addresses", ()))]
 
     def _request(self) -> preflight.Request:
         from certbot_seafile.usecases import preflight
 
-        return preflight.Request(
-            tuple(self._requested_names()),
-            self.config.certname,
-            self.config.key_type,
-            self._is_chosen("key_type"),
-            bool(getattr(self.config, "must_staple", False)),
-        )
+        names = tuple(map(_identifier, (*self.config.domains, *getattr(self.config, "ip_addresses", ()))))
+        key_type = self.config.key_type, self._is_key_type_chosen()
+        must_staple = bool(getattr(self.config, "must_staple", False))
+        return preflight.Request(names, self.config.certname, *key_type, must_staple)
 
-    def _suit_key_to_site(self, context: Context) -> None:
-        from certbot_seafile.usecases import preflight
-
-        if reason := preflight.why_rsa(context, self._request()):
-            self.config.key_type = "rsa"
-            display_util.notify(f"Asking for an RSA certificate: the site cannot serve an ECDSA one ({reason})")
-
-    def _is_chosen(self, option: str) -> bool:
-        """Tell whether the person chose the option themselves: on the command line or in certbot's own files."""
+    def _is_key_type_chosen(self) -> bool:
+        """Tell whether the person chose it themselves: on the command line or in certbot's own files."""
         if hasattr(self.config, "set_by_user"):
-            return bool(self.config.set_by_user(option))
-        flag = "--" + option.replace("_", "-")
-        if any(word.split("=")[0] == flag for word in sys.argv):
-            return True
-        return any(_mentions(path, flag[2:]) for path in getattr(self.config, "config_files", None) or ())
+            return bool(self.config.set_by_user("key_type"))
+        words = list(sys.argv)
+        for path in getattr(self.config, "config_files", None) or ():
+            with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as stream:
+                words += [f"--{line}" for line in stream]
+        return any(word.split("=")[0].strip() == "--key-type" for word in words)
 
     def _add_hook(self) -> None:
+        from certbot_seafile import assembly
         from certbot_seafile.system import lineages
 
+        hook = assembly.hook_command(self.config)
         for attribute in ("deploy_hook", "renew_hook"):
             if hasattr(self.config, attribute):
-                joined = lineages.join_hooks(assembly.hook_command(self.config), getattr(self.config, attribute))
-                setattr(self.config, attribute, joined)
+                setattr(self.config, attribute, lineages.join_hooks(hook, getattr(self.config, attribute)))
 
-    def _move_over(self) -> None:
+    def _move_over(self, request: preflight.Request) -> None:
         """Let certbot get a new certificate for a lineage that another plugin made, so that this one renews it."""
         from certbot_seafile.usecases import preflight
 
         is_authenticator = self.name in (self.config.authenticator, self.config.configurator)
         if self.config.reinstall or self.config.renew_by_default or not is_authenticator:
             return
-        if foreign := preflight.find_foreign(self.config.config_dir, self._requested_names()):
+        if foreign := preflight.find_foreign(self.config.config_dir, request.names):
             self.config.renew_by_default = True
             name, other = foreign
             display_util.notify(
@@ -292,67 +267,33 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
                 f"{self.name} from now on"
             )
 
-    def _release_at_exit(self, lineage: Lineage) -> None:
-        from certbot_seafile.usecases import preflight
-
-        certbot_util.atexit_register(preflight.release, self._context(), lineage)
-
-    def _lineage_at(self, fullchain_path: str) -> Lineage:
-        from certbot_seafile.system import lineages
-
-        name = lineages.from_environment(self.config.config_dir, os.path.dirname(os.path.abspath(fullchain_path)))
-        return lineages.load(
-            self.config.config_dir, name, options=self._options() if self.config.verb != "renew" else None
-        )
-
 
 def _refuse_root_where_handed_over(config: Any) -> None:
     """Refuse to work as root in folders that another user can write: what stands there would be done as root."""
+    import pwd
+
     from certbot_seafile.system import lineages
 
     if os.geteuid() == 0 and os.path.exists(lineages.handover_path(config.config_dir)):
-        user = _owner(config.config_dir)
+        uid = os.stat(config.config_dir).st_uid
+        user = next((entry.pw_name for entry in pwd.getpwall() if entry.pw_uid == uid), str(uid))
         raise certbot_errors.PluginError(
             f"{user} runs certbot here, not root: run it as `sudo -u {user} certbot ...`; if this run left files "
             f"that are root's, `certbot-seafile setup --user {user}` hands them over"
         )
 
 
-def _owner(path: str) -> str:
-    import pwd
-
-    uid = os.stat(path).st_uid
-    return next((one.pw_name for one in pwd.getpwall() if one.pw_uid == uid), str(uid))
-
-
 def _identifier(challenged: Any) -> str:
     """Return the name or address of an annotated challenge or an entry of certbot's list, for every certbot."""
-    if isinstance(challenged, str):
-        return challenged
     identifier = getattr(challenged, "identifier", None)
-    if identifier is not None:
-        return str(identifier.value)
-    return str(getattr(challenged, "domain", challenged))
+    return str(getattr(challenged, "domain", challenged) if identifier is None else identifier.value)
 
 
-def _mentions(path: str, option: str) -> bool:
-    with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as stream:
-        return any(line.split("=")[0].strip() == option for line in stream)
-    return False
-
-
-def _declare_for_older_certbots() -> None:
-    """Declare the interfaces in zope's way where certbot looks for that: 2.1 to 2.6.
-
-    5.x has a name IPluginFactory again, which is a plain class where zope was not importable when certbot started.
-    """
-    factory = getattr(interfaces, "IPluginFactory", None)
-    if factory is None or isinstance(factory, type):
-        return
+# certbot 2.1 to 2.6 looks for interfaces in zope's way. 5.x has the name IPluginFactory again, a plain class where zope
+# was not importable when certbot started.
+_factory = getattr(interfaces, "IPluginFactory", None)
+if _factory is not None and not isinstance(_factory, type):
     import zope.interface
 
     zope.interface.implementer(interfaces.IAuthenticator, interfaces.IInstaller)(Plugin)
-    zope.interface.provider(factory)(Plugin)
-
-
-_declare_for_older_certbots()
+    zope.interface.provider(_factory)(Plugin)

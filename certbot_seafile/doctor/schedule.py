@@ -6,11 +6,11 @@ not count.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from certbot_seafile import errors
 from certbot_seafile.system import files
@@ -58,13 +58,14 @@ def has_cron(root: str = "/") -> bool:
 
 def jobs(root: str = "/") -> list[Job]:
     """Return what runs by the clock on the system below root and has to do with certificates."""
-    if os.path.isdir(os.path.join(root, "run/systemd/system")):
-        return [*_timers(root), *_cron_jobs(root, has_systemd=True)]
-    return list(_cron_jobs(root, has_systemd=False))
+    has_systemd = os.path.isdir(os.path.join(root, "run/systemd/system"))
+    return [*(_timers(root) if has_systemd else ()), *_cron_jobs(root, has_systemd)]
 
 
-def _cron_jobs(root: str, *, has_systemd: bool) -> Iterator[Job]:
-    for path in _crontabs(root):
+def _cron_jobs(root: str, has_systemd: bool) -> Iterator[Job]:
+    crontabs = [os.path.join(root, name) for name in _CRONTABS]
+    crontabs += [path for folder in _CRONTAB_FOLDERS for path in _entries(os.path.join(root, folder))]
+    for path in crontabs:
         for number, line in enumerate(_text(path).splitlines(), 1):
             if line.strip() and not line.lstrip().startswith("#"):
                 yield from _job(root, f"{path}:{number}", line, _is_daily_line(line), has_systemd)
@@ -72,45 +73,31 @@ def _cron_jobs(root: str, *, has_systemd: bool) -> Iterator[Job]:
         for path in _entries(os.path.join(root, folder)):
             if os.access(path, os.X_OK):
                 is_daily = folder.endswith(("hourly", "daily"))
-                yield from _job(root, path, _without_comments(_text(path)), is_daily, has_systemd, is_script=True)
+                for job in _job(root, path, _without_comments(_text(path)), is_daily, has_systemd):
+                    yield replace(job, scripts=(path, *job.scripts))
 
 
-def _crontabs(root: str) -> Iterator[str]:
-    for name in _CRONTABS:
-        path = os.path.join(root, name)
-        if os.path.isfile(path):
-            yield path
-    for folder in _CRONTAB_FOLDERS:
-        yield from _entries(os.path.join(root, folder))
-
-
-def _job(
-    root: str, place: str, command: str, is_daily: bool, has_systemd: bool, *, is_script: bool = False
-) -> Iterator[Job]:
+def _job(root: str, place: str, command: str, is_daily: bool, has_systemd: bool) -> Iterator[Job]:
     is_packaged = _NOT_UNDER_SYSTEMD.search(command) is not None
     if is_packaged and has_systemd:
         return
     scripts = {} if is_packaged else _scripts(root, command)
-    said = "\n".join([command, *scripts.values()])
-    renews, staples = _RENEW.search(said) is not None, _OCSP.search(said) is not None
+    text = "\n".join([command, *scripts.values()])
+    renews, staples = _RENEW.search(text) is not None, _OCSP.search(text) is not None
     if renews or staples:
-        ran = [path for path, text in scripts.items() if _RENEW.search(text) or _OCSP.search(text)]
-        yield Job(place, (place, *ran) if is_script else tuple(ran), renews, staples, is_daily, is_packaged)
+        ran = tuple(path for path, script in scripts.items() if _RENEW.search(script) or _OCSP.search(script))
+        yield Job(place, ran, renews, staples, is_daily, is_packaged)
 
 
 def _scripts(root: str, command: str) -> dict[str, str]:
     """Return the text of the scripts that a command names by absolute paths, by path."""
-    found = {}
+    scripts = {}
     for word in _SCRIPT_WORD.findall(command):
-        path = os.path.join(root, word.lstrip("/")) if not word.startswith(root) else word
-        if text := _script_text(path):
-            found[path] = _without_comments(text)
-    return found
-
-
-def _script_text(path: str) -> str:
-    text = _text(path)
-    return text if text.startswith("#!") or "\0" not in text else ""
+        path = word if word.startswith(root) else os.path.join(root, word.lstrip("/"))
+        text = _text(path)
+        if text.startswith("#!") or (text and "\0" not in text):
+            scripts[path] = _without_comments(text)
+    return scripts
 
 
 def _without_comments(text: str) -> str:
@@ -126,28 +113,20 @@ def _is_daily_line(line: str) -> bool:
 
 
 def _timers(root: str) -> Iterator[Job]:
-    seen: set[str] = set()
-    for units in _WANTS:
-        for wants in _entries(os.path.join(root, units), folders=True):
-            for link in _entries(wants) if wants.endswith(".wants") else ():
-                name = os.path.basename(link)
-                if name.endswith(".timer") and name not in seen:
-                    seen.add(name)
-                    yield from _timer(root, name)
+    folders = [wants for units in _WANTS for wants in _entries(os.path.join(root, units), folders=True)]
+    links = [link for wants in folders if wants.endswith(".wants") for link in _entries(wants)]
+    for name in dict.fromkeys(os.path.basename(link) for link in links if link.endswith(".timer")):
+        timer, service = _unit(root, name), _unit(root, name.removesuffix(".timer") + ".service")
+        runs = "\n".join(re.findall(r"(?m)^\s*Exec\w+\s*=\s*(.*)$", _text(service)))
+        is_packaged = not timer.startswith(os.path.join(root, "etc"))
+        for job in _job(root, timer or name, runs, _RARE_CALENDAR.search(_text(timer)) is None, False):
+            yield replace(job, is_packaged=is_packaged, is_timer=True)
 
 
-def _timer(root: str, name: str) -> Iterator[Job]:
-    timer, service = _unit(root, name), _unit(root, name.removesuffix(".timer") + ".service")
-    runs = "\n".join(re.findall(r"(?m)^\s*Exec\w+\s*=\s*(.*)$", _text(service))) if service else ""
-    is_packaged = not (timer or "").startswith(os.path.join(root, "etc"))
-    is_daily = _RARE_CALENDAR.search(_text(timer)) is None if timer else True
-    for job in _job(root, timer or name, runs, is_daily, False):
-        yield Job(job.place, job.scripts, job.renews, job.staples, job.is_daily, is_packaged, is_timer=True)
-
-
-def _unit(root: str, name: str) -> str | None:
+def _unit(root: str, name: str) -> str:
+    """Return the path of a unit of systemd; "" where there is none."""
     paths = (os.path.join(root, folder, name) for folder in _WANTS)
-    return next((path for path in paths if os.path.isfile(path)), None)
+    return next((path for path in paths if os.path.isfile(path)), "")
 
 
 def _entries(folder: str, *, folders: bool = False) -> list[str]:
@@ -162,10 +141,7 @@ def _entries(folder: str, *, folders: bool = False) -> list[str]:
 
 def _text(path: str) -> str:
     """Return the text of a small regular file, "" for anything else: most commands are large programs."""
-    try:
-        facts = os.stat(path)
-        if not stat.S_ISREG(facts.st_mode) or facts.st_size > _SCRIPT_BYTES:
-            return ""
-        return files.read(path, at_most_bytes=_SCRIPT_BYTES).decode("utf-8", "replace")
-    except (OSError, errors.FileRefused):
-        return ""
+    with contextlib.suppress(errors.FileRefused):
+        if os.path.isfile(path):  # opening a device would do something already
+            return files.read(path, at_most_bytes=_SCRIPT_BYTES).decode("utf-8", "replace")
+    return ""

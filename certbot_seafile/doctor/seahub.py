@@ -6,6 +6,7 @@ The law: a settings file is read as text and never run. What cannot be read, or 
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ _PLAIN_LINE = re.compile(r"""^\s*(?:export\s+)?(?P<name>[A-Z_]+)\s*=\s*["']?(?P<
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting that still says http: its file and line (from 1), its name, and what it is to be."""
+    """A setting that still says http: its file and line (from 1), name and value, and what it is to be."""
 
     path: str
     line: int
@@ -36,43 +37,35 @@ class Setting:
 
 
 def top_folder(document_root: str) -> str | None:
-    """Return the folder in which Seafile is installed, told from a site's `root` or `alias`; None where it is no such.
-
-    "/opt/seafile/seafile-server-latest/seahub" gives "/opt/seafile": so the Seafile manual lays it out.
-    """
-    found = _INSTALLED.match(document_root)
-    return found["top"] if found else None
+    """Return Seafile's folder for a site's `root`: /opt/seafile for /opt/seafile/seafile-server-latest/seahub."""
+    installed = _INSTALLED.match(document_root)
+    return installed["top"] if installed else None
 
 
 def plain_http_settings(top: str) -> list[Setting]:
-    """Return the settings below an installation's conf folder that still say http.
-
-    In seahub_settings.py, ccnet.conf (up to Seafile 8) and .env (from Seafile 12 on).
-    """
+    """Return what still says http in seahub_settings.py, ccnet.conf (Seafile up to 8) and .env (Seafile from 12 on)."""
     conf = os.path.join(top, "conf")
-    found = [*_python_settings(os.path.join(conf, "seahub_settings.py")), *_ccnet(os.path.join(conf, "ccnet.conf"))]
-    for path in (os.path.join(conf, ".env"), os.path.join(top, ".env")):
-        found += _environment(path)
-    return found
+    settings = [*_python_settings(os.path.join(conf, "seahub_settings.py"))]
+    settings += _plain_settings(os.path.join(conf, "ccnet.conf"), "SERVICE_URL", "http://")
+    for folder in (conf, top):
+        settings += _plain_settings(os.path.join(folder, ".env"), "SEAFILE_SERVER_PROTOCOL", r"http\Z")
+    return settings
 
 
 def _python_settings(path: str) -> Iterator[Setting]:
-    text = _text(path)
-    said: dict[str, tuple[int, object]] = {}
-    for line, name, value in _assignments(text):
-        said[name] = (line, value)  # the last one counts
+    values = {name: (line, value) for line, name, value in _assignments(_text(path))}  # the last one counts
     for name in _ADDRESSES:
-        line, value = said.get(name, (0, None))
+        line, value = values.get(name, (0, None))
         if isinstance(value, str) and value.lower().startswith("http://"):
             yield Setting(path, line, name, repr(value), repr("https" + value[4:]))
-    line, origins = said.get("CSRF_TRUSTED_ORIGINS", (0, None))
-    if isinstance(origins, (list, tuple)) and origins and not any(_is_https(origin) for origin in origins):
-        wanted = ["https" + one[4:] if str(one).startswith("http:") else f"https://{one}" for one in origins]
+    line, origins = values.get("CSRF_TRUSTED_ORIGINS", (0, None))
+    if not isinstance(origins, (list, tuple)) or any(str(origin).lower().startswith("https://") for origin in origins):
+        return
+    if origins:
+        wanted = [
+            "https" + origin[4:] if str(origin).startswith("http:") else f"https://{origin}" for origin in origins
+        ]
         yield Setting(path, line, "CSRF_TRUSTED_ORIGINS", repr(origins), repr(wanted))
-
-
-def _is_https(origin: object) -> bool:
-    return isinstance(origin, str) and origin.lower().startswith("https://")
 
 
 def _assignments(text: str) -> Iterator[tuple[int, str, object]]:
@@ -81,14 +74,12 @@ def _assignments(text: str) -> Iterator[tuple[int, str, object]]:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
         for number, line in enumerate(text.splitlines(), 1):
-            if found := _PYTHON_LINE.match(line):
-                yield number, found["name"], found["value"]
+            if assignment := _PYTHON_LINE.match(line):
+                yield number, assignment["name"], assignment["value"]
         return
-    for statement in tree.body:
-        if isinstance(statement, ast.Assign):
-            for target in statement.targets:
-                if isinstance(target, ast.Name):
-                    yield statement.lineno, target.id, _literal(statement.value)
+    for statement in [statement for statement in tree.body if isinstance(statement, ast.Assign)]:
+        for target in [target for target in statement.targets if isinstance(target, ast.Name)]:
+            yield statement.lineno, target.id, _literal(statement.value)
 
 
 def _literal(value: ast.expr) -> object:
@@ -98,27 +89,15 @@ def _literal(value: ast.expr) -> object:
         return None
 
 
-def _ccnet(path: str) -> Iterator[Setting]:
-    for number, found in _plain_lines(path):
-        if found["name"] == "SERVICE_URL" and found["value"].lower().startswith("http://"):
-            yield Setting(path, number, "SERVICE_URL", found["value"], "https" + found["value"][4:])
-
-
-def _environment(path: str) -> Iterator[Setting]:
-    for number, found in _plain_lines(path):
-        if found["name"] == "SEAFILE_SERVER_PROTOCOL" and found["value"].lower() == "http":
-            yield Setting(path, number, found["name"], found["value"], "https")
-
-
-def _plain_lines(path: str) -> Iterator[tuple[int, re.Match[str]]]:
+def _plain_settings(path: str, name: str, plain: str) -> Iterator[Setting]:
+    """Yield the lines NAME=VALUE whose value begins as the pattern `plain` does."""
     for number, line in enumerate(_text(path).splitlines(), 1):
-        if found := _PLAIN_LINE.match(line):
-            yield number, found
+        setting = _PLAIN_LINE.match(line)
+        if setting and setting["name"] == name and re.match(plain, setting["value"], re.IGNORECASE):
+            yield Setting(path, number, name, setting["value"], "https" + setting["value"][4:])
 
 
 def _text(path: str) -> str:
-    try:
-        content = files.read_if_present(path)
-    except errors.FileRefused:
-        return ""
-    return "" if content is None or len(content) > _SETTINGS_BYTES else content.decode("utf-8", "replace")
+    with contextlib.suppress(errors.FileRefused):
+        return files.read(path, at_most_bytes=_SETTINGS_BYTES).decode("utf-8", "replace")
+    return ""

@@ -1,7 +1,7 @@
 """nginx as an ordinary user has it: root's step is asked to test and to reload.
 
-The law: nothing is said to root but that there is something to see. Everything that decides what happens then is
-root's own, and comes from files that this user cannot write.
+The law: root hears nothing but that there is something to see. What it does then, root's own files decide, which this
+user cannot write.
 """
 
 from __future__ import annotations
@@ -39,12 +39,11 @@ class Asked(nginx.Nginx):
         return ""
 
     def reload(self) -> None:
-        """Ask root's step, and wait for what it says. Raises errors.NginxRefused."""
+        """Ask root's step, and wait for its answer. Raises errors.NginxRefused."""
         if self.socket is None:
             logger.info("left for root's step: its scheduler runs `certbot-seafile settle`")
             return
-        answer = _ask(self.socket)
-        last = answer.rstrip("\n").rpartition("\n")[2]
+        last = _ask(self.socket).rstrip("\n").rpartition("\n")[2]
         if last.startswith(FAILED):
             raise errors.NginxRefused(f"root's step refused: {last.removeprefix(FAILED)}")
         if last != DONE:
@@ -56,18 +55,15 @@ class Asked(nginx.Nginx):
 
 
 def _ask(path: str) -> str:
-    """Return all that the step behind the socket at path says. Raises errors.NginxRefused."""
-    said = bytearray()
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
             stream.settimeout(_ANSWER_SECONDS)
             stream.connect(path)
             stream.shutdown(socket.SHUT_WR)
-            while len(said) < _ANSWER_BYTES and (piece := stream.recv(4096)):
-                said += piece
+            with stream.makefile("rb") as answer:
+                return answer.read(_ANSWER_BYTES).decode("utf-8", "replace")
     except OSError as error:
         raise errors.NginxRefused(
             f"root's step cannot be asked at {path}: {error.strerror or 'no answer in time'}; "
             "see `systemctl status certbot-seafile.socket`, or run `sudo certbot-seafile settle`"
         ) from error
-    return said.decode("utf-8", "replace")

@@ -1,7 +1,6 @@
 """Who renews on this machine, where that is not root: what `certbot-seafile setup` decided.
 
-The law: root takes paths, commands and names from this file, which only root can write, and from nothing that the
-renewing user can write: not from renewal files, not from the environment.
+The law: root takes paths, commands and names from this file, which only root can write, and from nothing else.
 """
 
 from __future__ import annotations
@@ -11,23 +10,21 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 
 from certbot_seafile import errors
 from certbot_seafile.system import files, lineages
 from certbot_seafile.system.lineages import Options
 
-DEFAULT_PATH = "/etc/certbot-seafile.json"
 DEFAULT_STATE_DIR = "/var/lib/certbot-seafile"
-DEFAULT_SOCKET = "/run/certbot-seafile.sock"
 
-#: Names of lineages that root writes into nginx's files; certbot itself would allow any file name.
+#: What root writes into nginx's files as a lineage's name; certbot itself would allow any file name.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 
 
 @dataclass(frozen=True)
 class Owned:
-    """A folder that was handed over, and whose it was."""
+    """A folder, and whose it was before it was handed over."""
 
     path: str
     uid: int
@@ -38,10 +35,9 @@ class Owned:
 class Settings:
     """What root knows of the renewals that another user runs.
 
-    user: who runs certbot. config_dir, work_dir, logs_dir: certbot's folders, which are that user's. state_dir: root's
-    own folder, with the journal of the site's edits. socket: where the root step is asked (None: a scheduler runs it).
-    lineages: those that root serves, by name, with their options. options: those of a lineage that is new.
-    made: what `setup` made and `undo` removes: files, and "user" for the user. handed: folders and whose they were.
+    user: who runs certbot, and owns config_dir, work_dir, logs_dir. state_dir: root's own folder, with the journal of
+    the site's edits. socket: where root's step is asked (None: a scheduler runs it). lineages: those that root serves.
+    options: those of a lineage that is new. made: what `undo` removes: paths, and "the user".
     """
 
     user: str
@@ -65,8 +61,8 @@ def check_name(name: str) -> None:
     """Refuse a lineage's name that root will not write into nginx's files. Raises errors.LineageRefused."""
     if not _NAME.fullmatch(name):
         raise errors.LineageRefused(
-            f"the lineage {name!r} cannot be served without root: its name may have letters, digits and . _ : - only; "
-            "get it anew with --cert-name NAME"
+            f"the certificate {name!r} cannot be served without root: its name may have letters, digits and . _ : - "
+            "only; get a new certificate with --cert-name NAME"
         )
 
 
@@ -83,35 +79,28 @@ def read(path: str) -> Settings | None:
             f"{path} is not a file that root alone can write; look at who changed it, then run `certbot-seafile setup`"
         )
     try:
-        said = json.loads(files.read(path))
-        said["lineages"] = {name: Options(**options) for name, options in said["lineages"].items()}
-        said["options"] = Options(**said["options"])
-        said["handed"] = tuple(Owned(**one) for one in said["handed"])
-        said["made"] = tuple(said["made"])
-        return Settings(**said)
+        stored = json.loads(files.read(path))
+        return Settings(**stored | {
+            "lineages": {name: Options(**options) for name, options in stored["lineages"].items()},
+            "options": Options(**stored["options"]),
+            "handed": tuple(Owned(**owned) for owned in stored["handed"]),
+            "made": tuple(stored["made"]),
+        })  # fmt: skip
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise errors.FileRefused(f"{path} is damaged ({error}); run `certbot-seafile setup` again") from error
 
 
 def write(path: str, chosen: Settings) -> None:
     """Write the settings to the file at path, for root to write and all to read. Raises errors.FileRefused."""
-    said = asdict(chosen)
-    said["lineages"] = {name: _chosen(options) for name, options in sorted(chosen.lineages.items())}
-    said["options"] = _chosen(chosen.options)
+    content = asdict(chosen)
+    content["lineages"] = {name: options.chosen() for name, options in sorted(chosen.lineages.items())}
+    content["options"] = chosen.options.chosen()
     files.make_folder(os.path.dirname(path))
-    files.replace(path, json.dumps(said, indent=2).encode() + b"\n")
+    files.replace(path, json.dumps(content, indent=2).encode() + b"\n")
 
 
 def of_user(config_dir: str) -> Settings | None:
-    """Return the settings that this user's runs with certbot's folder go by; None where they work as root's do.
-
-    Raises errors.FileRefused.
-    """
+    """Return what this user's runs with certbot's folder go by; None: as root's do. Raises errors.FileRefused."""
     if lineages.outbox(config_dir) is None:
         return None
     return read(os.fsdecode(files.read(lineages.handover_path(config_dir))).strip())
-
-
-def _chosen(options: Options) -> dict[str, object]:
-    said = {one.name: getattr(options, one.name) for one in fields(Options) if one.name != "outbox"}
-    return {name: value for name, value in said.items() if value != getattr(Options(), name)}

@@ -35,9 +35,8 @@ MaxConnections=8
 WantedBy=sockets.target
 """
 
-# Nothing is read from the socket. nginx's test opens its logs, its pid file and its ports, and looks up the names of
-# upstreams, so network and /var stay as they are. oneshot: for other types, the time to start is no limit to the step's
-# own (systemd.service(5)).
+# nginx's test opens its logs, its pid file and its ports, and looks up the names of upstreams, so network and /var stay
+# as they are. oneshot: for other types, the time to start is no limit to the step's own (systemd.service(5)).
 _SERVICE = """\
 # Written by `certbot-seafile setup`: root's step. It takes nothing from who asks.
 [Unit]
@@ -91,22 +90,17 @@ SystemCallArchitectures=native
 
 
 def contents(chosen: Settings, settings_path: str, services: Sequence[str], command: Sequence[str]) -> dict[str, bytes]:
-    """Return the units' contents by their names below systemd's folder of units.
-
-    services: those that run `certbot renew`. command: the words that run the console script, its path absolute.
-    """
-    wanted = {}
-    staple_dirs = sorted({options.staple_dir for options in (*chosen.lineages.values(), chosen.options)})
+    """Return the units' contents by name. services: what runs `certbot renew`; command: what runs this program."""
+    user, contents = chosen.user, {}
     if chosen.socket is not None:
-        wanted[SOCKET] = _SOCKET.format(user=chosen.user, socket=_escaped(chosen.socket))
-        words = [*command, "--settings", settings_path]
-        wanted[SERVICE] = _SERVICE.format(
-            user=chosen.user, command=_escaped(shlex.join(words)), writable=_paths([chosen.state_dir, *staple_dirs])
-        )
-    writable = _paths([one.path for one in chosen.handed])
+        staple_dirs = sorted({options.staple_dir for options in (*chosen.lineages.values(), chosen.options)})
+        step = _escaped(shlex.join([*command, "--settings", settings_path]))
+        contents[SOCKET] = _SOCKET.format(user=user, socket=_escaped(chosen.socket))
+        contents[SERVICE] = _SERVICE.format(user=user, command=step, writable=_paths([chosen.state_dir, *staple_dirs]))
     for name in services:
-        wanted[f"{name}.d/{DROP_IN}"] = _DROP_IN.format(user=chosen.user, writable=writable)
-    return {name: content.encode() for name, content in wanted.items()}
+        writable = _paths([owned.path for owned in chosen.handed])
+        contents[f"{name}.d/{DROP_IN}"] = _DROP_IN.format(user=user, writable=writable)
+    return {name: content.encode() for name, content in contents.items()}
 
 
 def _paths(paths: Sequence[str]) -> str:

@@ -7,14 +7,15 @@ is a defect of this program, and becomes a sentence too, with its traceback in t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from certbot_seafile import errors
 
 logger = logging.getLogger(__name__)
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
@@ -29,10 +30,10 @@ class Failure:
         return self.reason if self.reason.startswith(self.name) else f"{self.name}: {self.reason}"
 
 
-def attempt(name: str, work: Callable[[], _T]) -> _T | Failure:
+def attempt(name: str, work: Callable[_P, _T], *arguments: _P.args, **options: _P.kwargs) -> _T | Failure:
     """Return what the work on the lineage called name returns, or what stopped it, whatever that is."""
     try:
-        return work()
+        return work(*arguments, **options)
     except errors.CertbotError as error:
         logger.debug("%s failed", name, exc_info=True)
         return Failure(name, str(error))
@@ -43,3 +44,10 @@ def attempt(name: str, work: Callable[[], _T]) -> _T | Failure:
             f"certbot-seafile has a defect ({type(error).__name__}: {error}); the other certificates are not affected; "
             "please report it with the lines above it in the log",
         )
+
+
+def attempt_each(names: Iterable[str], work: Callable[[str], _T]) -> tuple[list[_T], list[Failure]]:
+    """Return what the work on each of the lineages returns, and what stopped the work on the others."""
+    results = [attempt(name, work, name) for name in names]
+    failures = [result for result in results if isinstance(result, Failure)]
+    return [result for result in results if not isinstance(result, Failure)], failures

@@ -10,7 +10,6 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NoReturn
 
 from certbot_seafile import errors
 from certbot_seafile.ocsp import store
@@ -19,7 +18,7 @@ from certbot_seafile.sealed import pinning
 from certbot_seafile.site import edits, plan
 from certbot_seafile.system import challenge, files, lineages, records, serving, writing
 from certbot_seafile.system.context import Context
-from certbot_seafile.system.lineages import Lineage
+from certbot_seafile.system.lineages import Lineage, Paths
 from certbot_seafile.usecases import refresh
 
 logger = logging.getLogger(__name__)
@@ -38,10 +37,8 @@ def deploy(context: Context, lineage: Lineage) -> None:
         outcome = _outcome(context, lineage, site)
         loading = store.Round(context)
         loading.write(lineage, outcome)
-        if pinning.unpin(context, lineage):
-            loading.must_reload = True
-        is_loaded = _edit(context, lineage, loading)
-        if not is_loaded and not _ensure_served(context, lineage, loading):
+        loading.must_reload |= pinning.unpin(context, lineage)
+        if not _ensure_served(context, lineage, loading):
             context.say(f"Ready: the certificate of {lineage.name}, which nginx serves once root's step has run")
             return
         loading.finish()
@@ -56,8 +53,8 @@ def deploy(context: Context, lineage: Lineage) -> None:
 
 
 def _outcome(context: Context, lineage: Lineage, site: plan.Site) -> Outcome:
-    """Return the staple to serve; where a must-staple certificate has none, leave the earlier certificate in place."""
-    if reason := serving.why_paired(context, lineage, site):
+    """Return the staple to serve. Raises errors.NotStapled where a must-staple certificate has none."""
+    if reason := serving.why_paired(lineage, site):
         return Outcome(None, records.load(context.state_dir, lineage), reason)
     if not lineage.is_must_staple:
         return store.ensure_staple(context, lineage)
@@ -65,25 +62,25 @@ def _outcome(context: Context, lineage: Lineage, site: plan.Site) -> Outcome:
     if not is_served:
         pinning.pin(context, lineage)
     outcome = store.ensure_staple(context, lineage, tries=context.must_staple_tries)
-    if not is_served and outcome.staple is None:
-        _wait_for_staple(context, lineage, outcome)
+    if not is_served and outcome.staple is None:  # clients would refuse it, so the earlier certificate stays
+        pinning.keep_staple(context, lineage)
+        _complete_renewal(context, lineage)
+        raise errors.NotStapled(
+            f"{lineage.name} must be stapled but cannot be, so the old certificate stays: {outcome.reason}; "
+            f"the next `certbot renew` tries again, or run `certbot-seafile deploy --cert-name {lineage.name}`"
+        )
     return outcome
 
 
-def _edit(context: Context, lineage: Lineage, loading: store.Round) -> bool:
-    """Edit the site where it does not use the certificate yet, and load it; return whether that was needed."""
+def _ensure_served(context: Context, lineage: Lineage, loading: store.Round) -> bool:
+    """Edit the site where it does not use the certificate yet, and see that it is served; False where root loads it."""
     try:
-        is_loaded = put_into_site(context, lineage, serving.find_site(context, lineage.names))
+        if put_into_site(context, lineage, serving.find_site(context, lineage.names)):
+            loading.must_reload = False
+            return True
     except errors.RootNeeded:  # where only lines for stapling are missing, the renewed certificate can be served
         loading.load()
         raise
-    if is_loaded:
-        loading.must_reload = False
-    return is_loaded
-
-
-def _ensure_served(context: Context, lineage: Lineage, loading: store.Round) -> bool:
-    """Load what was written, and see that clients are handed the leaf; return whether nginx has loaded it already."""
     if loading.must_reload or not serving.is_served(context, lineage, serving.find_site(context, lineage.names)):
         loading.load()
         if context.nginx.reads_later:
@@ -93,10 +90,7 @@ def _ensure_served(context: Context, lineage: Lineage, loading: store.Round) -> 
 
 
 def put_into_site(context: Context, lineage: Lineage, site: plan.Site) -> bool:
-    """Edit the site where it does not use the certificate yet, reload nginx, see that it is served; return if needed.
-
-    Raises errors.Error; then the site is as it was.
-    """
+    """Edit the site where needed, see that the leaf is served; return whether it was edited. Raises errors.Error."""
     planned = plan_for(context, lineage, site)
     if planned:
         with writing.edited(context, planned, f"certbot-seafile deploy {lineage.name}"):
@@ -108,18 +102,14 @@ def put_into_site(context: Context, lineage: Lineage, site: plan.Site) -> bool:
 
 def plan_for(context: Context, lineage: Lineage, site: plan.Site) -> edits.Edits:
     """Plan what lets the site answer challenges and use the lineage's certificate."""
-    is_stapled = store.why_unstapled(lineage) is None and serving.why_paired(context, lineage, site) is None
-    certificate = plan.Certificate(
-        lineage.fullchain_path,
-        lineage.key_path,
-        lineage.snippet_path,
-        is_stapled,
-        serving.kept_pairs(context, lineage),
-    )
-    return _plan(context, site, certificate)
+    is_stapled = store.why_unstapled(lineage) is None and serving.why_paired(lineage, site) is None
+    return _plan(context, site, lineage, is_stapled, lineages.pairs_beside(lineage))
 
 
-def _plan(context: Context, site: plan.Site, certificate: plan.Certificate) -> edits.Edits:
+def _plan(
+    context: Context, site: plan.Site, paths: Paths, is_stapled: bool = True, pairs: frozenset[str] = frozenset()
+) -> edits.Edits:
+    certificate = plan.Certificate(paths.fullchain_path, paths.key_path, paths.snippet_path, is_stapled, pairs)
     planned = challenge.plan_challenge(context, site, only_missing=True)
     for server, domain in site.nameless:
         if server in site.tls and server not in site.plain:
@@ -133,15 +123,9 @@ def _plan(context: Context, site: plan.Site, certificate: plan.Certificate) -> e
 
 
 def check_plan(context: Context, names: Sequence[str]) -> plan.Site:
-    """Plan a deployment for the names and write nothing: what cannot be done is refused before the CA is asked.
-
-    Return the site. Raises errors.SiteRefused and its kinds.
-    """
+    """Return the site for the names, where a deployment can be planned; write nothing. Raises errors.SiteRefused."""
     site = serving.find_site(context, names)
-    folder = os.path.join(context.config_dir, "live", names[0])
-    pair = os.path.join(folder, "fullchain.pem"), os.path.join(folder, "privkey.pem")
-    snippet = lineages.snippet_path(context.options, names[0])
-    _plan(context, site, plan.Certificate(*pair, snippet, True))
+    _plan(context, site, Paths(names[0], context.config_dir, context.options))
     for server in site.tls:
         if strangers := plan.strangers(server, names):
             context.say(
@@ -154,8 +138,8 @@ def check_plan(context: Context, names: Sequence[str]) -> plan.Site:
 def keep(context: Context, lineage: Lineage) -> None:
     """Do what every `certbot renew` is to do for a lineage: refresh its staple, and serve it where it is not served.
 
-    When it came by and how that ended is remembered. Raises errors.Error where a client would be hurt: revoked,
-    must-staple without a staple, or not served.
+    How that ended is remembered. Raises errors.Error where a client would be hurt: revoked, must-staple without a
+    staple, or not served.
     """
     failure: str | None = "it was interrupted"
     try:
@@ -177,8 +161,9 @@ def _keep(context: Context, lineage: Lineage) -> None:
         return
     with files.lock(context.lock_path):
         _remove_leftovers(context, lineage, site)
-        pinning.repair(context, lineage)
-    if serving.why_paired(context, lineage, site) is not None:
+        if lineage.is_must_staple or os.path.lexists(pinning.response_path(lineage.options, lineage.name)):
+            pinning.release(context, lineage)  # what a killed run left held
+    if serving.why_paired(lineage, site) is not None:
         return
     result = refresh.refresh_one(context, lineage)
     result.report(context.say)
@@ -193,16 +178,6 @@ def _remove_leftovers(context: Context, lineage: Lineage, site: plan.Site) -> No
     paths = (*site.paths, lineage.snippet_path, lineage.response_path, lineage.renewal_path, record_path)
     for folder in {context.state_dir, *map(os.path.dirname, paths)}:
         files.sweep(folder)
-
-
-def _wait_for_staple(context: Context, lineage: Lineage, outcome: Outcome) -> NoReturn:
-    """Leave the certificate that is served where it is: clients would refuse one that must be stapled and is not."""
-    pinning.keep_staple(context, lineage)
-    _complete_renewal(context, lineage)
-    raise errors.NotStapled(
-        f"{lineage.name} must be stapled but cannot be, so the old certificate stays: {outcome.reason}; "
-        f"the next `certbot renew` tries again, or run `certbot-seafile deploy --cert-name {lineage.name}`"
-    )
 
 
 def _complete_renewal(context: Context, lineage: Lineage) -> None:

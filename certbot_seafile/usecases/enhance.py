@@ -1,6 +1,6 @@
 """certbot's enhancements: redirect, Strict-Transport-Security, staple-ocsp.
 
-The law: an enhancement is asked for by a person and named by certbot; what it means for a site is planned in site.py.
+The law: an enhancement is asked for by a person and named by certbot; what it means for a site, site/plan.py plans.
 """
 
 from __future__ import annotations
@@ -13,24 +13,21 @@ from certbot_seafile.usecases import deploy
 
 
 def enhance(context: Context, domain: str, enhancement: str, options: object = None) -> None:
-    """Add certbot's enhancement to the domain's site: redirect, ensure-http-header (HSTS) or staple-ocsp.
-
-    Raises errors.EnhancementPresent where it stands there already.
-    """
+    """Add redirect, ensure-http-header (HSTS) or staple-ocsp to the domain's site. Raises errors.EnhancementPresent."""
+    if enhancement == "staple-ocsp":
+        deploy.deploy(context, _lineage_for(context, domain))
+        return
     with files.lock(context.lock_path):
-        context.nginx.test()
         site = serving.find_site(context, [domain])
         planned = edits.Edits()
         if enhancement == "redirect":
             _plan_redirect(context, planned, site)
-        elif enhancement == "ensure-http-header":
+        else:
             _plan_header(planned, site, options)
-        if planned:
-            with writing.edited(context, planned, f"certbot-seafile {enhancement} {domain}"):
-                context.nginx.reload()
-            context.say(f"Site edited: {writing.count_lines(planned)}")
-    if enhancement == "staple-ocsp":
-        _enhance_staple(context, domain)
+        context.nginx.test()
+        with writing.edited(context, planned, f"certbot-seafile {enhancement} {domain}"):
+            context.nginx.reload()
+        context.say(f"Site edited: {writing.count_lines(planned)}")
 
 
 def _plan_redirect(context: Context, planned: edits.Edits, site: plan.Site) -> None:
@@ -52,12 +49,11 @@ def _plan_header(planned: edits.Edits, site: plan.Site, options: object) -> None
         plan.add_hsts(planned, server)
 
 
-def _enhance_staple(context: Context, domain: str) -> None:
+def _lineage_for(context: Context, domain: str) -> lineages.Lineage:
     for name in lineages.all_names(context.config_dir):
         lineage = lineages.load(context.config_dir, name, options=context.options)
         if domain in lineage.names:
-            deploy.deploy(context, lineage)
-            return
+            return lineage
     raise errors.LineageRefused(
         f"no certificate is for {domain}; get one with `certbot certonly -a seafile -d {domain}`"
     )

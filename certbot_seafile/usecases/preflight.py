@@ -1,4 +1,4 @@
-"""What is found out, and decided, before the CA is asked.
+"""What is decided before the CA is asked.
 
 The law: what cannot end well is refused here, where it costs nothing; no site is edited, but for the pin of one whose
 certificate must be stapled.
@@ -9,17 +9,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from certbot_seafile import errors
+from certbot_seafile.ocsp import verify
 from certbot_seafile.sealed import pinning
-from certbot_seafile.system import lineages, serving
+from certbot_seafile.system import files, lineages, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Options
 from certbot_seafile.usecases import deploy, refresh
-from certbot_seafile.usecases.boundary import Failure, attempt
+from certbot_seafile.usecases.boundary import attempt_each
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +28,7 @@ logger = logging.getLogger(__name__)
 class Request:
     """What certbot is about to ask the CA for.
 
-    cert_name: the lineage that the person named, None without. key_type: certbot's word, "rsa" or "ecdsa".
-    is_key_type_chosen: whether the person chose it.
+    cert_name: the lineage that the person named. key_type: "rsa" or "ecdsa", and whether the person chose it.
     """
 
     names: tuple[str, ...]
@@ -41,8 +40,7 @@ class Request:
 
 def refuse_wildcards(names: Sequence[str]) -> None:
     """Refuse wildcard names, which HTTP-01 cannot prove (RFC 8555 8.3). Raises errors.ChallengeImpossible."""
-    wildcards = [name for name in names if name.startswith("*.")]
-    if wildcards:
+    if wildcards := [name for name in names if name.startswith("*.")]:
         raise errors.ChallengeImpossible(
             f"{', '.join(wildcards)}: a wildcard certificate needs a DNS challenge, which a web server's plugin cannot "
             "answer; get it with one of certbot's DNS plugins (certbot-dns-...), then `certbot install -i seafile`"
@@ -50,10 +48,7 @@ def refuse_wildcards(names: Sequence[str]) -> None:
 
 
 def why_rsa(context: Context, request: Request) -> str | None:
-    """Return why the request must be for an RSA key; None where the key type that certbot has is good.
-
-    Raises errors.SiteRefused and its kinds, errors.KeyTypeRefused.
-    """
+    """Return why the key must be RSA; None where certbot's type is good. Raises errors.SiteRefused, KeyTypeRefused."""
     site = deploy.check_plan(context, request.names)
     reason = serving.why_no_ecdsa(context, site)
     if reason is None or request.key_type != "ecdsa":
@@ -80,43 +75,35 @@ def _refuse_key_change(context: Context, request: Request, reason: str) -> None:
 
 
 def find_foreign(config_dir: str, names: Sequence[str]) -> tuple[str, str] | None:
-    """Return a lineage for exactly these names that another plugin made, and that plugin; None without one.
-
-    certbot would find such a certificate not due, and would go on renewing it by the other plugin.
-    """
+    """Return a lineage for just these names that another plugin made and would go on to renew, and that plugin."""
     for name in lineages.all_names(config_dir):
-        authenticator = lineages.authenticator_for(config_dir, name, names)
-        if authenticator not in (None, lineages.PLUGIN_NAME):
-            return name, authenticator
+        with contextlib.suppress(errors.LineageRefused):
+            lineage = lineages.load(config_dir, name)
+            authenticator = lineage.renewal.get("authenticator", lineages.PLUGIN_NAME)
+            if set(lineage.names) == set(names) and authenticator != lineages.PLUGIN_NAME:
+                return name, authenticator
     return None
 
 
 def refresh_before_renewal(config_dir: str, names: Sequence[str], context_for: Callable[[Options], Context]) -> None:
     """Refresh what is due now: where the CA turns out to be down, certbot calls nobody for this lineage again."""
-    for name in lineages.names_of_plugin(config_dir):
-        failure = attempt(name, partial(_refresh_if_for, config_dir, name, names, context_for))
-        if isinstance(failure, Failure):
-            logger.warning("no refreshed staple before the renewal: %s", failure)
+
+    def refresh_if_for_names(name: str) -> None:
+        lineage = lineages.load(config_dir, name)
+        if set(lineage.names) == set(names):
+            context = context_for(lineage.options)
+            refresh.refresh_one(context, lineage).report(context.say)
+
+    for failure in attempt_each(lineages.names_of_plugin(config_dir), refresh_if_for_names)[1]:
+        logger.warning("no refreshed staple before the renewal: %s", failure)
 
 
-def _refresh_if_for(
-    config_dir: str, name: str, names: Sequence[str], context_for: Callable[[Options], Context]
-) -> None:
-    lineage = lineages.load(config_dir, name)
-    if set(lineage.names) == set(names):
-        context = context_for(lineage.options)
-        refresh.refresh_one(context, lineage).report(context.say)
-
-
-def hold(context: Context, request: Request, release_later: Callable[[Lineage], None]) -> None:
+def hold(context: Context, request: Request, release_later: Callable[[Lineage], object]) -> None:
     """Let sites that must be stapled keep what they serve, whoever reloads nginx before the deploy hook has run.
 
     release_later: hears of each lineage, before its site is held. Raises errors.Error.
     """
-    held = pinning.to_hold(
-        context.config_dir, request.names, request.cert_name, context.options, must_staple=request.must_staple
-    )
-    for lineage in held:
+    for lineage in _to_hold(context, request):
         release_later(lineage)
         try:
             pinning.hold(context, lineage)
@@ -127,9 +114,21 @@ def hold(context: Context, request: Request, release_later: Callable[[Lineage], 
             logger.warning("%s: a reload before the deploy hook would come too early: %s", lineage.name, refused)
 
 
+def _to_hold(context: Context, request: Request) -> Iterator[Lineage]:
+    """Yield the lineages for the names that certbot may be about to renew and that must be stapled before or after."""
+    for name in [request.cert_name] if request.cert_name else lineages.all_names(context.config_dir):
+        with contextlib.suppress(errors.LineageRefused):  # certbot says so itself
+            leaf = lineages.certificates(os.path.join(context.config_dir, "live", name, "cert.pem"))[0]
+            is_meant = bool(request.cert_name) or set(lineages.certificate_names(leaf)) <= set(request.names)
+            if is_meant and (request.must_staple or verify.is_must_staple(leaf)):
+                yield lineages.load(context.config_dir, name, options=context.options)
+
+
 def release(context: Context, lineage: Lineage) -> None:
     """Let a site that was held name the lineage's own certificate again, where no new one came."""
+    context.nginx.changed()  # by the deploy hook, which is another process
     try:
-        pinning.release(context, lineage)
+        with files.lock(context.lock_path):
+            pinning.release(context, lineage)
     except errors.Error as error:
         logger.warning("%s: the next `certbot renew` will put the site right: %s", lineage.name, error)

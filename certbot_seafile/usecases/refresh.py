@@ -1,8 +1,8 @@
 """Refreshing staples: of one lineage, or of many at a time.
 
 The law: responders are asked side by side, and all else is done one by one: threads that compute only take Python's
-lock from each other. Each nginx is reloaded once for all lineages. One lineage's failure is its own. What is kept of a
-lineage until the end is text, so memory does not grow with their number.
+lock from each other. Each nginx is reloaded once for all lineages. What is kept of a lineage until the end is text, so
+memory does not grow with their number.
 """
 
 from __future__ import annotations
@@ -36,11 +36,10 @@ Load = Callable[[str], tuple[Context, Lineage] | None]
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What became of a lineage's staple.
+    """What became of a lineage's staple. done: what changed; failure: what went wrong; None for nothing.
 
-    done: what changed, a phrase (None: nothing). failure: what went wrong (None: nothing did). is_fault: whether a
-    client is hurt: the leaf is revoked, nginx refuses to load, or a must-staple leaf may be without a good staple
-    before the next run.
+    is_fault: whether a client is hurt: the leaf is revoked, nginx refuses to load, or a must-staple leaf may be without
+    a good staple before the next run.
     """
 
     name: str
@@ -64,41 +63,34 @@ class _Turn:
     waiting: list[Refreshed] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Begun:
-    """A lineage whose responder is asked, or need not be. outcome: waits, and tells what the lineage is to serve."""
-
-    context: Context
-    lineage: Lineage
-    outcome: Callable[[], Outcome]
-
-
 def refresh(
-    names: Iterable[str],
-    load: Load,
-    *,
-    force: bool = False,
-    on_progress: Callable[[int], None] = lambda count: None,
+    names: Iterable[str], load: Load, *, force: bool = False, on_progress: Callable[[int], None] = lambda count: None
 ) -> Iterator[Refreshed]:
-    """Refresh the staples of the named lineages that are due; yield what became of each.
-
-    on_progress: hears how many are done; results of those that
-    changed come after nginx has reloaded.
-    """
+    """Refresh the staples that are due, and yield what became of each; on_progress hears how many are done."""
     turns: dict[Nginx, _Turn] = {}
+
+    def begin(name: str) -> Callable[[], Refreshed] | None:
+        """Let the responder be asked, where a staple is due; return what waits for the response, and stores it."""
+        loaded = load(name)
+        if loaded is None:
+            return None
+        context, lineage = loaded
+        turn = turns.setdefault(context.nginx, _Turn(store.Round(context)))
+        due = store.find_due(context, lineage, force=force)
+        if isinstance(due, Outcome):
+            return partial(_write, turn, lineage, due)
+        response = pool.submit(due.fetch)
+        return lambda: _write(turn, lineage, store.verify_response(context, lineage, due, response.result))
+
     with ThreadPoolExecutor(WORKERS, "refresh") as pool:
-        all_begun = (attempt(name, partial(_begin, name, load, force, pool)) for name in names)
-        for count, begun in enumerate(_some_ahead(all_begun), 1):
+        all_begun = ((name, attempt(name, begin, name)) for name in names)
+        for count, (name, begun) in enumerate(_some_ahead(all_begun), 1):
             on_progress(count)
-            if isinstance(begun, _Begun):
-                turn = turns.setdefault(begun.context.nginx, _Turn(store.Round(begun.context)))
-                result = attempt(begun.lineage.name, partial(_write, turn, begun))
-                if isinstance(result, Failure):
-                    yield _failed(result)
-                elif result.done is None:
-                    yield result
-            elif begun is not None:
-                yield _failed(begun)
+            result = begun if begun is None or isinstance(begun, Failure) else attempt(name, begun)
+            if isinstance(result, Failure):
+                yield Refreshed(name, failure=result.reason, is_fault=True)
+            elif result is not None and result.done is None:
+                yield result
     for turn in turns.values():
         yield from _load(turn)
 
@@ -107,23 +99,6 @@ def refresh_one(context: Context, lineage: Lineage) -> Refreshed:
     """Refresh one lineage's staple where it is due."""
     (result,) = refresh([lineage.name], lambda _: (context, lineage))
     return result
-
-
-def _failed(failure: Failure) -> Refreshed:
-    return Refreshed(failure.name, failure=failure.reason, is_fault=True)
-
-
-def _begin(name: str, load: Load, force: bool, pool: ThreadPoolExecutor) -> _Begun | None:
-    """Let the responder be asked, where a staple is due; return None where there is no lineage to refresh."""
-    loaded = load(name)
-    if loaded is None:
-        return None
-    context, lineage = loaded
-    due = store.find_due(context, lineage, force=force)
-    if isinstance(due, Outcome):
-        return _Begun(context, lineage, lambda: due)
-    response = pool.submit(store.fetch_response, due)
-    return _Begun(context, lineage, lambda: store.verify_response(context, lineage, due, response.result()))
 
 
 def _some_ahead(items: Iterable[_T]) -> Iterator[_T]:
@@ -136,16 +111,16 @@ def _some_ahead(items: Iterable[_T]) -> Iterator[_T]:
     yield from waiting
 
 
-def _write(turn: _Turn, begun: _Begun) -> Refreshed:
+def _write(turn: _Turn, lineage: Lineage, outcome: Outcome) -> Refreshed:
     """Bring the files in line with the outcome; what nginx must load waits for the end of its round."""
-    context, lineage, outcome = begun.context, begun.lineage, begun.outcome()
+    context = turn.round.context
     with files.lock(context.lock_path):
-        changed = turn.round.write(lineage, outcome)
+        is_changed = turn.round.write(lineage, outcome)
     failure = outcome.reason if store.why_unstapled(lineage) is None else None
     ends_soon = outcome.staple is None or verify.must_withdraw(outcome.staple, context.now())
     is_fault = outcome.is_revoked or (failure is not None and lineage.is_must_staple and ends_soon)
-    result = Refreshed(lineage.name, _phrase(outcome) if changed else None, failure, is_fault)
-    if changed:
+    result = Refreshed(lineage.name, _phrase(outcome) if is_changed else None, failure, is_fault)
+    if is_changed:
         turn.waiting.append(result)
     return result
 
@@ -161,9 +136,9 @@ def _load(turn: _Turn) -> Iterator[Refreshed]:
     try:
         turn.round.finish()
     except errors.Error as error:
-        if not turn.waiting:
-            yield Refreshed("nginx", failure=str(error), is_fault=True)
-        for result in turn.waiting:
-            yield replace(result, done=None, failure=f"stored, but not served: {error}", is_fault=True)
+        yield from [
+            replace(result, done=None, failure=f"stored, but not served: {error}", is_fault=True)
+            for result in turn.waiting
+        ] or [Refreshed("nginx", failure=str(error), is_fault=True)]
     else:
         yield from turn.waiting

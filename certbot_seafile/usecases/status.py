@@ -18,48 +18,38 @@ from certbot_seafile.system.lineages import Lineage
 
 
 @dataclass(frozen=True)
-class Served:
-    """What TLS clients are handed now, over all names and listen addresses of a lineage.
-
-    is_current: always the lineage's leaf. is_stapled: always with an OCSP response. is_stored: always with the stored
-    one. failure: why no handshake could be made; then the three are False.
-    """
-
-    is_current: bool = False
-    is_stapled: bool = False
-    is_stored: bool = False
-    failure: str | None = None
-
-
-@dataclass(frozen=True)
 class Standing:
     """One lineage's facts at one moment; times are aware and UTC.
 
-    site: None where there is no one site for it; then served.failure says why. pinned: the earlier version, where the
-    site keeps that until the newest has its staple.
+    site: None where it is not found. failure: why clients cannot be asked what they are handed; None where they can.
+    What they are handed for all names at all listen addresses: is_current: the lineage's leaf; is_stapled: an OCSP
+    response; is_stored: the stored response. pinned: the earlier version, where the site keeps that.
     """
 
     lineage: Lineage
     site: plan.Site | None
     staple: verify.Staple | None
     record: records.Record
-    served: Served
     now: datetime.datetime
-    pinned: pinning.Pinned | None = None
+    failure: str | None
+    is_current: bool
+    is_stapled: bool
+    is_stored: bool
+    pinned: pinning.Pinned | None
 
     @property
     def due(self) -> datetime.datetime:
-        """Return when the staple is due: `certbot renew` replaces it from then on."""
+        """Return from when on `certbot renew` replaces the staple."""
         if self.staple is None or self.record.last_success is None:
             return self.now
-        return min(verify.half_way(self.staple), self.record.last_success + verify.REFRESH_AFTER)
+        return verify.due_at(self.staple, self.record.last_success)
 
     @property
     def next_action(self) -> str:
         """Return what the next `certbot renew` will do for the lineage, or what a person should."""
         if self.pinned is not None:
             return "renew: fetch a staple, then serve it"
-        if self.served.failure or not self.served.is_current:
+        if self.failure or not self.is_current:
             return "you: run `certbot-seafile check`"
         if self.record.revocation is not None:
             return "you: get a new certificate with --force-renewal"
@@ -67,36 +57,26 @@ class Standing:
             return "none until certbot renews it"
         if self.staple is None:
             return "renew: fetch a staple"
-        if not self.served.is_stored:
+        if not self.is_stored:
             return "you: run `certbot-seafile check`"
-        if self.due <= self.now:
-            return "renew: refresh the staple"
-        return f"renew: refresh the staple from {self.due:%Y-%m-%d %H:%M} UTC on"
+        start = "" if self.due <= self.now else f" from {self.due:%Y-%m-%d %H:%M} UTC on"
+        return f"renew: refresh the staple{start}"
 
 
 def standing(context: Context, lineage: Lineage) -> Standing:
-    """Gather the facts of one lineage; nothing is changed, and no responder is asked."""
+    """Gather the facts of one lineage, with a TLS handshake for each name at each listen address of its site."""
     now = context.now()
     staple, record = store.stored_staple(lineage, now), records.load(context.state_dir, lineage)
+    site, handshakes, failure = None, [], None
     try:
         site = serving.find_site(context, lineage.names)
+        handshakes = [handed for _, _, handed in serving.handshakes(context, lineage, site)]
+        failure = None if handshakes else "no server block of the site speaks TLS"
     except errors.Error as error:
-        return Standing(lineage, None, staple, record, Served(failure=str(error)), now)
-    served = _served(context, lineage, site, staple)
-    pinned = None if served.failure or served.is_current else pinning.pinned(context, lineage)
-    return Standing(lineage, site, staple, record, served, now, pinned)
-
-
-def _served(context: Context, lineage: Lineage, site: plan.Site, staple: verify.Staple | None) -> Served:
-    """Make a TLS handshake with every listen address of the lineage's site."""
-    try:
-        handshakes = [seen for _, _, seen in serving.handshakes(context, lineage, site)]
-    except errors.Error as error:
-        return Served(failure=str(error))
-    if not handshakes:
-        return Served(failure="no server block of the site speaks TLS")
-    return Served(
-        is_current=all(seen.leaf_der == lineage.leaf_der for seen in handshakes),
-        is_stapled=all(seen.staple is not None for seen in handshakes),
-        is_stored=all(staple is not None and seen.staple == staple.response for seen in handshakes),
-    )
+        failure = str(error)
+    is_current = failure is None and all(handed.leaf_der == lineage.leaf_der for handed in handshakes)
+    is_stapled = failure is None and all(handed.staple is not None for handed in handshakes)
+    stored = staple and staple.response
+    is_stored = is_stapled and all(handed.staple == stored for handed in handshakes)
+    pinned = None if failure or is_current else pinning.pinned(context, lineage)
+    return Standing(lineage, site, staple, record, now, failure, is_current, is_stapled, is_stored, pinned)

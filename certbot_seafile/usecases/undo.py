@@ -6,6 +6,7 @@ are certbot's and stay.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 
@@ -16,36 +17,16 @@ from certbot_seafile.system.context import Context
 from certbot_seafile.system.journal import Purpose
 
 
-def undo_all(context: Context, names: Sequence[str]) -> bool:
-    """Take every edit out of every file, then the staples of the named lineages; return whether all could be taken out.
-
-    Raises errors.NginxRefused where nginx would refuse the result; then nothing was changed.
-    """
-    return _undo(context, None, names)
-
-
-def undo_each(context: Context, names: Sequence[str]) -> bool:
+def undo(context: Context, names: Sequence[str], *, is_whole: bool = False) -> bool:
     """Take out what was put in for the named lineages, which may be deleted already; what others share with them stays.
 
-    Return whether all could be taken out. Raises errors.NginxRefused; then nothing was changed.
+    is_whole: take every edit out of every file. Return whether all could be taken out. Raises errors.NginxRefused where
+    nginx would refuse the result; then nothing was changed.
     """
-    purposes = {purpose for name in names for purpose in _purposes(context, name)}
-    return _undo(context, purposes, names)
-
-
-def is_known(context: Context, name: str) -> bool:
-    """Tell whether there is anything of a lineage called name: at certbot, in the journal, or a staple."""
-    paths = [lineages.renewal_path(context.config_dir, name), records.path(context.state_dir, name)]
-    paths += [lineages.snippet_path(context.options, name), lineages.response_path(context.options, name)]
-    steps = (step for entry in context.journal.entries() for step in entry.steps)
-    return any(os.path.lexists(path) for path in paths) or any(step.owner == name for step in steps)
-
-
-def _undo(context: Context, purposes: set[Purpose] | None, names: Sequence[str]) -> bool:
+    purposes = None if is_whole else _purposes(context, names)
     with files.lock(context.lock_path):
         is_changed, is_clean = writing.take_out_edits(context, purposes)
-        snippets = [lineages.snippet_path(context.options, name) for name in names]
-        has_removed = [files.remove(path) for path in snippets]
+        has_removed = [files.remove(_paths(context, name).snippet_path) for name in names]
         if any(has_removed):
             context.nginx.changed()
             context.nginx.test()
@@ -56,30 +37,39 @@ def _undo(context: Context, purposes: set[Purpose] | None, names: Sequence[str])
     return is_clean
 
 
-def _purposes(context: Context, name: str) -> set[Purpose]:
-    """Return for what the lineage's edits were made: itself, and its names, as far as no other lineage has them."""
-    others: set[str] = set()
-    for other in lineages.all_names(context.config_dir):
-        if other != name:
-            others |= {other, *_names(context, other)}
-    return {(name, False), (name, True)} | {(domain, False) for domain in set(_names(context, name)) - others}
+def is_known(context: Context, name: str) -> bool:
+    """Tell whether there is anything of a lineage called name: at certbot, in the journal, or a staple."""
+    own = _paths(context, name)
+    paths = [own.renewal_path, own.snippet_path, own.response_path, records.path(context.state_dir, name)]
+    steps = (step for entry in context.journal.entries() for step in entry.steps)
+    return any(os.path.lexists(path) for path in paths) or any(step.owner == name for step in steps)
 
 
-def _names(context: Context, name: str) -> tuple[str, ...]:
-    try:
-        return lineages.load(context.config_dir, name).names
-    except errors.LineageRefused:
-        return ()
+def _paths(context: Context, name: str) -> lineages.Paths:
+    return lineages.Paths(name, context.config_dir, context.options)
+
+
+def _purposes(context: Context, names: Sequence[str]) -> set[Purpose]:
+    """Return for what the lineages' edits were made: for them, and for those of their names that no other has."""
+    domains = {name: {name} for name in lineages.all_names(context.config_dir)}
+    for name in domains:
+        with contextlib.suppress(errors.LineageRefused):
+            domains[name].update(lineages.load(context.config_dir, name).names)
+    purposes = {(name, is_pin) for name in names for is_pin in (False, True)}
+    for name in domains.keys() & set(names):
+        others = set().union(*(domains[other] for other in domains if other != name))
+        purposes |= {(domain, False) for domain in domains[name] - others}
+    return purposes
 
 
 def _remove_staple(context: Context, name: str) -> None:
     """Remove the response and what is remembered of it, where the site's own lines do not name it."""
     folder = os.path.join(context.options.staple_dir, name)
     word = os.fsencode(folder) + b"/"
-    statements = context.configuration.mentioning(word)
+    statements = context.nginx.configuration().mentioning(word)
     if not any(argument.startswith(word) for statement in statements for argument in statement.arguments):
-        for path in (lineages.response_path, pinning.response_path):
-            files.remove(path(context.options, name))
+        files.remove(_paths(context, name).response_path)
+        files.remove(pinning.response_path(context.options, name))
         files.remove(os.path.join(folder, "revoked"))
         files.remove_folder_if_empty(folder)
     records.forget(context.state_dir, name)
