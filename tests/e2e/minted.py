@@ -10,6 +10,7 @@ import argparse
 import functools
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import authority
 import lineages as lineages_on_disk
@@ -29,10 +30,10 @@ def issuer() -> Identity:
     return authority.make_ca()
 
 
-def options(world: World, **chosen: str) -> Options:
+def options(world: World, **chosen: Any) -> Options:
     """Return the options that make the plugin work in this world instead of in the system."""
     folders = {"ctl": str(world.nginx_ctl), "webroot": str(world.webroot), "staple_dir": str(world.staple_dir)}
-    return Options(**{**folders, **chosen}, http_port=world.http_port, https_port=world.https_port)  # type: ignore[arg-type]
+    return Options(**{**folders, **chosen}, http_port=world.http_port, https_port=world.https_port)
 
 
 def context(world: World, chosen: Options) -> Context:
@@ -56,10 +57,10 @@ def mint(
     names: Sequence[str] = (),
     key: Key | None = None,
     number: int = 1,
-    **leaf: object,
+    **leaf: Any,
 ) -> Lineage:
     """Write a lineage as certbot would, with a leaf of its own (number: its version), and load it."""
-    made = authority.make_leaf(issuer(), list(names) or [name], key=key or authority.rsa_key(), **leaf)  # type: ignore[arg-type]
+    made = authority.make_leaf(issuer(), list(names) or [name], key=key or authority.rsa_key(), **leaf)
     saved = {f"seafile_{one}": value for one in ("site", "ctl", "webroot", "staple_dir", "stapling", "ocsp_url")
              if (value := getattr(chosen, one)) != getattr(Options(), one)}  # fmt: skip
     ports = {"http01_port": chosen.http_port, "https_port": chosen.https_port}

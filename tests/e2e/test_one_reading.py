@@ -1,4 +1,4 @@
-"""nginx's configuration is read once for each state that it has, and nginx is run no more often than the writes need."""
+"""nginx's configuration is read once for each state that it has, and nginx runs no more often than writes need."""
 
 from __future__ import annotations
 

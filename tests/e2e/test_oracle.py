@@ -47,10 +47,10 @@ def some_server(rng: random.Random, group: int, number: int, port: int, *, may_b
 
 def label_of(server: model.Server, uri: str) -> str:
     """Return what the chosen location of a server says."""
-    location = model.location_for(server, uri)
-    if location is None:
-        return next(said.arguments[1].decode() for said in server.level(b"set"))
-    return next(said.arguments[1].decode() for said in location.flat() if said.name == b"return")
+    locations = model.locations_for(server, uri)
+    if not locations:
+        return next(statement.arguments[1].decode() for statement in server.level(b"set"))
+    return next(statement.arguments[1].decode() for statement in locations[-1].flat() if statement.name == b"return")
 
 
 @pytest.mark.parametrize("seed", range(3))

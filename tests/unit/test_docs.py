@@ -35,13 +35,15 @@ ERRORS = {
 }
 #: What else takes a message or a part of one: (module, name of what is called) to the argument's place.
 TAKERS = {
-    ("responder", "_failed"): 0,
+    ("boundary", "Failure"): 1,
+    ("fetch", "_Unusable"): 0,
+    ("fetch", "OSError"): 0,
+    ("files", "_explained"): 0,
     ("findings", "Finding"): 0,
-    ("staple", "append"): 0,
-    ("staple", "_Unverified"): 0,
+    ("verify", "append"): 0,
 }
 #: Modules whose generators and functions give sentences or reasons to others.
-TELLERS = {"findings", "staple"}
+TELLERS = {"findings", "verify"}
 
 
 def page(name: str) -> str:
@@ -134,7 +136,7 @@ def test_no_page_names_an_option_of_ours_that_does_not_exist(name: str) -> None:
 
 
 def keys(fields: str) -> set[str]:
-    """Return the names of the string keys in the dictionaries that a function of report.py returns."""
+    """Return the names of the string keys in the dictionaries that a function of formats.py returns."""
     tree = ast.parse(inspect.getsource(getattr(formats, fields)))
     return {
         key.value
@@ -180,6 +182,8 @@ def said_by(module: str, node: ast.AST) -> Iterator[ast.expr]:
         yield from (inner.value for inner in ast.walk(node) if isinstance(inner, ast.Return) and inner.value)
     if isinstance(node, ast.keyword) and node.arg == "failure":
         yield node.value
+    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "reason":
+        yield node.value
     if isinstance(node, ast.Call):
         yield from told_to(module, node)
 
@@ -195,12 +199,14 @@ def told_to(module: str, call: ast.Call) -> Iterator[ast.expr]:
         yield from call.args
     elif (module, name) in TAKERS:
         yield call.args[TAKERS[module, name]]
+    elif (module, name) == ("verify", "_boundary"):  # it writes the rest behind its argument
+        yield ast.copy_location(ast.BinOp(call.args[0], ast.Add(), ast.Constant(" cannot be read: ")), call)
 
 
 def templates(part: ast.expr) -> list[str]:
     """Return what an expression can read as; no command lines, and no advice that is put behind another message."""
     texts = (plain(text).removeprefix("certbot-seafile: ") for text in readings(part))
-    return [text for text in texts if not text.startswith((f"{GAP}; ", " ", "certbot-seafile "))]
+    return [text for text in texts if not text.startswith((f"{GAP}; ", " ", "certbot-seafile deploy "))]
 
 
 def plain(text: str) -> str:
@@ -253,13 +259,15 @@ def test_every_entry_is_a_message() -> None:
 
 
 def test_a_message_is_found_wherever_it_is_made() -> None:
-    """The collector sees raised errors, reasons, sentences of check, warnings of the log, and stderr."""
+    """The collector sees raised errors, reasons, sentences of check, warnings of the log, defects, and stderr."""
     said = messages()
     places = {
-        "nginx refuses its configuration: ": "nginx", "it is empty": "staple", "the answer is larger": "responder",
-        "no timer and no crontab runs certbot renew": "check", "no log in ": "cli", "lines of ours": "cli",
-        f"the OCSP responder {GAP} gave no answer": "errors", f"as a response of a delegate, {GAP}": "staple",
-        "the site cannot serve an ECDSA certificate": "plugin", "no lineage in ": "cli", "stored, but": "refreshing",
+        "nginx refuses its configuration: ": "nginx", "it is empty": "verify", "the answer is larger": "fetch",
+        "no timer and no crontab runs certbot renew": "findings", "no refreshed staple": "preflight",
+        "lines of ours": "commands", f"the OCSP responder {GAP} gave no answer": "errors", "stored, but": "refresh",
+        f"as a response of a delegate, {GAP}": "verify", "the response cannot be read: ": "verify",
+        "the site cannot serve an ECDSA certificate": "preflight", "no certificate in ": "commands",
+        "certbot-seafile has a defect": "boundary", "no whole answer within": "fetch", "its name has no": "fetch",
     }  # fmt: skip
     for beginning, module in places.items():
         place = next(place for text, place in said.items() if text.startswith(beginning))

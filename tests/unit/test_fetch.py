@@ -945,6 +945,7 @@ def test_the_deadline_ends_the_look_up_of_a_name(world: World, monkeypatch: pyte
 
 REFUSED = {
     "empty": "it is empty",
+    "hollow": "the response cannot be read",
     "html": "begins with b'<!DOCTYPE html>",
     "garbage": "begins with b'This is no OCSP",
     "truncated": "the response cannot be read",

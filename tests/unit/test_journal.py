@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from pathlib import Path
 
 import pytest
 
 from certbot_seafile import errors
-from certbot_seafile.system.journal import Journal
+from certbot_seafile.system.journal import Entry, Journal, Step
 
 SITE = "/etc/nginx/sites-enabled/seafile.conf"
 BARE = b"one\ntwo\nthree\n"
@@ -61,6 +63,17 @@ def test_a_damaged_journal_is_named(journal: Journal) -> None:
     place.write_text("{")
     with pytest.raises(errors.FileRefused, match=f"{place}.*move it away"):
         journal.entries()
+
+
+def test_what_an_earlier_version_wrote_is_read(journal: Journal) -> None:
+    """Its steps are lists of three: the owner and the bytes around the edit."""
+    (place,) = Path(journal.folder).glob("*.json")
+    before, after = (base64.b64encode(state).decode() for state in (BARE, WITH_A))
+    steps = [["a", before, after], ["pin:a", after, before]]
+    content = {"path": SITE, "before": before, "after": after, "earlier": before, "steps": steps}
+    place.write_text(json.dumps(content, indent=1))
+    expected = Entry(SITE, BARE, WITH_A, BARE, (Step("a", BARE, WITH_A), Step("a", WITH_A, BARE, True)))
+    assert journal.entries() == [expected]
 
 
 def test_a_pin_of_an_earlier_version_is_read_as_one(journal: Journal) -> None:

@@ -12,8 +12,12 @@ import pytest
 
 import authority
 import lineages as lineages_on_disk
+from certbot_seafile import assembly
+from certbot_seafile.ocsp import store
 from certbot_seafile.system import lineages, records
+from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
+from certbot_seafile.system.nginx import Nginx
 
 NAME = "seafile.example.com"
 NOW = datetime.datetime(2026, 11, 26, 12, 0, 0, tzinfo=datetime.UTC)
@@ -104,6 +108,19 @@ def test_facts_of_an_earlier_version_are_carried_over(tmp_path: Path, lineage: L
     assert record == records.Record(serial, NOW, None, "the CA revoked the certificate", True)
     records.write(state_dir(tmp_path), NAME, record)
     assert not mark.exists()
+    assert records.load(state_dir(tmp_path), lineage) == record
+
+
+def test_an_old_note_goes_once_the_record_says_the_same(tmp_path: Path, lineage: Lineage) -> None:
+    """Also where nothing is new, because no responder answers: the leaf stays revoked."""
+    note = Path(lineage.response_path).parent / "revoked"
+    note.parent.mkdir(parents=True)
+    note.write_text(f"{lineage.leaf.serial_number:x} the CA revoked the certificate\n")
+    record = records.load(state_dir(tmp_path), lineage)
+    nginx, checkpoints = Nginx(), assembly.NoCheckpoints()
+    context = Context(nginx, lineage.options, lineage.config_dir, checkpoints, print, now=lambda: NOW)
+    store.Round(context).write(lineage, store.Outcome(None, record, record.revocation, is_revoked=True))
+    assert not note.exists()
     assert records.load(state_dir(tmp_path), lineage) == record
 
 

@@ -1130,7 +1130,8 @@ def test_a_staple_is_due_after_half_of_its_window_or_six_hours(
 def test_half_way_is_in_the_middle_of_the_window_that_counts() -> None:
     """The end counts, which may come before nextUpdate."""
     staple = Staple(b"", 1, NOW, NOW + 30 * DAY, NOW, NOW + 10 * DAY)
-    assert verify.half_way(staple) == NOW + 5 * DAY
+    assert verify.due_at(staple, NOW + 30 * DAY) == NOW + 5 * DAY
+    assert verify.due_at(staple, NOW) == NOW + 6 * HOUR
 
 
 @pytest.mark.parametrize(("hours", "expected"), [(-1, True), (24, True), (25, True), (25.1, False), (90, False)])
