@@ -68,7 +68,7 @@ def test_withdrawal_killed_at_every_change(world: World) -> None:
 @pytest.mark.long
 @killed
 def test_refresh_killed_at_every_change(world: World) -> None:
-    """A newer response, the mark, the reload: nginx starts from each state, and the next renew serves the newer one."""
+    """A newer response, the record, the reload: nginx starts from each state, and the next renew serves the newer."""
     road.start(world)
     road.certonly(world)
     old, kept, later = road.response_path(world).read_bytes(), killing.Kept(world), road.clock(world, hours=60)
@@ -82,7 +82,7 @@ def test_refresh_killed_at_every_change(world: World) -> None:
         new = road.response_path(world).read_bytes()
         assert world.handshake(road.NAME).staple == new != old, point
         assert_nothing_is_left(world)
-    assert {point.call for point in points} >= {"rename", "unlink"}
+    assert [point.call for point in points].count("rename") >= 3  # the record, the response, the record again
 
 
 @pytest.mark.long

@@ -134,7 +134,7 @@ def duplicates_in(tree: syntax.Tree) -> list[tuple[bytes, bytes, bytes, int]]:
     """Return what ngx_http_core_type() must warn of if it reads the first "types" as we do."""
     known: dict[bytes, bytes] = {}
     found = []
-    types = next(directive for directive in tree.walk() if directive.name == b"types")
+    types = next(directive for directive in syntax.walk(tree.directives) if directive.name == b"types")
     for directive in types.block or ():
         for extension in map(bytes.lower, directive.arguments):
             # nginx compares extensions by strcmp(), which sees nothing past a NUL, and prints them whole.
@@ -154,8 +154,8 @@ def assert_tiles(tree: syntax.Tree) -> None:
     assert ends[-1] == len(tree.source)
     assert tree.to_bytes() == tree.source
     words = [token for token in tree.tokens if token.kind is syntax.Kind.WORD]
-    assert words == [word for directive in tree.walk() for word in directive.words]
-    for directive in tree.walk():
+    assert words == [word for directive in syntax.walk(tree.directives) for word in directive.words]
+    for directive in syntax.walk(tree.directives):
         inside = [border for child in directive.block or () for border in (child.start, child.end)]
         borders = [directive.start, *inside, directive.end]
         assert borders == sorted(borders)
@@ -246,7 +246,7 @@ def test_nginx_reads_the_same_first_statement(nginx: Nginx, source: bytes) -> No
         first = ours.directives[0]
         name, _, _ = first.name.partition(b"\0")
         assert said.error == b'unknown directive "%s"' % name
-        assert said.line == line_of(source, first.end - 1 if first.open is None else first.open)
+        assert said.line == line_of(source, first.sign)
 
 
 SITE = b"""

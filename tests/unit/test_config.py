@@ -362,10 +362,10 @@ def test_an_outline_holds_what_is_wanted_and_nothing_twice() -> None:
         b"a 1; keep 1; # keep 2;\nb { c 1; d { e; } }\nf { include x; }\n'keep_it' \"; }\" ;\n"
         b"server { a 1; g { h 1; } keep 3; }\nkeeper 1; content_by_lua_block { keep } } keep 4;"
     ).replace(b"{ keep }", b"{ -- }\n keep = '}'\n")
-    whole = {directive.start: directive for directive in syntax.parse(source).walk()}
+    whole = {directive.start: directive for directive in syntax.walk(syntax.parse(source).directives)}
     outline, is_sound = syntax.skim(source, SKIMMED)
     assert is_sound
-    skimmed = [inner for outer in outline for inner in outer.walk()]
+    skimmed = list(syntax.walk(outline))
     assert all(whole[one.start].end == one.end and whole[one.start].name == one.name for one in skimmed)
     names = [one.name for one in skimmed]
     assert [name for name in names if name not in (b"b", b"d", b"content_by_lua_block")] == [

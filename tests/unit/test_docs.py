@@ -182,7 +182,7 @@ def said_by(module: str, node: ast.AST) -> Iterator[ast.expr]:
         yield from (inner.value for inner in ast.walk(node) if isinstance(inner, ast.Return) and inner.value)
     if isinstance(node, ast.keyword) and node.arg == "failure":
         yield node.value
-    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "reason":
+    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("reason", "failure"):
         yield node.value
     if isinstance(node, ast.Call):
         yield from told_to(module, node)

@@ -16,7 +16,7 @@ def statements(source: bytes, path: str = "site.conf") -> tuple[config.Statement
     """Return the statements of one file without includes."""
 
     def expand(directives: tuple[syntax.Directive, ...]) -> tuple[config.Statement, ...]:
-        return tuple(config.Statement(path, source, found, expand(found.block or ())) for found in directives)
+        return tuple(config.Statement(path, found, expand(found.block or ())) for found in directives)
 
     return expand(syntax.parse(source).directives)
 

@@ -13,7 +13,7 @@ def read(text: str) -> tuple[model.Server, ...]:
     source = f"http {{\n{text}\n}}\n".encode()
 
     def expand(directives: tuple[syntax.Directive, ...]) -> tuple[config.Statement, ...]:
-        return tuple(config.Statement("nginx.conf", source, one, expand(one.block or ())) for one in directives)
+        return tuple(config.Statement("nginx.conf", one, expand(one.block or ())) for one in directives)
 
     return model.http_servers(expand(syntax.parse(source).directives))
 

@@ -11,7 +11,7 @@ from certbot_seafile.site.syntax import Kind
 
 def words(source: bytes) -> list[list[bytes]]:
     """Return the words of every statement, in the order of the source."""
-    return [[word.value for word in directive.words] for directive in syntax.parse(source).walk()]
+    return [[word.value for word in directive.words] for directive in syntax.walk(syntax.parse(source).directives)]
 
 
 def kinds(source: bytes) -> list[tuple[Kind, bytes]]:
@@ -245,21 +245,21 @@ def test_spans_of_statements_reach_from_the_name_to_the_sign_that_ends_them() ->
     source = b" a # c\n { b\n 'x' ; } d;"
     outer, last = syntax.parse(source).directives
     assert source[outer.start : outer.end] == b"a # c\n { b\n 'x' ; }"
-    assert (outer.open, outer.close) == (source.index(b"{"), source.index(b"}"))
+    assert (outer.sign, outer.end - 1) == (source.index(b"{"), source.index(b"}"))
     assert outer.block is not None
     (inner,) = outer.block
     assert source[inner.start : inner.end] == b"b\n 'x' ;"
-    assert (inner.block, inner.open, inner.close) == (None, None, None)
+    assert (inner.block, inner.sign, source[inner.sign]) == (None, inner.end - 1, ord(";"))
     assert (source[last.start : last.end], last.name, last.arguments) == (b"d;", b"d", ())
 
 
 def test_walk_yields_blocks_before_what_they_hold() -> None:
-    """The order is that of the source, for a tree and for one directive."""
-    tree = syntax.parse(b"a{b{c;}d{}}e;")
-    assert [directive.name for directive in tree.walk()] == [b"a", b"b", b"c", b"d", b"e"]
-    assert [directive.name for directive in tree.directives[0].walk()] == [b"a", b"b", b"c", b"d"]
-    assert tree.directives[0].block is not None
-    assert tree.directives[0].block[1].block == ()
+    """The order is that of the source, for a whole file and for one directive."""
+    directives = syntax.parse(b"a{b{c;}d{}}e;").directives
+    assert [directive.name for directive in syntax.walk(directives)] == [b"a", b"b", b"c", b"d", b"e"]
+    assert [directive.name for directive in syntax.walk(directives[:1])] == [b"a", b"b", b"c", b"d"]
+    assert directives[0].block is not None
+    assert directives[0].block[1].block == ()
 
 
 LUA_BODIES = [
@@ -290,10 +290,9 @@ LUA_BODIES = [
 def test_lua_is_handed_over_unread(body: bytes) -> None:
     """Braces in Lua's strings, long brackets and comments do not count."""
     source = b"location / { content_by_lua_block {" + body + b"} a; }"
-    location, lua, after = syntax.parse(source).walk()
+    location, lua, after = syntax.walk(syntax.parse(source).directives)
     assert (location.name, lua.name, lua.block, after.name) == (b"location", b"content_by_lua_block", (), b"a")
-    assert lua.open is not None
-    assert source[lua.open : lua.end] == b"{" + body + b"}"
+    assert source[lua.sign : lua.end] == b"{" + body + b"}"
     bodies = [source[token.start : token.end] for token in syntax.parse(source).tokens if token.kind is Kind.LUA]
     assert bodies == ([body] if body else [])
 
@@ -319,7 +318,7 @@ def test_nesting_may_be_deeper_than_the_stack() -> None:
     """Neither parsing, printing, walking, comparing, repr() nor freeing recurses."""
     source = b"a{" * 10_000 + b"}" * 10_000
     tree = syntax.parse(source)
-    assert sum(1 for _ in tree.walk()) == 10_000
+    assert sum(1 for _ in syntax.walk(tree.directives)) == 10_000
     assert tree.to_bytes() == source
     assert tree == syntax.parse(source)
     assert tree != syntax.parse(source + b" ")

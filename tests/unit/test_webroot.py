@@ -17,13 +17,12 @@ def below(tmp_path: Path) -> str:
 
 
 def test_a_file_can_be_read_by_nginx_and_is_gone_afterwards(tmp_path: Path) -> None:
-    """0644 in folders of 0755; clear() takes away what write() made, folders too."""
-    made = webroot.Webroot(below(tmp_path))
-    path = Path(made.write("token", b"validation"))
-    assert path.read_bytes() == b"validation"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755
-    made.clear()
+    """0644 in folders of 0755; what was made is taken away, folders too."""
+    path = Path(below(tmp_path)) / "token"
+    with webroot.published(below(tmp_path), {"token": b"validation", "other": b"x"}):
+        assert path.read_bytes() == b"validation"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755
     assert list(tmp_path.iterdir()) == []
 
 
@@ -32,17 +31,16 @@ def test_what_was_there_before_stays(tmp_path: Path) -> None:
     folder = Path(below(tmp_path))
     folder.mkdir(parents=True)
     (folder / "theirs").write_bytes(b"x")
-    made = webroot.Webroot(str(folder))
-    made.write("token", b"validation")
-    made.clear()
+    with webroot.published(str(folder), {"token": b"validation"}):
+        assert (folder / "token").exists()
     assert [path.name for path in folder.iterdir()] == ["theirs"]
 
 
 @pytest.mark.parametrize("token", ["../escape", "a/b", "", ".hidden", "a b", "x\n"])
 def test_a_token_that_is_none_is_refused(tmp_path: Path, token: str) -> None:
     """Nothing but base64url is a token (RFC 8555 8.1)."""
-    with pytest.raises(errors.FileRefused):
-        webroot.Webroot(below(tmp_path)).write(token, b"x")
+    with pytest.raises(errors.FileRefused), webroot.published(below(tmp_path), {"good": b"x", token: b"x"}):
+        pass
     assert list(tmp_path.rglob("*")) == []
 
 
@@ -56,8 +54,11 @@ def test_a_link_in_a_folder_that_others_write_to_is_not_followed(tmp_path: Path,
     parent.mkdir(parents=True)
     (parent / planted).symlink_to(elsewhere)
     parent.chmod(0o777)
-    with pytest.raises(errors.FileRefused, match="--seafile-webroot"):
-        webroot.Webroot(below(tmp_path)).write("token", b"x")
+    with (
+        pytest.raises(errors.FileRefused, match="--seafile-webroot"),
+        webroot.published(below(tmp_path), {"token": b"x"}),
+    ):
+        pass
     assert list((elsewhere / "acme-challenge").iterdir()) == []
 
 
@@ -68,11 +69,15 @@ def test_the_administrators_own_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "www" / ".well-known").mkdir(parents=True, mode=0o755)
     (tmp_path / "www" / ".well-known").chmod(0o755)
     (tmp_path / "www" / ".well-known" / "acme-challenge").symlink_to(elsewhere)
-    webroot.Webroot(below(tmp_path)).write("token", b"x")
-    assert (elsewhere / "token").read_bytes() == b"x"
+    with webroot.published(below(tmp_path), {"token": b"x"}):
+        assert (elsewhere / "token").read_bytes() == b"x"
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_a_file_left_by_an_interrupted_run_is_replaced(tmp_path: Path) -> None:
     """The same token may be written again."""
-    webroot.Webroot(below(tmp_path)).write("token", b"old")
-    assert Path(webroot.Webroot(below(tmp_path)).write("token", b"new")).read_bytes() == b"new"
+    path = Path(below(tmp_path)) / "token"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"old")
+    with webroot.published(below(tmp_path), {"token": b"new"}):
+        assert path.read_bytes() == b"new"
