@@ -17,7 +17,7 @@ from typing import Any
 
 from certbot import errors as certbot_errors
 
-from certbot_seafile.sealed import asking, settings
+from certbot_seafile.sealed import settings, settling
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Options
 from certbot_seafile.system.nginx import Nginx
@@ -25,6 +25,8 @@ from certbot_seafile.system.nginx import Nginx
 logger = logging.getLogger(__name__)
 
 _FOLDERS = {"config": "/etc/letsencrypt", "work": "/var/lib/letsencrypt", "logs": "/var/log/letsencrypt"}
+# One nginx for all lineages that name the same, so that its configuration is read once.
+_nginx, _asked = functools.cache(Nginx), functools.cache(settling.Asked)
 
 
 class Reverter:
@@ -68,7 +70,8 @@ class Reverter:
 def context_for(config: Any, options: Options, say: Callable[[str], None], **chosen: Any) -> Context:
     """Return what the use cases work with, for certbot's configuration and our options; chosen: other fields."""
     given = settings.of_user(config.config_dir)
-    nginx = _nginx(options.ctl, options.server_root, options.reload_cmd, given is not None, given and given.socket)
+    words = options.ctl, options.server_root, options.reload_cmd
+    nginx = _asked(*words, given.socket) if given else _nginx(*words)
     nginx.changed()  # whatever was read before, somebody else may have written since
     facts: dict[str, Any] = {
         "renewer": given and given.user,
@@ -77,13 +80,6 @@ def context_for(config: Any, options: Options, say: Callable[[str], None], **cho
         "hook_command": hook_command(config),
     }
     return Context(nginx, options, config.config_dir, say=say, **facts | chosen)
-
-
-@functools.cache
-def _nginx(ctl: str, server_root: str | None, reload_command: str | None, is_asked: bool, socket: str | None) -> Nginx:
-    """Return the nginx that these words name: one for all lineages, so that its configuration is read once."""
-    words = ctl, server_root, reload_command
-    return asking.Asked(*words, socket=socket) if is_asked else Nginx(*words)
 
 
 def hook_command(config: Any) -> str:

@@ -17,8 +17,7 @@ from typing import Any, TypeVar
 
 from certbot_seafile import assembly, errors
 from certbot_seafile.doctor import findings, formats
-from certbot_seafile.sealed import asking, handover, pinning, settings, settling
-from certbot_seafile.sealed.settings import Settings
+from certbot_seafile.sealed import handover, pinning, settings, settling
 from certbot_seafile.system import lineages
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Options
@@ -34,21 +33,19 @@ _MANY = 20  # lineages, from which on a person would wonder whether anything hap
 
 def take_role(arguments: argparse.Namespace) -> None:
     """Set arguments.handed to what root goes by where another user renews, and be that user where that is enough."""
-    arguments.handed = _settings_of_root(arguments) if os.geteuid() == 0 else None
-    if arguments.handed is not None and arguments.command in ("deploy", "refresh", "status", "check"):
-        handover.become(arguments.handed.user)
-
-
-def _settings_of_root(arguments: argparse.Namespace) -> Settings | None:
+    arguments.handed = None
+    if os.geteuid() != 0:
+        return
     stored = settings.read(arguments.settings)
-    if arguments.command == "settle" or (stored is not None and stored.config_dir == arguments.config_dir):
-        return stored
-    if arguments.command != "setup" and os.path.exists(lineages.handover_path(arguments.config_dir)):
+    if stored is not None and (arguments.command == "settle" or stored.config_dir == arguments.config_dir):
+        arguments.handed = stored
+        if arguments.command in ("deploy", "refresh", "status", "check"):
+            handover.become(stored.user)
+    elif arguments.command not in ("settle", "setup") and os.path.exists(lineages.handover_path(arguments.config_dir)):
         raise errors.FileRefused(
             f"{arguments.config_dir} was handed over to another user, but {arguments.settings} says nothing of it; "
             "run `certbot-seafile setup --user USER` again"
         )
-    return None
 
 
 def _context(arguments: argparse.Namespace, options: Options) -> Context:
@@ -83,10 +80,6 @@ def _each(arguments: argparse.Namespace, work: Callable[[Lineage], _T]) -> tuple
     """Return what the work on each lineage that is meant returns, and what stopped the work on the others."""
     names = arguments.cert_names or lineages.names_of_plugin(arguments.config_dir)
     return attempt_each(names, lambda name: work(_load(arguments, name)))
-
-
-def _readable(arguments: argparse.Namespace) -> list[Lineage]:
-    return _each(arguments, lambda lineage: lineage)[0]
 
 
 def _machine_context(arguments: argparse.Namespace, readable: Sequence[Lineage]) -> Context:
@@ -132,7 +125,13 @@ def _refresh(arguments: argparse.Namespace) -> int:
     context_for = functools.cache(functools.partial(_context, arguments))
     waiting: list[str] = []
     is_shown = len(names) >= _MANY and not arguments.quiet and sys.stderr.isatty()
-    show: Callable[[str], None] = _show if is_shown else lambda text: None
+
+    def show(text: str) -> None:
+        if is_shown:  # on the terminal's last line, in the place of what stood there
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+    def show_count(count: int) -> None:
+        show(f"Refreshing staples: {count} of {len(names)}")
 
     def load(name: str) -> tuple[Context, Lineage] | None:
         lineage = _load_ours(arguments, name)
@@ -144,11 +143,8 @@ def _refresh(arguments: argparse.Namespace) -> int:
             return None
         return context, lineage
 
-    def show_progress(count: int) -> None:
-        show(f"Refreshing staples: {count} of {len(names)}")
-
     results = []
-    for result in refresh.refresh(names, load, force=arguments.force, on_progress=show_progress):
+    for result in refresh.refresh(names, load, force=arguments.force, on_progress=show_count):
         show("")
         result.report(functools.partial(_say, arguments))
         results.append(result.failure is None)
@@ -169,11 +165,6 @@ def _load_ours(arguments: argparse.Namespace, name: str) -> Lineage | None:
             raise
         return None
     return lineage if lineages.names_plugin(lineage.renewal) else None
-
-
-def _show(text: str) -> None:
-    """Show the text on the terminal's last line, in the place of what stood there."""
-    print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -214,21 +205,19 @@ def _undo(arguments: argparse.Namespace) -> int:
         return _undo_handed(arguments, arguments.handed)
     if settings.of_user(arguments.config_dir) is not None:
         raise errors.RootNeeded("only root can take the site's edits out again; run `sudo certbot-seafile undo`")
-    readable = _readable(arguments)
+    readable, _ = _each(arguments, lambda lineage: lineage)
     context = _machine_context(arguments, readable)
-    names = arguments.cert_names or sorted(
-        {lineage.name for lineage in readable} | set(findings.stapled_names(context))
-    )
+    names = arguments.cert_names or sorted({*(each.name for each in readable), *findings.stapled_names(context)})
     if unknown := [name for name in arguments.cert_names if not undo.is_known(context, name)]:
         raise errors.LineageRefused(
             f"nothing is known of a certificate called {', '.join(unknown)}; `certbot certificates` lists them"
         )
     if not names and not context.journal.entries():
         raise _no_lineage(arguments)
-    return _undone(context, undo.undo(context, names, is_whole=not arguments.cert_names))
+    return _report_undo(context, undo.undo(context, names, is_whole=not arguments.cert_names))
 
 
-def _undo_handed(arguments: argparse.Namespace, handed: Settings) -> int:
+def _undo_handed(arguments: argparse.Namespace, handed: settings.Settings) -> int:
     """Undo where the renewals were handed over: nothing is taken from folders that the user can write."""
     context = _context(arguments, handed.options)
     if arguments.cert_names:
@@ -238,10 +227,10 @@ def _undo_handed(arguments: argparse.Namespace, handed: Settings) -> int:
     else:
         is_clean = undo.undo(context, sorted(handed.lineages), is_whole=True)
         handover.take_back(arguments.settings, handed, context.say)
-    return _undone(context, is_clean)
+    return _report_undo(context, is_clean)
 
 
-def _undone(context: Context, is_clean: bool) -> int:
+def _report_undo(context: Context, is_clean: bool) -> int:
     if is_clean:
         context.say("The site is as it was. The certificates stay certbot's: `certbot delete` ends their renewal,")
         context.say("which would put them into the site again.")
@@ -274,15 +263,15 @@ def _setup(arguments: argparse.Namespace) -> int:
     return _report(settling.settle(arguments.handed or chosen, context_for))
 
 
-def _new_settings(arguments: argparse.Namespace) -> Settings:
+def _new_settings(arguments: argparse.Namespace) -> settings.Settings:
     """Return the settings of a first handover; a later lineage is to be like the first, as far as the machine goes."""
     keys = ("ctl", "server_root", "reload_cmd", "webroot", "staple_dir")
-    readable = _readable(arguments) if _is_roots(arguments.config_dir) else []
+    readable = _each(arguments, lambda lineage: lineage)[0] if _is_roots(arguments.config_dir) else []
     like = {key: getattr(readable[0].options, key) for key in keys} if readable else {}
     given = _given(arguments, *keys, "http_port", "https_port")
     state_dir = os.path.abspath(arguments.state_dir or settings.DEFAULT_STATE_DIR)
     folders = arguments.config_dir, arguments.work_dir, arguments.logs_dir, state_dir
-    return Settings(arguments.user, *folders, socket=arguments.socket or None, options=Options(**like | given))
+    return settings.Settings(arguments.user, *folders, socket=arguments.socket or None, options=Options(**like | given))
 
 
 def _is_roots(config_dir: str) -> bool:
@@ -303,7 +292,7 @@ def _settle(arguments: argparse.Namespace) -> int:
         failures = settling.settle(arguments.handed, functools.partial(_context, arguments))
     except errors.CertbotError as error:
         failures = [str(error)]
-    print(asking.FAILED + " / ".join(failures) if failures else asking.DONE)
+    print(settling.FAILED + " / ".join(failures) if failures else settling.DONE)
     return _report(failures)
 
 

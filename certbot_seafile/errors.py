@@ -60,12 +60,8 @@ class ChallengeUnreachable(Error):
     """A validation file did not come back through nginx; the text says what came instead."""
 
 
-class ChallengeImpossible(Error):
-    """The CA cannot validate a name by HTTP-01."""
-
-
-class KeyTypeRefused(Error):
-    """The site cannot serve a certificate with the key type that was chosen."""
+class RequestRefused(Error):
+    """The CA cannot validate a name by HTTP-01, or the site cannot serve the key type that was chosen."""
 
 
 class NotServed(Error):

@@ -134,10 +134,8 @@ def _why_no_staple(context: Context, lineage: Lineage) -> str:
 
 
 def _age(standing: status.Standing) -> Iterator[str]:
-    staple, success, now = standing.staple, standing.record.last_success, standing.now
-    fix = (
-        f"run `certbot-seafile refresh --cert-name {standing.lineage.name}` and see that `certbot renew` runs every day"
-    )
+    name, staple, success, now = standing.lineage.name, standing.staple, standing.record.last_success, standing.now
+    fix = f"run `certbot-seafile refresh --cert-name {name}` and see that `certbot renew` runs every day"
     if staple is not None and verify.must_withdraw(staple, now):
         yield f"the staple is stale: it ends on {staple.end:%Y-%m-%d %H:%M} UTC and no newer one came; {fix}."
     elif success is not None and now - success > MISSED_AFTER and standing.due < now:
@@ -173,9 +171,8 @@ def _renewal(lineage: Lineage) -> Iterator[str]:
 def _hook_program(lineage: Lineage) -> str | None:
     """Return our program's absolute path in the hook; None where the hook leaves that to PATH."""
     with contextlib.suppress(ValueError):  # a quote that is not closed
-        for word in shlex.split(lineage.hooks):
-            if os.path.isabs(word) and word.endswith(lineages.PLUGIN_COMMAND):
-                return word
+        words = filter(os.path.isabs, shlex.split(lineage.hooks))
+        return next((word for word in words if word.endswith(lineages.PLUGIN_COMMAND)), None)
     return None
 
 

@@ -7,6 +7,7 @@ not count.
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
 from collections.abc import Iterator
@@ -90,7 +91,6 @@ def _job(root: str, place: str, command: str, is_daily: bool, has_systemd: bool)
 
 
 def _scripts(root: str, command: str) -> dict[str, str]:
-    """Return the text of the scripts that a command names by absolute paths, by path."""
     scripts = {}
     for word in _SCRIPT_WORD.findall(command):
         path = word if word.startswith(root) else os.path.join(root, word.lstrip("/"))
@@ -113,9 +113,8 @@ def _is_daily_line(line: str) -> bool:
 
 
 def _timers(root: str) -> Iterator[Job]:
-    folders = [wants for units in _WANTS for wants in _entries(os.path.join(root, units), folders=True)]
-    links = [link for wants in folders if wants.endswith(".wants") for link in _entries(wants)]
-    for name in dict.fromkeys(os.path.basename(link) for link in links if link.endswith(".timer")):
+    links = [link for units in _WANTS for link in _entries(os.path.join(root, units), "*.wants/*.timer")]
+    for name in dict.fromkeys(map(os.path.basename, links)):
         timer, service = _unit(root, name), _unit(root, name.removesuffix(".timer") + ".service")
         runs = "\n".join(re.findall(r"(?m)^\s*Exec\w+\s*=\s*(.*)$", _text(service)))
         is_packaged = not timer.startswith(os.path.join(root, "etc"))
@@ -124,19 +123,14 @@ def _timers(root: str) -> Iterator[Job]:
 
 
 def _unit(root: str, name: str) -> str:
-    """Return the path of a unit of systemd; "" where there is none."""
     paths = (os.path.join(root, folder, name) for folder in _WANTS)
     return next((path for path in paths if os.path.isfile(path)), "")
 
 
-def _entries(folder: str, *, folders: bool = False) -> list[str]:
-    """Return the paths in a folder, sorted, without dot files and, unless asked for, folders."""
-    try:
-        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    except OSError:
-        return []
-    paths = [os.path.join(folder, name) for name in names]
-    return [path for path in paths if os.path.isdir(path) == folders]
+def _entries(folder: str, pattern: str = "*") -> list[str]:
+    """Return the paths in a folder that are no folders, sorted, without dot files; none where it cannot be read."""
+    paths = sorted(glob.glob(os.path.join(glob.escape(folder), pattern)))
+    return [path for path in paths if not os.path.isdir(path)]
 
 
 def _text(path: str) -> str:

@@ -59,12 +59,9 @@ def _python_settings(path: str) -> Iterator[Setting]:
         if isinstance(value, str) and value.lower().startswith("http://"):
             yield Setting(path, line, name, repr(value), repr("https" + value[4:]))
     line, origins = values.get("CSRF_TRUSTED_ORIGINS", (0, None))
-    if not isinstance(origins, (list, tuple)) or any(str(origin).lower().startswith("https://") for origin in origins):
-        return
-    if origins:
-        wanted = [
-            "https" + origin[4:] if str(origin).startswith("http:") else f"https://{origin}" for origin in origins
-        ]
+    listed = origins if isinstance(origins, (list, tuple)) else ()
+    if listed and not any(str(origin).lower().startswith("https://") for origin in listed):
+        wanted = ["https" + origin[4:] if str(origin).startswith("http:") else f"https://{origin}" for origin in listed]
         yield Setting(path, line, "CSRF_TRUSTED_ORIGINS", repr(origins), repr(wanted))
 
 

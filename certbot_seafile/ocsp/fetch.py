@@ -22,7 +22,6 @@ import urllib.request
 from concurrent.futures import Future
 from typing import Any
 
-import urllib3
 import urllib3.connection
 import urllib3.exceptions
 import urllib3.util
@@ -34,7 +33,6 @@ _HEADERS = {
     "Accept-Encoding": "identity",
     "User-Agent": f"certbot-seafile/{__version__}",
 }
-_REDIRECTS = {301, 302, 303, 307, 308}
 _KEPT = 16  # connections to one responder, each used by one thread at a time
 #: What urllib3 and http.client let through for what the network, the URL or the environment can cause.
 _FAILURES = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
@@ -80,7 +78,7 @@ def _request(url: str, request: bytes, max_bytes: int, max_redirects: int) -> by
             location = response.headers.get("Location")
             if response.status == 200:
                 return _read(response, max_bytes)
-            if response.status in _REDIRECTS and location:
+            if response.status in (301, 302, 303, 307, 308) and location:
                 if max_redirects == 0:
                     raise _Unusable(f"it redirects too often, the last time to {location}")
                 url, max_redirects = urllib.parse.urljoin(url, location), max_redirects - 1
@@ -99,11 +97,10 @@ def _send(url: str, body: bytes | None) -> Any:
         raise _Unusable(f"{url} is neither http nor https")
     pools = _pools(target.scheme, target.host or "", target.port)
     _call.proxy = pools.proxy and pools.proxy._replace(auth=None).url
-    headers = _HEADERS if body is None else {**_HEADERS, "Content-Type": "application/ocsp-request"}
-    send = functools.partial(
-        pools.urlopen, "GET" if body is None else "POST", url, body=body, headers=headers,
-        redirect=False, retries=False, preload_content=False,
-    )  # fmt: skip
+    typed = {**_HEADERS, "Content-Type": "application/ocsp-request"}
+    method, headers = ("GET", _HEADERS) if body is None else ("POST", typed)
+    options = {"redirect": False, "retries": False, "preload_content": False}
+    send = functools.partial(pools.urlopen, method, url, body=body, headers=headers, **options)
     for _ in range(_KEPT):  # The responder may have closed each of the connections that were kept.
         _call.is_connected = None
         try:
@@ -115,7 +112,6 @@ def _send(url: str, body: bytes | None) -> Any:
 
 
 def _read(response: Any, max_bytes: int) -> bytes:
-    """Return the whole body as it was sent."""
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":
         raise _Unusable(f"the answer is encoded as {encoding}, which was not asked for")
@@ -127,9 +123,6 @@ def _read(response: Any, max_bytes: int) -> bytes:
     return body
 
 
-# --- proxies and trust, from the environment -------------------------------------------------------------------------
-
-
 @functools.lru_cache(maxsize=32)
 def _pools(scheme: str, host: str, port: int | None) -> urllib3.PoolManager:
     """Return what connects to a responder, directly or through a proxy, and keeps the connections for later calls."""
@@ -139,14 +132,10 @@ def _pools(scheme: str, host: str, port: int | None) -> urllib3.PoolManager:
     if proxy is None or _is_direct(host, f"{host}:{port}" if port else host, proxies):
         pools = urllib3.PoolManager(maxsize=_KEPT, ssl_context=_trust() if scheme == "https" else None)
     elif proxy.scheme in ("http", "https"):
-        is_tls = "https" in (scheme, proxy.scheme)
-        pools = urllib3.ProxyManager(
-            proxy.url,
-            maxsize=_KEPT,
-            proxy_headers=urllib3.util.make_headers(proxy_basic_auth=urllib.parse.unquote(proxy.auth or "") or None),
-            ssl_context=_trust() if is_tls else None,
-            proxy_ssl_context=_trust(is_for_tunnels=True) if is_tls else None,
-        )
+        auth = urllib3.util.make_headers(proxy_basic_auth=urllib.parse.unquote(proxy.auth or "") or None)
+        inner, outer = (_trust(), _trust(is_for_tunnels=True)) if "https" in (scheme, proxy.scheme) else (None, None)
+        contexts: dict[str, Any] = {"ssl_context": inner, "proxy_ssl_context": outer}
+        pools = urllib3.ProxyManager(proxy.url, maxsize=_KEPT, proxy_headers=auth, **contexts)
     else:
         raise _Unusable(f"the proxy {proxy._replace(auth=None).url} is neither http nor https")
     pools.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
@@ -180,9 +169,6 @@ def _trust(*, is_for_tunnels: bool = False) -> ssl.SSLContext:
     return context
 
 
-# --- connections that keep the deadline ------------------------------------------------------------------------------
-
-
 class _Call(threading.local):
     """The call that this thread makes. is_connected: None until its last request had to make a new connection."""
 
@@ -191,7 +177,6 @@ class _Call(threading.local):
     is_connected: bool | None = None
 
     def seconds_left(self) -> float:
-        """Return how long the call may still take. Raises TimeoutError."""
         if (left := self.deadline - time.monotonic()) > 0:
             return left
         raise TimeoutError
@@ -222,27 +207,9 @@ class _TlsSocket(_Socket, ssl.SSLSocket):
     do_handshake = _timed("do_handshake")
 
 
-class _Connection(urllib3.connection.HTTPConnection):
-    def _new_conn(self) -> socket.socket:
-        return _connect(self._dns_host, self.port)
-
-
-class _TlsConnection(urllib3.connection.HTTPSConnection):
-    def _new_conn(self) -> socket.socket:
-        return _connect(self._dns_host, self.port)
-
-
-class _Pool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _TlsPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
-
-
-def _connect(host: str, port: int) -> socket.socket:
+def _connect(self: Any) -> socket.socket:
     """Connect to the first address that answers. Each has its share of the time that is left. Raises OSError."""
-    _call.is_connected = False
+    _call.is_connected, host, port = False, self._dns_host, self.port
     addresses = _answered.get((host, port)) or _look_up(host, port)
     failure = OSError("its name has no address")
     for number, (family, kind, protocol, _, address) in enumerate(addresses):
@@ -257,6 +224,16 @@ def _connect(host: str, port: int) -> socket.socket:
             return _Socket(family, kind, protocol, connection.detach())
     _answered.pop((host, port), None)
     raise failure
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    class ConnectionCls(urllib3.connection.HTTPConnection):
+        _new_conn = _connect
+
+
+class _TlsPool(urllib3.HTTPSConnectionPool):
+    class ConnectionCls(urllib3.connection.HTTPSConnection):
+        _new_conn = _connect
 
 
 def _look_up(host: str, port: int) -> list[Any]:

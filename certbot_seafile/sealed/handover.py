@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 
 from certbot_seafile import errors
 from certbot_seafile.sealed import settings, settling, units
-from certbot_seafile.sealed.settings import Owned, Settings
 from certbot_seafile.system import challenge, files, journal, lineages, serving, writing
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Options
@@ -40,8 +39,8 @@ class Handover:
     """
 
     settings_path: str
-    before: Settings | None
-    chosen: Settings
+    before: settings.Settings | None
+    chosen: settings.Settings
     is_trusted: bool
     context_for: Callable[[Options], Context]
     say: Callable[[str], None]
@@ -110,7 +109,7 @@ class Handover:
         handed = {owned.path: owned for owned in chosen.handed}
         for path in dict.fromkeys([*handed, *folders]):
             facts = os.stat(path) if os.path.isdir(path) else None
-            handed.setdefault(path, Owned(path, facts.st_uid if facts else 0, facts.st_gid if facts else 0))
+            handed.setdefault(path, settings.Owned(path, facts.st_uid if facts else 0, facts.st_gid if facts else 0))
             if os.path.islink(path):
                 raise errors.LineageRefused(
                     f"{path} is a link, which cannot be handed over; move the folder itself there, or make an "
@@ -132,7 +131,6 @@ class Handover:
             self._step(f"make the system user {user}", _run, "useradd", *words, "--shell", shell, user)
 
     def _edit_sites(self, served: Sequence[Lineage], domains: Sequence[str]) -> None:
-        """Make the lasting edits, all that the user will not be able to make."""
         for lineage in served:
             context = self.context_for(lineage.options)
             site = serving.find_site(context, lineage.names)
@@ -197,7 +195,7 @@ class Handover:
         return {os.path.join(folder, name): content for name, content in wanted.items()}
 
 
-def take_back(settings_path: str, chosen: Settings, say: Callable[[str], None]) -> None:
+def take_back(settings_path: str, chosen: settings.Settings, say: Callable[[str], None]) -> None:
     """Take a handover back, when the sites' edits have been taken out. Raises errors.Error; a second run goes on."""
     _remove_units([path for path in chosen.made if path != _USER])
     if (uid := _uid(chosen.user)) is not None:
@@ -266,7 +264,6 @@ def _write(path: str, content: bytes) -> None:
 
 
 def _clear(config_dir: str) -> None:
-    """Remove the mark and the responses that were left, as the user."""
     shutil.rmtree(lineages.outbox_path(config_dir), ignore_errors=True)
     for name in ("without-root", ".lock", ".reload"):
         files.remove(os.path.join(lineages.state_dir(config_dir), name))

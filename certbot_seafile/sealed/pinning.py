@@ -1,9 +1,8 @@
 """The certificate before this one, kept in the site while a must-staple certificate has no staple yet.
 
-certbot lets live/NAME/ name the new certificate before anybody is asked, so that whatever reloads nginx next would
-serve it. While it lacks the staple that it demands, the site is pinned: its lines name the version before, in
-archive/NAME/, and a copy of its staple. So that no reload can come too early, the site is held, that is pinned to the
-present version, before the CA is asked for the next one.
+certbot lets live/NAME/ name the new certificate before anybody is asked. While that lacks the staple that it demands,
+the site is pinned: its lines name the version before, in archive/NAME/, and a copy of its staple. So that no reload can
+come too early, the site is held, that is pinned to the present version, before the CA is asked for the next one.
 
 The law: certificate, key and staple change in one step, the replacement of the site's file, so that at every instant
 what is on disk belongs together; and a site that is unpinned holds the bytes that it held before.

@@ -1,8 +1,8 @@
 """Root's step, where another user renews: what that user left is verified and stored, and nginx reads it.
 
-The law: no network; nothing from the user decides what is written where. What the user left is data: certificates and
-one response for each lineage that the settings name. nginx is handed a copy that only root can write, so that it can
-start from what is on disk whatever the user does.
+The law: no network; nothing from the user decides what is written where: root hears only that there is something to
+see. What the user left is data: certificates and one response for each lineage that the settings name. nginx is handed
+a copy that only root can write, so that it can start from what is on disk whatever the user does.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ import logging
 import os
 import pwd
 import re
+import socket
 import stat
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from certbot_seafile import errors
 from certbot_seafile.ocsp import store
-from certbot_seafile.ocsp.store import Outcome
 from certbot_seafile.sealed import settings
-from certbot_seafile.sealed.settings import Settings
 from certbot_seafile.system import files, lineages, records
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Options
@@ -28,12 +27,14 @@ from certbot_seafile.system.nginx import Nginx
 
 logger = logging.getLogger(__name__)
 
-RESPONSE_BYTES = 65536
+DONE, FAILED = "done", "failed: "
+_ANSWER_SECONDS = 180  # nginx's test and reload have their own, shorter limits
+_RESPONSE_BYTES = _ANSWER_BYTES = 65536
 _CERTIFICATE_BYTES = 1_000_000
 _LINK = r"\.\./\.\./archive/{}/cert([1-9][0-9]*)\.pem"
 
 
-def settle(chosen: Settings, context_for: Callable[[Options], Context]) -> list[str]:
+def settle(chosen: settings.Settings, context_for: Callable[[Options], Context]) -> list[str]:
     """Store or withdraw each lineage's staple, and reload nginx where anything is new; return what went wrong.
 
     Raises errors.NginxRefused, errors.FileRefused; the next run goes on where this one ended.
@@ -61,7 +62,7 @@ def settle(chosen: Settings, context_for: Callable[[Options], Context]) -> list[
     return failures
 
 
-def load(chosen: Settings, name: str) -> Lineage:
+def load(chosen: settings.Settings, name: str) -> Lineage:
     """Return the lineage called name as the user has it, with root's options; those for new ones where it is new.
 
     live/NAME/cert.pem must be the link that certbot makes, and is not followed: its content is read from archive/.
@@ -85,14 +86,13 @@ def load(chosen: Settings, name: str) -> Lineage:
     return Lineage(name, chosen.config_dir, chosen.lineages.get(name, chosen.options), leaf, chain, {})
 
 
-def _read(chosen: Settings, path: str, at_most_bytes: int) -> bytes:
-    """Return the bytes of the user's own file at path. Raises errors.FileRefused."""
+def _read(chosen: settings.Settings, path: str, at_most_bytes: int) -> bytes:
     names = os.path.relpath(path, chosen.config_dir).split(os.sep)
     owner = pwd.getpwnam(chosen.user).pw_uid
     return files.read_owned(owner, chosen.config_dir, *names, at_most_bytes=at_most_bytes)
 
 
-def _settle(turn: store.Round, lineage: Lineage, chosen: Settings) -> None:
+def _settle(turn: store.Round, lineage: Lineage, chosen: settings.Settings) -> None:
     folders = [lineage.options.staple_dir, os.path.dirname(lineage.response_path)]
     for folder in folders:
         _refuse_foreign(folder)
@@ -104,7 +104,6 @@ def _settle(turn: store.Round, lineage: Lineage, chosen: Settings) -> None:
 
 
 def _refuse_foreign(folder: str) -> None:
-    """Refuse a folder that somebody else could write to. Raises errors.FileRefused."""
     facts = os.lstat(folder) if os.path.lexists(folder) else None
     if facts and (not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & 0o022):
         raise errors.FileRefused(
@@ -113,7 +112,7 @@ def _refuse_foreign(folder: str) -> None:
         )
 
 
-def _outcome(context: Context, lineage: Lineage, chosen: Settings) -> Outcome:
+def _outcome(context: Context, lineage: Lineage, chosen: settings.Settings) -> store.Outcome:
     """Return the staple to serve: the one that was left where it is good, else the stored one where that still is.
 
     Where nothing was left, none is to be served: so the user withdraws.
@@ -122,12 +121,61 @@ def _outcome(context: Context, lineage: Lineage, chosen: Settings) -> Outcome:
     box = Options(outbox=lineages.outbox_path(chosen.config_dir))
     path = lineages.Paths(lineage.name, chosen.config_dir, box).response_path
     if not os.path.lexists(path):
-        return Outcome(None, record, f"{chosen.user} left no staple")
+        return store.Outcome(None, record, f"{chosen.user} left no staple")
     stored = store.stored_staple(lineage, context.now())
-    receive = functools.partial(_read, chosen, path, RESPONSE_BYTES)
+    receive = functools.partial(_read, chosen, path, _RESPONSE_BYTES)
     outcome = store.verify_response(context, lineage, store.Due("", b"", stored, record), receive)
     if outcome.staple == stored:
         outcome = replace(outcome, record=record)  # what the user asked the responder is not ours to remember
     if outcome.reason is not None and not outcome.is_revoked:
         logger.warning("%s: what %s left is not stored: %s", lineage.name, chosen.user, outcome.reason)
     return outcome
+
+
+@dataclass(frozen=True)
+class Asked(Nginx):
+    """nginx, reloaded by the root step behind a socket (None: by one that a scheduler runs every few minutes).
+
+    As an ordinary user `nginx -t` and `nginx -s reload` fail: both open the pid file for writing (ngx_create_pidfile).
+    """
+
+    socket: str | None = None
+
+    @property
+    def reads_later(self) -> bool:
+        """Tell whether reload() returns before nginx has read anything."""
+        return self.socket is None
+
+    def test(self) -> str:
+        """Leave the test to root's step, which does nothing without it."""
+        return ""
+
+    def reload(self) -> None:
+        """Ask root's step, and wait for its answer. Raises errors.NginxRefused."""
+        if self.socket is None:
+            logger.info("left for root's step: its scheduler runs `certbot-seafile settle`")
+            return
+        last = _ask(self.socket).rstrip("\n").rpartition("\n")[2]
+        if last.startswith(FAILED):
+            raise errors.NginxRefused(f"root's step refused: {last.removeprefix(FAILED)}")
+        if last != DONE:
+            raise errors.NginxRefused(
+                "root's step ended without an answer; `journalctl -u 'certbot-seafile@*'` says why, and "
+                "`sudo certbot-seafile settle` runs it by hand"
+            )
+        logger.info("nginx was tested and reloaded by root's step")
+
+
+def _ask(path: str) -> str:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
+            stream.settimeout(_ANSWER_SECONDS)
+            stream.connect(path)
+            stream.shutdown(socket.SHUT_WR)
+            with stream.makefile("rb") as answer:
+                return answer.read(_ANSWER_BYTES).decode("utf-8", "replace")
+    except OSError as error:
+        raise errors.NginxRefused(
+            f"root's step cannot be asked at {path}: {error.strerror or 'no answer in time'}; "
+            "see `systemctl status certbot-seafile.socket`, or run `sudo certbot-seafile settle`"
+        ) from error

@@ -52,10 +52,9 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Statement:
-    """A directive where it stands: the real path and bytes of its file; children are a block's or an include's."""
+    """A directive where it stands: the real path of its file; children are a block's statements, or an include's."""
 
     path: str
-    source: bytes
     directive: syntax.Directive
     children: tuple[Statement, ...] = ()
 
@@ -72,12 +71,12 @@ class Statement:
     @property
     def written(self) -> bytes:
         """Return its bytes as they stand in the file."""
-        return self.source[self.directive.start : self.directive.end]
+        return self.directive.source[self.directive.start : self.directive.end]
 
     @property
     def line(self) -> int:
         """Return its line in the file, from 1."""
-        return syntax.place(self.source, self.directive.start)[0]
+        return syntax.place(self.directive.source, self.directive.start)[0]
 
     @property
     def block(self) -> Block:
@@ -87,6 +86,10 @@ class Statement:
     def flat(self) -> Iterator[Statement]:
         """Yield a block's statements as nginx sees them: an include's own in its place."""
         return flat(self.children)
+
+    def named(self, *names: bytes) -> list[Statement]:
+        """Return those of them that have one of these names."""
+        return [child for child in self.flat() if child.name in names]
 
     def walk(self) -> Iterator[Statement]:
         """Yield every statement below this one, includes expanded, in order."""
@@ -131,7 +134,8 @@ class File:
     @cached_property
     def blocks(self) -> dict[int, syntax.Directive]:
         """Return its blocks, by their first byte. Raises errors.SyntaxRefused, with the path."""
-        return {directive.start: directive for directive in self.tree.walk() if directive.block is not None}
+        every = syntax.walk(self.tree.directives)
+        return {directive.start: directive for directive in every if directive.block is not None}
 
 
 class Configuration:
@@ -192,10 +196,10 @@ class Configuration:
         """
         bare = max(_ESCAPED.split(text), key=len)
         return [
-            Statement(file.path, file.source, directive)
+            Statement(file.path, directive)
             for file in self.files.values()
             if bare in file.source
-            for directive in file.tree.walk()
+            for directive in syntax.walk(file.tree.directives)
             if any(text in argument for argument in directive.arguments)
         ]
 
@@ -223,27 +227,22 @@ class Configuration:
         if not file.is_sound and reader.name != b"server" and all(inner.name != b"server" for inner in file.outline):
             self._faulty.append(file)  # a fault in the file of another site is left to nginx -t
         directives = file.tree.directives if is_whole else file.outline
-        return self._expand(file, directives, reader, (*above, file.path), is_whole=is_whole)
+        return self._expand(directives, reader, (*above, file.path), is_whole=is_whole)
 
     def _expand(
-        self,
-        file: File,
-        directives: Iterable[syntax.Directive],
-        reader: Block,
-        above: tuple[str, ...],
-        *,
-        is_whole: bool,
+        self, directives: Iterable[syntax.Directive], reader: Block, above: tuple[str, ...], *, is_whole: bool
     ) -> Iterator[Statement]:
-        """Yield the file's directives as statements, with what they include."""
+        """Yield the directives of a file as statements, with what they include."""
+        path = above[-1]
         for directive in directives:
             children: tuple[Statement, ...] = ()
             if len(above) > _MOST_LEVELS:
                 reason = f"blocks and includes stand more than {_MOST_LEVELS} deep in each other"
-                raise errors.SyntaxRefused(reason, *syntax.place(file.source, directive.start), file.path)
+                raise errors.SyntaxRefused(reason, *syntax.place(directive.source, directive.start), path)
             if directive.block is not None:
                 is_reader = directive.name in _READERS.get(reader.name, ())
-                inner = Block(directive.name, file.path, directive.start) if is_reader else reader
-                children = tuple(self._expand(file, directive.block, inner, (*above, file.path), is_whole=is_whole))
+                inner = Block(directive.name, path, directive.start) if is_reader else reader
+                children = tuple(self._expand(directive.block, inner, (*above, path), is_whole=is_whole))
             elif directive.name == b"include" and len(directive.arguments) == 1:
                 (pattern,) = directive.arguments
                 if pattern not in self._targets:
@@ -253,7 +252,7 @@ class Configuration:
                     for target in self._targets[pattern]
                     for statement in self._include(target, reader, above, is_whole=is_whole)
                 )
-            yield Statement(file.path, file.source, directive, children)
+            yield Statement(path, directive, children)
 
     # --- who could answer
 
@@ -278,55 +277,46 @@ class Configuration:
         """Return a server block with all of its statements."""
         file, block = self.files[outlined.path], outlined.block
         directive = file.blocks[block.start]
-        children = self._expand(file, directive.block or (), block, (file.path,), is_whole=True)
-        return Statement(file.path, file.source, directive, tuple(children))
+        children = self._expand(directive.block or (), block, (file.path,), is_whole=True)
+        return Statement(file.path, directive, tuple(children))
 
 
 class _Servers:
     """The server blocks of http in nginx's order, and, by what may bring one into an answer, their numbers in it.
 
-    inherited: what else stands in http. named: by keys of their names, and of what else they answer for. nameless: by
-    file, those that name nobody.
+    inherited: what else stands in http. by_key: by their names, by what else they answer for, and by their file where
+    they name nobody.
     """
 
     def __init__(self) -> None:
         self.http: Statement | None = None
         self.inherited: list[Statement] = []
         self.blocks: list[Statement] = []
-        self.named: dict[str, set[int]] = defaultdict(set)
-        self.nameless: dict[str, set[int]] = defaultdict(set)
+        self.by_key: dict[str, set[int]] = defaultdict(set)
         self._sockets: set[bytes] = set()
 
     def add(self, block: Statement, *, may_proxy: bool) -> None:
         """Add a server block, in nginx's order: its outline, and whether it may proxy Seafile."""
-        number = len(self.blocks)
-        self.blocks.append(block)
-        statements = list(block.flat())
-        names = [text(name).lower() for child in statements if child.name == b"server_name" for name in child.arguments]
+        names = [text(name).lower() for child in block.named(b"server_name") for name in child.arguments]
         is_nameless = all("." not in name or _ADDRESS.fullmatch(name) for name in names)
-        keys = {key for name in names for key in _keys(name)}
-        keys |= {_ANY_NAME} if self._is_leading(statements) or (is_nameless and may_proxy) else set()
-        keys |= {_ANY_ADDRESS} if may_proxy else set()
-        for key in keys:
-            self.named[key].add(number)
-        if is_nameless:
-            self.nameless[block.path].add(number)
-
-    def _is_leading(self, statements: Iterable[Statement]) -> bool:
-        """Tell whether a block may be the default of a socket: marked so, or the first (ngx_http_add_address).
-
-        Here, the first with each spelling of a socket.
-        """
-        listens = [child.arguments for child in statements if child.name == b"listen"] or [(b"80",)]
+        # A socket's default is the one that is marked so, else the first (ngx_http_add_address); here, the first with
+        # each spelling of the socket.
+        listens = [child.arguments for child in block.named(b"listen")] or [(b"80",)]
         new = {words[0] for words in listens if words} - self._sockets
         self._sockets |= new
-        return bool(new) or any({b"default_server", b"default"}.intersection(words[1:]) for words in listens)
+        is_leading = bool(new) or any({b"default_server", b"default"}.intersection(words[1:]) for words in listens)
+        keys = {key for name in names for key in _keys(name)}
+        keys |= {_ANY_NAME} if is_leading or (is_nameless and may_proxy) else set()
+        keys |= {_ANY_ADDRESS} if may_proxy else set()
+        for key in keys | {block.path} if is_nameless else keys:
+            self.by_key[key].add(len(self.blocks))
+        self.blocks.append(block)
 
     def wanted(self, domains: Collection[str]) -> set[int]:
         """Return the numbers of all blocks that take part in who answers for the domains, and of some more."""
         keys = {_ANY_NAME}.union(*(_asked(domain.lower()) for domain in domains))
-        wanted = set().union(*(self.named.get(key, ()) for key in keys))
-        return wanted.union(*(self.nameless.get(self.blocks[number].path, ()) for number in wanted))
+        wanted = set().union(*(self.by_key.get(key, ()) for key in keys))
+        return wanted.union(*(self.by_key.get(self.blocks[number].path, ()) for number in wanted))
 
 
 def _keys(written: str) -> tuple[str, ...]:

@@ -8,9 +8,11 @@ insertions out again gives the old file. Indentation and line ends follow what s
 from __future__ import annotations
 
 import bisect
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from certbot_seafile.site.config import Statement
 
@@ -57,117 +59,104 @@ class Edits:
 
     def _insert(self, statement: Statement, offset: int, text: bytes, rank: int = _TEXT) -> None:
         """Insert text at the offset in the statement's file; rank orders what meets there."""
-        self._sources.setdefault(statement.path, statement.source)
+        self._sources.setdefault(statement.path, statement.directive.source)
         self._inserted.setdefault(statement.path, []).append((offset, rank, text))
 
     def insert_before(self, statement: Statement, lines: Sequence[bytes]) -> None:
         """Insert the lines above the statement, at its indentation; beside it where it shares its line."""
-        source, start = statement.source, statement.directive.start
-        if _starts_its_line(statement):
-            text = _joined(lines, _indentation(statement), _line_end(source))
-            self._insert(statement, _line_start(source, start), text)
+        line = _line_of(statement)
+        if line.is_begun_by_others:
+            self._insert(statement, statement.directive.start, b"".join(text.strip() + b" " for text in lines))
         else:
-            self._insert(statement, start, b"".join(line.strip() + b" " for line in lines))
+            self._insert(statement, line.start, _joined(lines, line.indentation, line.ending))
 
     def insert_after(self, statement: Statement, lines: Sequence[bytes]) -> None:
         """Insert the lines below the statement's last line, indented as it is; beside it where others follow there."""
-        source, end = statement.source, statement.directive.end
-        if not _ends_its_line(statement):
-            self._insert(statement, end, b"".join(b" " + line.strip() for line in lines))
-            return
-        newline = _line_end(source)
-        text = _joined(lines, _indentation(statement), newline)
-        line_feed = source.find(b"\n", end)
-        if line_feed < 0:
-            self._insert(statement, len(source), newline + text[: -len(newline)])
+        line = _line_of(statement)
+        text = _joined(lines, line.indentation, line.ending)
+        if line.is_ended_by_others:
+            self._insert(statement, statement.directive.end, b"".join(b" " + text.strip() for text in lines))
+        elif statement.directive.source.find(b"\n", statement.directive.end) < 0:
+            self._insert(statement, line.end, line.ending + text.removesuffix(line.ending))
         else:
-            self._insert(statement, line_feed + 1, text)
+            self._insert(statement, line.end, text)
 
     def insert_at_end(self, block: Statement, lines: Sequence[bytes]) -> None:
         """Insert the lines as the last ones of the block, at the indentation of its statements."""
-        source, close = block.source, block.directive.close
-        if close is None:
-            raise ValueError("not a block")
-        start = _line_start(source, close)
+        source, close = block.directive.source, block.directive.end - 1
+        start = source.rfind(b"\n", 0, close) + 1
         if source[start:close].strip(_BLANK):
             self._insert(block, close, b"".join(line.strip() + b" " for line in lines))
         else:
-            self._insert(block, start, _joined(lines, _inner_indentation(block), _line_end(source)))
+            self._insert(block, start, _joined(lines, _inner_indentation(block), _line_of(block).ending))
 
     def comment_out(self, statement: Statement) -> None:
         """Make a comment of the statement's lines, and of nothing else. A second call for the same one does nothing."""
-        source, start, end = statement.source, statement.directive.start, statement.directive.end
+        start, line = statement.directive.start, _line_of(statement)
         if (statement.path, start) in self._commented:
             return
         self._commented.add((statement.path, start))
-        if _starts_its_line(statement):
-            self._insert(statement, _line_start(source, start), b"#", _HASH)
+        if line.is_begun_by_others:
+            self._insert(statement, start, line.ending + b"#", _HASH)
         else:
-            self._insert(statement, start, _line_end(source) + b"#", _HASH)
-        at = source.find(b"\n", start, end)
-        while at >= 0:
-            self._insert(statement, at + 1, b"#", _HASH)
-            at = source.find(b"\n", at + 1, end)
-        if not _ends_its_line(statement):
-            self._insert(statement, end, _line_end(source), _CLOSING)
+            self._insert(statement, line.start, b"#", _HASH)
+        for feed in re.finditer(b"\n", statement.written):
+            self._insert(statement, start + feed.end(), b"#", _HASH)
+        if line.is_ended_by_others:
+            self._insert(statement, statement.directive.end, line.ending, _CLOSING)
 
     def replace(self, statement: Statement, lines: Sequence[bytes]) -> None:
         """Comment the statement out and let the lines stand in its place."""
-        if _ends_its_line(statement) and _starts_its_line(statement):
-            self.comment_out(statement)
-            self.insert_after(statement, lines)
-        else:
+        line = _line_of(statement)
+        if line.is_begun_by_others or line.is_ended_by_others:
             self.insert_before(statement, lines)
-            self.comment_out(statement)
+        else:
+            self.insert_after(statement, lines)
+        self.comment_out(statement)
 
 
-def _joined(lines: Iterable[bytes], indent: bytes, newline: bytes) -> bytes:
-    return b"".join((indent + line if line else b"") + newline for line in lines)
+def _joined(lines: Iterable[bytes], indentation: bytes, ending: bytes) -> bytes:
+    return b"".join((indentation + line if line else b"") + ending for line in lines)
 
 
-def _line_end(source: bytes) -> bytes:
-    """Return the file's line end, as its first line has it: CRLF or LF."""
-    line_feed = source.find(b"\n")
-    return b"\r\n" if line_feed > 0 and source[line_feed - 1 : line_feed] == b"\r" else b"\n"
+class _Line(NamedTuple):
+    """The line, or the lines, on which a statement stands.
+
+    start and end: the offsets of its first byte, and behind its last one; indentation: its blanks; ending: CRLF or LF,
+    as the file's first line has it.
+    """
+
+    start: int
+    end: int
+    indentation: bytes
+    is_begun_by_others: bool
+    is_ended_by_others: bool
+    ending: bytes
 
 
-def _line_start(source: bytes, offset: int) -> int:
-    return source.rfind(b"\n", 0, offset) + 1
-
-
-def _starts_its_line(statement: Statement) -> bool:
-    """Tell whether only blanks stand before the statement on its line."""
-    start = statement.directive.start
-    return not statement.source[_line_start(statement.source, start) : start].strip(_BLANK)
-
-
-def _ends_its_line(statement: Statement) -> bool:
-    """Tell whether only blanks or a comment stand behind the statement on its last line."""
-    source, end = statement.source, statement.directive.end
-    line_feed = source.find(b"\n", end)
-    rest = source[end : line_feed if line_feed >= 0 else len(source)].strip()
-    return not rest or rest.startswith(b"#")
-
-
-def _indentation(statement: Statement) -> bytes:
-    """Return the blanks before the first word of the statement's line."""
-    start = _line_start(statement.source, statement.directive.start)
-    line = statement.source[start : statement.directive.start]
-    return line[: len(line) - len(line.lstrip(_BLANK))]
+def _line_of(statement: Statement) -> _Line:
+    directive, source = statement.directive, statement.directive.source
+    start = source.rfind(b"\n", 0, directive.start) + 1
+    end = source.find(b"\n", directive.end) + 1 or len(source)
+    before, behind = source[start : directive.start], source[directive.end : end].strip()
+    indentation = before[: len(before) - len(before.lstrip(_BLANK))]
+    is_ended_by_others = behind[:1] not in (b"", b"#")
+    ending = b"\r\n" if source.partition(b"\n")[0].endswith(b"\r") else b"\n"
+    return _Line(start, end, indentation, bool(before.strip(_BLANK)), is_ended_by_others, ending)
 
 
 def _inner_indentation(block: Statement) -> bytes:
     """Return the indentation of the block's statements; four blanks more than the block's own where it has none."""
-    for child in block.children:
-        if child.path == block.path and _starts_its_line(child):
-            return _indentation(child)
-    return _indentation(block) + b"    "
+    lines = (_line_of(child) for child in block.children if child.path == block.path)
+    return next(
+        (line.indentation for line in lines if not line.is_begun_by_others), _line_of(block).indentation + b"    "
+    )
 
 
 def indentation_step(block: Statement) -> bytes:
     """Return what the block's statements are indented by beyond the block itself."""
-    outer, inner = _indentation(block), _inner_indentation(block)
-    return inner[len(outer) :] if inner.startswith(outer) and inner != outer else b"    "
+    outer, inner = _line_of(block).indentation, _inner_indentation(block)
+    return inner.removeprefix(outer) if inner.startswith(outer) and inner != outer else b"    "
 
 
 def take_out(before: bytes, after: bytes, now: bytes) -> tuple[bytes, bool]:

@@ -54,11 +54,11 @@ class Server:
 
     def level(self, *names: bytes) -> list[Statement]:
         """Return the statements with one of these names that stand at the server's own level."""
-        return [child for child in self.statement.flat() if child.name in names]
+        return self.statement.named(*names)
 
     def effective(self, name: bytes) -> Statement | None:
         """Return the statement of this name that applies to the server: its own, else http's (the last of them)."""
-        statements = self.level(name) or [child for child in self.http.flat() if child.name == name]
+        statements = self.level(name) or self.http.named(name)
         return statements[-1] if statements else None
 
     @cached_property
@@ -92,23 +92,18 @@ class Server:
 def _read_listen(statement: Statement) -> Listen | None:
     """Read a listen directive; None where it is no single socket (a port range) or speaks QUIC."""
     words = statement.arguments
-    if not words or b"quic" in words[1:]:
-        return None
-    address, port = _split_address(text(words[0]))
-    return None if port is None else Listen(Socket(address, port), words[1:], statement)
+    socket = _socket(text(words[0])) if words and b"quic" not in words[1:] else None
+    return Listen(socket, words[1:], statement) if socket else None
 
 
-def _split_address(written: str) -> tuple[str, int | None]:
+def _socket(written: str) -> Socket | None:
     if written.startswith("unix:"):
-        return written, 0
-    if bracketed := re.fullmatch(r"\[([^\]]+)\](?::(\d+))?", written):
-        return _address(bracketed[1]), int(bracketed[2] or 80)
-    if written.isdigit():
-        return "*", int(written)
-    host, _, port = written.partition(":")
-    if port and not port.isdigit():
-        return host, None
-    return ("*" if host in ("*", "0.0.0.0") else _address(host)), int(port or 80)
+        return Socket(written, 0)
+    parts = re.fullmatch(r"(\[[^]]+\]|[^:]+)(?::(\d+))?", written)
+    if parts is None:
+        return None
+    host, port = ("*", parts[1]) if parts[1].isdigit() else (parts[1].strip("[]"), parts[2] or "80")
+    return Socket("*" if host == "0.0.0.0" else _address(host), int(port))
 
 
 def _address(written: str) -> str:
@@ -132,8 +127,8 @@ def http_servers(statements: Iterable[Statement]) -> tuple[Server, ...]:
         Server(child, block)
         for block in flat(statements)
         if block.name == b"http" and block.directive.block is not None
-        for child in block.flat()
-        if child.name == b"server" and child.directive.block is not None
+        for child in block.named(b"server")
+        if child.directive.block is not None
     )
 
 
@@ -208,8 +203,7 @@ def locations_for(server: Server, uri: str) -> list[Statement]:
 
 
 def _location_at(level: Statement, uri: str) -> Statement | None:
-    blocks = [child for child in level.flat() if child.name == b"location" and child.arguments]
-    locations = [(*location_path(child), child) for child in blocks]
+    locations = [(*location_path(child), child) for child in level.named(b"location") if child.arguments]
     exact = [child for modifier, written, child in locations if (modifier, written) == ("=", uri)]
     if exact:
         return exact[0]

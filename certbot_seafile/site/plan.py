@@ -192,23 +192,16 @@ def _refuse_ambiguous(domain: str, candidates: Sequence[Server]) -> NoReturn:
 def _insert(planned: edits.Edits, server: Server, lines: Sequence[bytes], *anchors: Collection[bytes]) -> None:
     """Insert lines below the last statement of such a name in the server's own file; else at the block's top.
 
-    anchors: names, or further ones where there is none of the first.
+    anchors: names, or further ones where there is none of the first. Without any: above the first location.
     """
     own = server.statement.children
-    groups = ([statement for statement in own if statement.name in names] for names in anchors)
-    _insert_below(planned, server, lines, next(filter(None, groups), ()))
-
-
-def _insert_above_locations(planned: edits.Edits, server: Server, lines: Sequence[bytes]) -> None:
-    above = takewhile(lambda statement: statement.name != b"location", server.statement.children)
-    _insert_below(planned, server, lines, list(above))
-
-
-def _insert_below(planned: edits.Edits, server: Server, lines: Sequence[bytes], above: Sequence[Statement]) -> None:
+    groups = [[statement for statement in own if statement.name in names] for names in anchors]
+    groups += [] if anchors else [[*takewhile(lambda statement: statement.name != b"location", own)]]
+    above = next(filter(None, groups), None)
     if above:
         planned.insert_after(above[-1], lines)
-    elif server.statement.children:
-        planned.insert_before(server.statement.children[0], lines)
+    elif own:
+        planned.insert_before(own[0], lines)
     else:
         planned.insert_at_end(server.statement, lines)
 
@@ -235,11 +228,11 @@ def challenge_folder(server: Server) -> str | None:
     chain = model.locations_for(server, _TOKEN_URI)
     if not chain or not any(b"well-known" in word for word in chain[-1].arguments):
         return None
-    if any(statement.name in (b"proxy_pass", b"return", b"rewrite") for statement in chain[-1].flat()):
+    if chain[-1].named(b"proxy_pass", b"return", b"rewrite"):
         return None
     for level in reversed([server.http, server.statement, *chain]):
-        for statement in level.flat():
-            if statement.name in (b"root", b"alias") and statement.arguments and b"$" not in statement.arguments[0]:
+        for statement in level.named(b"root", b"alias"):
+            if statement.arguments and b"$" not in statement.arguments[0]:
                 return _served_folder(statement, level)
     return None
 
@@ -275,7 +268,7 @@ def wire_challenge(planned: edits.Edits, server: Server, webroot: str) -> None:
     if first is not None:
         planned.insert_after(_at_server(server, first), lines)
     else:
-        _insert_above_locations(planned, server, lines)
+        _insert(planned, server, lines)
 
 
 def is_wired(server: Server) -> bool:
@@ -320,11 +313,6 @@ class Certificate:
         return staple_include(self.snippet)
 
     @property
-    def snippet_folder(self) -> str:
-        """Return the start of the paths of all snippets of this package."""
-        return self.snippet.rpartition("/")[0] + "/"
-
-    @property
     def lines(self) -> list[bytes]:
         """Return the lines of a server block that has none of them yet."""
         lines = [b"ssl_certificate " + _word(self.fullchain) + b";", b"ssl_certificate_key " + _word(self.key) + b";"]
@@ -340,22 +328,25 @@ def staple_include(snippet_path: str) -> str:
 def install(planned: edits.Edits, site: Site, server: Server, wanted: Certificate) -> None:
     """Let a TLS server use the certificate and the staple's snippet, and comment out what they take the place of."""
     _refuse_variable(server, site)
-    snippets = _snippet_includes(server, wanted)
-    gone = [statement for statement in server.level(*_STAPLING) if not statement.path.startswith(wanted.snippet_folder)]
-    gone += [statement for statement in snippets if _path(statement) != wanted.include]
+    ours = wanted.snippet.rpartition("/")[0] + "/"  # the folder of all snippets of this package
+    includes = [child for child in server.statement.children if child.name == b"include"]
+    snippets = [include for include in includes if _path(include).startswith(ours)]
+    gone = [statement for statement in server.level(*_STAPLING) if not statement.path.startswith(ours)]
+    gone += [snippet for snippet in snippets if _path(snippet) != wanted.include]
     for name, path, line in zip(_PAIR, (wanted.fullchain, wanted.key), wanted.lines, strict=False):
         replaced = [statement for statement in server.level(name) if _path(statement) not in wanted.kept | {path}]
         if path not in map(_path, server.level(name)):
-            _put_in_place(planned, server, replaced, line)
+            anchor = _at_server(server, replaced[0]) if replaced else None
+            if anchor is None:
+                _insert(planned, server, [line], _NEAR)
+            elif anchor is replaced[0]:
+                planned.replace(anchor, [line])
+            else:
+                planned.insert_after(anchor, [line])
         gone += replaced
     _drop(planned, site, server, gone)
     if wanted.is_stapled and wanted.include not in map(_path, snippets):
         _insert(planned, server, wanted.lines[2:], (b"ssl_certificate_key",), _NEAR)
-
-
-def _snippet_includes(server: Server, wanted: Certificate) -> list[Statement]:
-    includes = [child for child in server.statement.children if child.name == b"include"]
-    return [include for include in includes if _path(include).startswith(wanted.snippet_folder)]
 
 
 def strangers(server: Server, domains: Sequence[str]) -> list[str]:
@@ -374,15 +365,6 @@ def _refuse_variable(server: Server, site: Site) -> None:
                 f"{statement.path}:{statement.line} chooses a certificate by a variable, and {server} answers for "
                 f"{', '.join(others)} too: name them all with -d, or give the Seafile site a server block of its own"
             )
-
-
-def _put_in_place(planned: edits.Edits, server: Server, replaced: Sequence[Statement], line: bytes) -> None:
-    if not replaced:
-        _insert(planned, server, [line], _NEAR)
-    elif (anchor := _at_server(server, replaced[0])) is replaced[0]:
-        planned.replace(anchor, [line])
-    else:
-        planned.insert_after(anchor, [line])
 
 
 def _drop(planned: edits.Edits, site: Site, server: Server, gone: Sequence[Statement]) -> None:
@@ -469,12 +451,8 @@ def _mirrored(
     lines: dict[bytes, None] = {}
     for listen in listens:
         socket = Socket(listen.socket.address, port)
-        address = (
-            f"[{socket.address}]:{port}"
-            if ":" in socket.address.removeprefix("unix:")
-            else f"{socket.address}:{port}".removeprefix("*:")
-        )
-        words = [b"listen", address.encode(), *extra]
+        host = f"[{socket.address}]" if ":" in socket.address.removeprefix("unix:") else socket.address
+        words = [b"listen", f"{host}:{port}".removeprefix("*:").encode(), *extra]
         if b"proxy_protocol" in listen.parameters:
             words.append(b"proxy_protocol")
         if not model.on_socket(site.every, socket):
@@ -511,7 +489,7 @@ def redirects_all(server: Server) -> bool:
     redirects += [statement for block in server.level(b"if") for statement in block.flat()]
     for location in server.level(b"location"):
         if model.location_path(location) in (("", "/"), ("^~", "/")):
-            redirects += [statement for statement in location.flat() if statement.name in (b"return", b"rewrite")]
+            redirects += location.named(b"return", b"rewrite")
     return any(b"https://" in word for statement in redirects for word in statement.arguments)
 
 
@@ -527,7 +505,7 @@ def redirect(planned: edits.Edits, server: Server, https_port: int, *, is_shared
     if first is not None:
         planned.insert_before(_at_server(server, first), lines)
     else:
-        _insert_above_locations(planned, server, [_GUARD, *lines])
+        _insert(planned, server, [_GUARD, *lines])
 
 
 def _tell_seahub(planned: edits.Edits, server: Server) -> None:
@@ -538,9 +516,9 @@ def _tell_seahub(planned: edits.Edits, server: Server) -> None:
         headers = [child for child in level.children if child.name == _HEADER]
         if headers and not _has_header(headers, b"x-forwarded-proto"):
             planned.insert_after(headers[-1], [line])
-    inner = [{child.name for child in location.flat()} for location in locations]
-    if not server.level(_HEADER) and any(b"proxy_pass" in names and _HEADER not in names for names in inner):
-        outer = [statement for statement in server.http.flat() if statement.name == _HEADER]
+    bare = [location for location in locations if location.named(b"proxy_pass") and not location.named(_HEADER)]
+    if bare and not server.level(_HEADER):
+        outer = server.http.named(_HEADER)
         lines = [statement.written for statement in outer]
         _insert(planned, server, lines if _has_header(outer, b"x-forwarded-proto") else [*lines, line], _NEAR)
 

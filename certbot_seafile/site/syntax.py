@@ -86,16 +86,6 @@ class Directive:
     _arguments: tuple[bytes, ...] | None = None
 
     @property
-    def open(self) -> int | None:
-        """Return the offset of its "{", None where it has no block."""
-        return None if self.block is None else self.sign
-
-    @property
-    def close(self) -> int | None:
-        """Return the offset of its "}", None where it has no block."""
-        return None if self.block is None else self.end - 1
-
-    @property
     def words(self) -> tuple[Token, ...]:
         """Return its words, the name first."""
         return tuple(token for token in _tokens(self.source, self.start, self.sign) if token.kind is Kind.WORD)
@@ -106,10 +96,6 @@ class Directive:
         if self._arguments is None:
             self._arguments = tuple(word.value for word in self.words[1:])
         return self._arguments
-
-    def walk(self) -> Iterator[Directive]:
-        """Yield this directive and everything below it, in the order of the source."""
-        return _walk((self,))
 
     def __repr__(self) -> str:
         return f"Directive({b' '.join((self.name, *self.arguments))!r}, {self.start}, {self.end})"
@@ -126,7 +112,7 @@ class Tree:
     def tokens(self) -> tuple[Token, ...]:
         """Return every token; their spans tile the source: no gap, no overlap, from 0 to its length."""
         tokens, position = [], 0
-        for lua in self.walk():
+        for lua in walk(self.directives):
             if lua.block is not None and lua.name.endswith(_LUA_BLOCK) and lua.end - 1 > lua.sign + 1:
                 tokens += [*_tokens(self.source, position, lua.sign + 1), Token(Kind.LUA, lua.sign + 1, lua.end - 1)]
                 position = lua.end - 1
@@ -135,10 +121,6 @@ class Tree:
     def to_bytes(self) -> bytes:
         """Return the concatenation of the tokens' spans, which is the source."""
         return b"".join(self.source[token.start : token.end] for token in self.tokens)
-
-    def walk(self) -> Iterator[Directive]:
-        """Yield every directive, blocks before what they hold, in the order of the source."""
-        return _walk(self.directives)
 
 
 def parse(source: bytes) -> Tree:
@@ -151,11 +133,8 @@ def parse(source: bytes) -> Tree:
     return Tree(source, tuple(reader.siblings))
 
 
-class Wanted(NamedTuple):
-    """What skim() looks for: where such a statement may begin, and how to come to the next of them."""
-
-    beginning: re.Pattern[bytes]
-    step: re.Pattern[bytes]
+# What skim() looks for: where such a statement may begin, and how to come to the next of them.
+Wanted = tuple[re.Pattern[bytes], re.Pattern[bytes]]
 
 
 def wanted(names: Sequence[bytes], beginnings: Sequence[bytes] = ()) -> Wanted:
@@ -168,7 +147,7 @@ def wanted(names: Sequence[bytes], beginnings: Sequence[bytes] = ()) -> Wanted:
     flat = rb"\{(?:" + _GAP + no_include + rb";){0,63}" + _GAP + rb"\}"
     passed = rb"(?:" + _GAP + other + rb"(?:;|" + flat + rb")){0,63}"
     beginning = rb"(?:\A|[\n;{}])[ \t\r]*+" + named % b"|".join(shapes)
-    return Wanted(re.compile(beginning), re.compile(passed + _STEP.pattern, re.DOTALL))
+    return re.compile(beginning), re.compile(passed + _STEP.pattern, re.DOTALL)
 
 
 def skim(source: bytes, wanted: Wanted) -> tuple[tuple[Directive, ...], bool]:
@@ -177,11 +156,12 @@ def skim(source: bytes, wanted: Wanted) -> tuple[tuple[Directive, ...], bool]:
     What is left out: other statements, and other blocks in which stands neither a block nor an include; never all of
     them. In a file that is not sound, what stands before the fault is read, and open blocks end with the file.
     """
-    if not wanted.beginning.search(source):
+    beginning, step = wanted
+    if not beginning.search(source):
         return (), True
     reader = _Reader(source)
     try:
-        is_sound = reader.read(wanted.step) == len(source) and reader.begun is None and not reader.blocks
+        is_sound = reader.read(step) == len(source) and reader.begun is None and not reader.blocks
     except errors.SyntaxRefused:
         is_sound = False
     while reader.blocks:
@@ -270,7 +250,8 @@ def _tokens(source: bytes, start: int, end: int) -> Iterator[Token]:
             yield Token(Kind.WORD, *token.span(), _value(word), word[0] in b"\"'")
 
 
-def _walk(directives: Iterable[Directive]) -> Iterator[Directive]:
+def walk(directives: Iterable[Directive]) -> Iterator[Directive]:
+    """Yield the directives and everything below them, blocks before what they hold, in the order of the source."""
     pending = [*directives][::-1]
     while pending:
         directive = pending.pop()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
 
 from certbot_seafile import errors
 from certbot_seafile.site import edits, plan
@@ -26,8 +25,7 @@ class Challenges:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._webroots: list[webroot.Webroot] = []
-        self._edits = contextlib.ExitStack()
+        self._open = contextlib.ExitStack()
 
     def answer(self, expected: Expected) -> None:
         """Write the files and see that nginx hands them out, with the site edited for that where it must be.
@@ -35,42 +33,29 @@ class Challenges:
         Raises errors.ChallengeUnreachable, errors.SiteRefused, errors.FileRefused; then nothing is left behind.
         """
         names = list(dict.fromkeys(name for name, _ in expected))
-        with contextlib.ExitStack() as on_failure:
-            on_failure.callback(self.clear)
-            site = serving.find_site(self._context, names)
-            for folder in folders(self._context, site):
-                self._write(folder, expected)
+        contents = {token: content for (_, token), content in expected.items()}
+        site = serving.find_site(self._context, names)
+        written = folders(self._context, site)
+        with contextlib.ExitStack() as opened:
+            for folder in written:
+                opened.enter_context(webroot.published(folder, contents))
             try:
                 _fetch(self._context, site, expected)
             except errors.ChallengeUnreachable as unreachable:
                 logger.debug("before any edit: %s", unreachable)
-                self._edit_site(site, names, expected)
-            on_failure.pop_all()
+                if (own := _own_folder(self._context)) not in written:
+                    opened.enter_context(webroot.published(own, contents))
+                planned = plan_challenge(self._context, site, only_missing=False)
+                title = f"certbot-seafile challenge {names[0]}"
+                opened.enter_context(writing.edited(self._context, planned, title, is_lasting=False))
+                self._context.nginx.reload()
+                edited = serving.find_site(self._context, names)
+                serving.wait_for(lambda: _fetch(self._context, edited, expected), errors.ChallengeUnreachable)
+            self._open.enter_context(opened.pop_all())
 
     def clear(self) -> None:
         """Remove the files and take the edits out again; a second call does nothing."""
-        for folder in self._webroots:
-            folder.clear()
-        self._webroots.clear()
-        self._edits.close()
-
-    def _write(self, folder: str, expected: Expected) -> None:
-        self._webroots.append(webroot.Webroot(folder))
-        for (_, token), content in expected.items():
-            logger.debug("validation file %s", self._webroots[-1].write(token, content))
-
-    def _edit_site(self, site: plan.Site, names: Sequence[str], expected: Expected) -> None:
-        own = _own_folder(self._context)
-        if own not in [folder.folder for folder in self._webroots]:
-            self._write(own, expected)
-        with contextlib.ExitStack() as edited:
-            planned = plan_challenge(self._context, site, only_missing=False)
-            title = f"certbot-seafile challenge {names[0]}"
-            edited.enter_context(writing.edited(self._context, planned, title, is_lasting=False))
-            self._context.nginx.reload()
-            edited_site = serving.find_site(self._context, names)
-            serving.wait_for(lambda: _fetch(self._context, edited_site, expected), errors.ChallengeUnreachable)
-            self._edits = edited.pop_all()
+        self._open.close()
 
 
 def edit_site(context: Context, planned: edits.Edits, domain: str) -> None:
@@ -111,8 +96,8 @@ def _fetch(context: Context, site: plan.Site, expected: Expected) -> None:
         for (domain, token), content in expected.items():
             answer = handshake.get(endpoint, domain, plan.CHALLENGE_PATH + token)
             if answer.status != 200 or answer.body.strip() != content.strip():
-                came = f"{answer}" if answer.status != 200 else "HTTP status 200 with other content"
+                instead = str(answer) if answer.status != 200 else "HTTP status 200 with other content"
                 raise errors.ChallengeUnreachable(
-                    f"the challenge for {domain} does not come back from nginx at {endpoint}: {came} came instead; "
+                    f"the challenge for {domain} does not come back from nginx at {endpoint}: {instead} came instead; "
                     "the CA was not asked; look at what else the site says about that path, and at nginx's error log"
                 )

@@ -18,6 +18,7 @@ from OpenSSL import SSL, crypto
 from certbot_seafile import errors
 
 _BODY_BYTES = 65536
+_TIMEOUT_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,12 @@ class Handshake:
     staple: bytes | None
 
 
-def get(endpoint: Endpoint, host: str, path: str, *, timeout_seconds: float = 10) -> Answer:
+def get(endpoint: Endpoint, host: str, path: str) -> Answer:
     """GET path from the endpoint with this Host. Raises errors.ChallengeUnreachable where no answer comes."""
     authority = f"[{host}]" if ":" in host else host
     try:
-        with _connected(endpoint, timeout_seconds) as stream:
-            connection = http.client.HTTPConnection(endpoint.address, endpoint.port, timeout=timeout_seconds)
+        with _connected(endpoint) as stream:
+            connection = http.client.HTTPConnection(endpoint.address, endpoint.port)
             connection.sock = stream
             connection.request("GET", path, headers={"Host": authority, "Connection": "close"})
             response = connection.getresponse()
@@ -67,19 +68,15 @@ def get(endpoint: Endpoint, host: str, path: str, *, timeout_seconds: float = 10
         raise errors.ChallengeUnreachable(f"no HTTP answer from {endpoint}: {_reason(error)}") from error
 
 
-def perform(
-    endpoint: Endpoint, name: str, *, timeout_seconds: float = 10, ciphers: bytes | None = None, tls12: bool = False
-) -> Handshake:
+def perform(endpoint: Endpoint, name: str, *, ciphers: bytes | None = None) -> Handshake:
     """Make a TLS handshake for name and ask for a staple (RFC 6066 8). Nothing is verified.
 
-    ciphers and tls12 narrow the client, so that an RSA-only or ECDSA-only one can be played.
+    ciphers: all that the client has, of TLS 1.2, so that an RSA-only or ECDSA-only one can be played.
     Raises errors.NotServed where the handshake does not end well.
     """
-    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-    context.set_verify(SSL.VERIFY_NONE, lambda *_: True)
-    if tls12:
-        context.set_max_proto_version(SSL.TLS1_2_VERSION)
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)  # it verifies nothing unless told to
     if ciphers:
+        context.set_max_proto_version(SSL.TLS1_2_VERSION)
         context.set_cipher_list(ciphers)
     staples: list[bytes] = []
 
@@ -89,13 +86,13 @@ def perform(
 
     context.set_ocsp_client_callback(keep)
     try:
-        with _connected(endpoint, timeout_seconds) as stream:
+        with _connected(endpoint) as stream:
             connection = SSL.Connection(context, stream)
             if not _is_address(name):
                 connection.set_tlsext_host_name(name.encode("idna") if not name.isascii() else name.encode())
             connection.request_ocsp()
             connection.set_connect_state()
-            _shake(connection, stream, timeout_seconds)
+            _shake(connection, stream)
             certificate = connection.get_peer_certificate()
     except (OSError, SSL.Error) as error:
         raise errors.NotServed(f"no TLS handshake with {endpoint} for {name}: {_reason(error)}") from error
@@ -105,19 +102,19 @@ def perform(
     return Handshake(leaf, next((staple for staple in staples if staple), None))
 
 
-def _shake(connection: SSL.Connection, stream: socket.socket, timeout_seconds: float) -> None:
-    deadline = time.monotonic() + timeout_seconds
+def _shake(connection: SSL.Connection, stream: socket.socket) -> None:
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     while True:
         try:
             connection.do_handshake()
             return
         except SSL.WantReadError:
             if not select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                raise TimeoutError(f"no answer within {timeout_seconds:g} s") from None
+                raise TimeoutError(f"no answer within {_TIMEOUT_SECONDS} s") from None
 
 
-def _connected(endpoint: Endpoint, timeout_seconds: float) -> socket.socket:
-    stream = socket.create_connection((endpoint.address, endpoint.port), timeout_seconds)
+def _connected(endpoint: Endpoint) -> socket.socket:
+    stream = socket.create_connection((endpoint.address, endpoint.port), _TIMEOUT_SECONDS)
     if endpoint.proxy_protocol:
         here, there = stream.getsockname(), stream.getpeername()
         family = "TCP6" if stream.family == socket.AF_INET6 else "TCP4"

@@ -26,18 +26,12 @@ logger = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 10.0
 _RUN_SECONDS = 120
+# cron leaves the folders of system programs out of PATH.
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _POLL_SECONDS = 0.02
 
 # The character classes of glob(3), as far as they are ranges.
-_CLASSES = {
-    "alnum": "0-9A-Za-z",
-    "alpha": "A-Za-z",
-    "digit": "0-9",
-    "lower": "a-z",
-    "upper": "A-Z",
-    "xdigit": "0-9A-Fa-f",
-}
+_SETS = {"alnum": "0-9A-Za-z", "alpha": "A-Za-z", "digit": "0-9", "lower": "a-z", "upper": "A-Z", "xdigit": "0-9A-Fa-f"}
 
 
 @dataclass(frozen=True)
@@ -69,12 +63,8 @@ class Nginx:
         after the command may see either. Raises errors.NginxRefused.
         """
         old = self._accepting(int(entry) for entry in os.listdir("/proc") if entry.isdigit())
-        if self.reload_command:
-            command = self.reload_command
-            done = _run(["/bin/sh", "-c", command])
-        else:
-            command = shlex.join([self.ctl, "-s", "reload"])
-            done = self._run("-s", "reload")
+        command = self.reload_command or shlex.join([self.ctl, "-s", "reload"])
+        done = _run(["/bin/sh", "-c", command]) if self.reload_command else self._run("-s", "reload")
         if done.returncode:
             raise errors.NginxRefused(
                 f"nginx could not be reloaded by `{command}`: {_complaint(done.stderr or done.stdout)}; "
@@ -131,8 +121,8 @@ class Nginx:
     @property
     def default_protocols(self) -> frozenset[str]:
         """Return ssl_protocols where no directive says them: TLSv1.3 is among them since nginx 1.23.4."""
-        older = {"TLSv1", "TLSv1.1", "TLSv1.2"}
-        return frozenset(older | {"TLSv1.3"} if self.version >= (1, 23, 4) else older)
+        newer = {"TLSv1.3"} if self.version >= (1, 23, 4) else set()
+        return frozenset({"TLSv1", "TLSv1.1", "TLSv1.2"} | newer)
 
     def configuration(self) -> config.Configuration:
         """Return the configuration that nginx would read: as it was last read, unless changed() was called since.
@@ -158,8 +148,7 @@ class Nginx:
         return _Disk(os.path.dirname(os.path.abspath(self.conf_path)))
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        chosen = ["-c", self.conf_path] if self.server_root else []
-        return _run([self.ctl, *chosen, *arguments])
+        return _run([self.ctl, *(["-c", self.conf_path] if self.server_root else []), *arguments])
 
 
 class _Disk:
@@ -169,7 +158,7 @@ class _Disk:
         self.last: config.Configuration | None = None
         self.may_have_changed = False
         self._folder = folder
-        self._known: dict[str, tuple[tuple[int, ...], config.File]] = {}
+        self._known: dict[tuple[str | int, ...], config.File] = {}
 
     def file(self, path: str) -> config.File:
         """Return the file at the path, however large it is. Raises errors.FileRefused."""
@@ -177,12 +166,12 @@ class _Disk:
             facts = os.stat(path)
         except OSError:
             return config.File(path, files.read(path))  # which says why not
-        signature = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
-        if self._known.get(path, ())[:1] != (signature,):
+        key = (path, facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+        if key not in self._known:
             real = os.path.realpath(path)
             file = config.File(path, files.read(path, at_most_bytes=facts.st_size)) if real == path else self.file(real)
-            self._known[path] = signature, file
-        return self._known[path][1]
+            self._known[key] = file
+        return self._known[key]
 
     def targets(self, pattern: bytes) -> tuple[config.File, ...]:
         """Return what an include names, as nginx does: relative to nginx.conf's folder, sorted (ngx_conf_include).
@@ -197,7 +186,7 @@ class _Disk:
 
 def _for_python(pattern: str) -> str:
     """Return a pattern of glob(3) as Python's glob reads it: negation by "!", classes as ranges, escapes as sets."""
-    for name, characters in _CLASSES.items():
+    for name, characters in _SETS.items():
         pattern = pattern.replace(f"[:{name}:]", characters)
     return re.sub(r"\\(.)", lambda escape: glob.escape(escape[1]), pattern.replace("[^", "[!"), flags=re.DOTALL)
 
@@ -236,8 +225,7 @@ def _complaint(output: str) -> str:
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    # cron leaves the folders of system programs out of PATH.
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SYSTEM_FOLDERS])
+    ctl, path = command[0], os.pathsep.join([os.environ.get("PATH", os.defpath), *_SYSTEM_FOLDERS])
     try:
         return subprocess.run(
             command,
@@ -250,11 +238,9 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
             check=False,
         )
     except FileNotFoundError as error:
-        raise errors.NginxMissing(f"no {command[0]} is installed here; name nginx with --seafile-ctl") from error
+        raise errors.NginxMissing(f"no {ctl} is installed here; name nginx with --seafile-ctl") from error
     except OSError as error:
-        raise errors.NginxMissing(
-            f"{command[0]} cannot be run: {error.strerror}; name nginx with --seafile-ctl"
-        ) from error
+        raise errors.NginxMissing(f"{ctl} cannot be run: {error.strerror}; name nginx with --seafile-ctl") from error
     except subprocess.TimeoutExpired as error:
         raise errors.NginxRefused(
             f"`{shlex.join(command)}` did not end within {_RUN_SECONDS} s; run it by hand to see why"

@@ -76,7 +76,7 @@ def handshakes(context: Context, lineage: Lineage, site: plan.Site) -> Iterator[
     ciphers = {"rsa": b"aRSA", "ecdsa": b"aECDSA"}.get(lineage.key_type) if is_paired else None
     for name in lineage.names:
         for endpoint in endpoints(site.tls, tls=True):
-            yield name, endpoint, handshake.perform(endpoint, name, ciphers=ciphers, tls12=ciphers is not None)
+            yield name, endpoint, handshake.perform(endpoint, name, ciphers=ciphers)
 
 
 def _refuse_other_leaf(context: Context, lineage: Lineage, site: plan.Site) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from certbot_seafile import errors
 from certbot_seafile.system import files
@@ -19,66 +19,67 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]+\Z")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-class Webroot:
-    """The folder that nginx serves as /.well-known/acme-challenge/; remembers what it made."""
+@contextlib.contextmanager
+def published(folder: str, contents: Mapping[str, bytes]) -> Iterator[None]:
+    """Keep validation files in the folder while the block runs: by token, mode 0644, in folders of mode 0755.
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-        self._written: list[str] = []
-        self._made: list[str] = []
-
-    def write(self, token: str, content: bytes) -> str:
-        """Write one validation file, mode 0644, and return its path. Raises errors.FileRefused."""
-        if not _TOKEN.match(token):
-            raise errors.FileRefused(f"the CA sent a token that is no base64url: {token!r}")
-        path = os.path.join(self.folder, token)
-        try:
-            with self._opened(make=True) as folder:
+    folder: what nginx serves as /.well-known/acme-challenge/; made where it is missing, and then removed, too.
+    Raises errors.FileRefused; then nothing is left behind.
+    """
+    made: list[str] = []
+    try:
+        for token, content in contents.items():
+            _write(folder, token, content, made)
+        yield
+    finally:
+        with contextlib.suppress(OSError), _opened(folder) as descriptor:  # whoever replaced it took ours along
+            for token in filter(_TOKEN.match, contents):
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(token, dir_fd=folder)
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-                with open(os.open(token, flags, files.PUBLIC_MODE, dir_fd=folder), "wb") as stream:
-                    os.fchmod(stream.fileno(), files.PUBLIC_MODE)
-                    stream.write(content)
-        except OSError as error:
-            raise errors.FileRefused(
-                f"the validation file {path} cannot be written: {error.strerror}; "
-                f"let the user that runs certbot write to {self.folder}, or name another folder with --seafile-webroot"
-            ) from error
-        self._written.append(token)
-        return path
+                    os.unlink(token, dir_fd=descriptor)
+        for path in reversed(made):
+            files.remove_folder_if_empty(path)
 
-    def clear(self) -> None:
-        """Remove every validation file that write() made, then the folders it made, where they are empty."""
-        if self._written:
-            with contextlib.suppress(OSError), self._opened() as folder:  # whoever replaced it took ours along
-                for token in self._written:
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(token, dir_fd=folder)
-        self._written.clear()
-        for made in reversed(self._made):
-            files.remove_folder_if_empty(made)
-        self._made.clear()
 
-    @contextlib.contextmanager
-    def _opened(self, *, make: bool = False) -> Iterator[int]:
-        """Open the folder, step by step through its last two names, which an unprivileged user may have planted."""
-        path, *names = self.folder.rsplit("/", 2)
-        if make:
-            self._made += files.make_folder(path or "/")
-        with contextlib.ExitStack() as opened:
-            descriptor = os.open(path or "/", _FOLDER)
+def _write(folder: str, token: str, content: bytes, made: list[str]) -> None:
+    if not _TOKEN.match(token):
+        raise errors.FileRefused(f"the CA sent a token that is no base64url: {token!r}")
+    try:
+        with _opened(folder, made) as descriptor:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(token, dir_fd=descriptor)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(token, flags, files.PUBLIC_MODE, dir_fd=descriptor), "wb") as stream:
+                os.fchmod(stream.fileno(), files.PUBLIC_MODE)
+                stream.write(content)
+    except OSError as error:
+        raise errors.FileRefused(
+            f"the validation file {os.path.join(folder, token)} cannot be written: {error.strerror}; "
+            f"let the user that runs certbot write to {folder}, or name another folder with --seafile-webroot"
+        ) from error
+
+
+@contextlib.contextmanager
+def _opened(folder: str, made: list[str] | None = None) -> Iterator[int]:
+    """Open the folder, step by step through its last two names, which an unprivileged user may have planted.
+
+    made: gets the paths of the folders that are made where they are missing; None: none is made.
+    """
+    path, *names = folder.rsplit("/", 2)
+    if made is not None:
+        made += files.make_folder(path or "/")
+    with contextlib.ExitStack() as opened:
+        descriptor = os.open(path or "/", _FOLDER)
+        opened.callback(os.close, descriptor)
+        for name in names:
+            path = f"{path}/{name}"
+            with contextlib.suppress(FileExistsError):
+                if made is not None:
+                    os.mkdir(name, files.FOLDER_MODE, dir_fd=descriptor)
+                    os.chmod(name, files.FOLDER_MODE, dir_fd=descriptor)
+                    made.append(path)
+            descriptor = _enter(name, descriptor)
             opened.callback(os.close, descriptor)
-            for name in names:
-                path = f"{path}/{name}"
-                with contextlib.suppress(FileExistsError):
-                    if make:
-                        os.mkdir(name, files.FOLDER_MODE, dir_fd=descriptor)
-                        os.chmod(name, files.FOLDER_MODE, dir_fd=descriptor)
-                        self._made.append(path)
-                descriptor = _enter(name, descriptor)
-                opened.callback(os.close, descriptor)
-            yield descriptor
+        yield descriptor
 
 
 def _enter(name: str, parent: int) -> int:

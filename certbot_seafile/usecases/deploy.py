@@ -13,7 +13,6 @@ from dataclasses import replace
 
 from certbot_seafile import errors
 from certbot_seafile.ocsp import store
-from certbot_seafile.ocsp.store import Outcome
 from certbot_seafile.sealed import pinning
 from certbot_seafile.site import edits, plan
 from certbot_seafile.system import challenge, files, lineages, records, serving, writing
@@ -52,10 +51,10 @@ def deploy(context: Context, lineage: Lineage) -> None:
         )
 
 
-def _outcome(context: Context, lineage: Lineage, site: plan.Site) -> Outcome:
+def _outcome(context: Context, lineage: Lineage, site: plan.Site) -> store.Outcome:
     """Return the staple to serve. Raises errors.NotStapled where a must-staple certificate has none."""
     if reason := serving.why_paired(lineage, site):
-        return Outcome(None, records.load(context.state_dir, lineage), reason)
+        return store.Outcome(None, records.load(context.state_dir, lineage), reason)
     if not lineage.is_must_staple:
         return store.ensure_staple(context, lineage)
     is_served = serving.is_served(context, lineage, site)
@@ -172,7 +171,6 @@ def _keep(context: Context, lineage: Lineage) -> None:
 
 
 def _remove_leftovers(context: Context, lineage: Lineage, site: plan.Site) -> None:
-    """Remove what a killed run left open or half-written."""
     context.checkpoints.close()
     record_path = records.path(context.state_dir, lineage.name)
     paths = (*site.paths, lineage.snippet_path, lineage.response_path, lineage.renewal_path, record_path)

@@ -19,34 +19,34 @@ def enhance(context: Context, domain: str, enhancement: str, options: object = N
         return
     with files.lock(context.lock_path):
         site = serving.find_site(context, [domain])
-        planned = edits.Edits()
-        if enhancement == "redirect":
-            _plan_redirect(context, planned, site)
-        else:
-            _plan_header(planned, site, options)
+        planned = _plan_redirect(context, site) if enhancement == "redirect" else _plan_header(site, options)
         context.nginx.test()
         with writing.edited(context, planned, f"certbot-seafile {enhancement} {domain}"):
             context.nginx.reload()
         context.say(f"Site edited: {writing.count_lines(planned)}")
 
 
-def _plan_redirect(context: Context, planned: edits.Edits, site: plan.Site) -> None:
-    missing = [server for server in site.plain if not plan.redirects_all(server)]
-    if not missing:
+def _plan_redirect(context: Context, site: plan.Site) -> edits.Edits:
+    planned = edits.Edits()
+    for server in site.plain:
+        if not plan.redirects_all(server):
+            is_shared = any(server.is_tls(listen) for listen in server.listens)
+            plan.redirect(planned, server, context.options.https_port, is_shared=is_shared)
+    if not planned:
         raise errors.EnhancementPresent("the site redirects to https already")
-    for server in missing:
-        is_shared = any(server.is_tls(listen) for listen in server.listens)
-        plan.redirect(planned, server, context.options.https_port, is_shared=is_shared)
+    return planned
 
 
-def _plan_header(planned: edits.Edits, site: plan.Site, options: object) -> None:
+def _plan_header(site: plan.Site, options: object) -> edits.Edits:
     if options != "Strict-Transport-Security":
         raise errors.EnhancementUnknown(f"the header {options} cannot be ensured; only Strict-Transport-Security can")
-    missing = [server for server in site.tls if not plan.has_hsts(server)]
-    if not missing:
+    planned = edits.Edits()
+    for server in site.tls:
+        if not plan.has_hsts(server):
+            plan.add_hsts(planned, server)
+    if not planned:
         raise errors.EnhancementPresent("the site sends Strict-Transport-Security already")
-    for server in missing:
-        plan.add_hsts(planned, server)
+    return planned
 
 
 def _lineage_for(context: Context, domain: str) -> lineages.Lineage:

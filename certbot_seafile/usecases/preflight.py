@@ -39,23 +39,23 @@ class Request:
 
 
 def refuse_wildcards(names: Sequence[str]) -> None:
-    """Refuse wildcard names, which HTTP-01 cannot prove (RFC 8555 8.3). Raises errors.ChallengeImpossible."""
+    """Refuse wildcard names, which HTTP-01 cannot prove (RFC 8555 8.3). Raises errors.RequestRefused."""
     if wildcards := [name for name in names if name.startswith("*.")]:
-        raise errors.ChallengeImpossible(
+        raise errors.RequestRefused(
             f"{', '.join(wildcards)}: a wildcard certificate needs a DNS challenge, which a web server's plugin cannot "
             "answer; get it with one of certbot's DNS plugins (certbot-dns-...), then `certbot install -i seafile`"
         )
 
 
 def why_rsa(context: Context, request: Request) -> str | None:
-    """Return why the key must be RSA; None where certbot's type is good. Raises errors.SiteRefused, KeyTypeRefused."""
+    """Return why the key must be RSA; None where certbot's type is good. Raises errors.SiteRefused, RequestRefused."""
     site = deploy.check_plan(context, request.names)
     reason = serving.why_no_ecdsa(context, site)
     if reason is None or request.key_type != "ecdsa":
         return None
     _refuse_key_change(context, request, reason)
     if request.is_key_type_chosen:
-        raise errors.KeyTypeRefused(
+        raise errors.RequestRefused(
             f"the site cannot serve an ECDSA certificate: {reason}; leave out --key-type ecdsa, or change that line"
         )
     return reason
@@ -68,7 +68,7 @@ def _refuse_key_change(context: Context, request: Request, reason: str) -> None:
             lineage = lineages.load(context.config_dir, name)
             is_same = name == request.cert_name if request.cert_name else set(lineage.names) == set(request.names)
             if is_same and lineage.key_type == "ecdsa":
-                raise errors.KeyTypeRefused(
+                raise errors.RequestRefused(
                     f"the certificate {name} has an ECDSA key, which the site cannot serve: {reason}; "
                     f"run again with --cert-name {name} --key-type rsa"
                 )

@@ -17,7 +17,6 @@ from typing import TypeVar
 
 from certbot_seafile import errors
 from certbot_seafile.ocsp import store, verify
-from certbot_seafile.ocsp.store import Outcome
 from certbot_seafile.system import files
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
@@ -77,7 +76,7 @@ def refresh(
         context, lineage = loaded
         turn = turns.setdefault(context.nginx, _Turn(store.Round(context)))
         due = store.find_due(context, lineage, force=force)
-        if isinstance(due, Outcome):
+        if isinstance(due, store.Outcome):
             return partial(_write, turn, lineage, due)
         response = pool.submit(due.fetch)
         return lambda: _write(turn, lineage, store.verify_response(context, lineage, due, response.result))
@@ -111,7 +110,7 @@ def _some_ahead(items: Iterable[_T]) -> Iterator[_T]:
     yield from waiting
 
 
-def _write(turn: _Turn, lineage: Lineage, outcome: Outcome) -> Refreshed:
+def _write(turn: _Turn, lineage: Lineage, outcome: store.Outcome) -> Refreshed:
     """Bring the files in line with the outcome; what nginx must load waits for the end of its round."""
     context = turn.round.context
     with files.lock(context.lock_path):
@@ -125,14 +124,13 @@ def _write(turn: _Turn, lineage: Lineage, outcome: Outcome) -> Refreshed:
     return result
 
 
-def _phrase(outcome: Outcome) -> str:
+def _phrase(outcome: store.Outcome) -> str:
     if outcome.staple is None:
         return f"stapling withdrawn: {outcome.reason}"
     return f"stored {str(outcome).removeprefix('with ')}"
 
 
 def _load(turn: _Turn) -> Iterator[Refreshed]:
-    """Let the turn's nginx load what was written, and yield what waited for it."""
     try:
         turn.round.finish()
     except errors.Error as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from certbot_seafile import errors
-from certbot_seafile.sealed.asking import Asked
+from certbot_seafile.sealed.settling import Asked
 
 
 @contextlib.contextmanager

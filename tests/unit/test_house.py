@@ -16,7 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("site.syntax", "ocsp.verify", "system.files"),
     ("site.config", "ocsp.fetch", "system.webroot", "system.handshake", "system.lineages"),
     ("doctor.schedule", "doctor.seahub", "site.model", "system.records", "system.nginx", "sealed.settings"),
-    ("site.edits", "sealed.units", "sealed.asking"),
+    ("site.edits", "sealed.units"),
     ("site.plan", "system.journal"),
     ("system.context",),
     ("system.writing", "system.serving", "ocsp.store"),
