@@ -61,7 +61,7 @@ class ChallengeUnreachable(Error):
 
 
 class RequestRefused(Error):
-    """The CA cannot validate a name by HTTP-01, or the site cannot serve the key type that was chosen."""
+    """What a person asked for cannot be had: a wildcard by HTTP-01, a key type or header that the site cannot have."""
 
 
 class NotServed(Error):
@@ -78,10 +78,6 @@ class LineageRefused(Error):
 
 class EnhancementPresent(Error, certbot_errors.PluginEnhancementAlreadyPresent):
     """The enhancement that was asked for is there already."""
-
-
-class EnhancementUnknown(Error, certbot_errors.NotSupportedError):
-    """The enhancement that was asked for is none of ours."""
 
 
 class ResponderFailed(Error):

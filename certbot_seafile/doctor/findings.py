@@ -27,7 +27,6 @@ from certbot_seafile.usecases import status
 
 #: Two runs of `certbot renew` are at most a day apart; a success that is older than this was missed.
 MISSED_AFTER = datetime.timedelta(hours=25)
-_ABSENT_TOKEN = "certbot-seafile-check"
 _CERTIFICATE_LINES = (b"ssl_certificate", b"ssl_certificate_key", b"ssl_trusted_certificate", b"ssl_stapling_file")
 
 
@@ -192,7 +191,7 @@ def _challenge(context: Context, lineage: Lineage, site: plan.Site) -> Iterator[
     for endpoint in serving.endpoints(site.plain, port):
         try:
             for name in lineage.names:
-                answer = handshake.get(endpoint, name, plan.CHALLENGE_PATH + _ABSENT_TOKEN)
+                answer = handshake.get(endpoint, name, f"{plan.CHALLENGE_PATH}certbot-seafile-check")
                 if answer.status != 404:
                     yield (
                         f"the challenge location for {name} is shadowed: {endpoint} answers {plan.CHALLENGE_PATH} with "

@@ -37,10 +37,9 @@ _RARE_CALENDAR = re.compile(r"(?im)^\s*OnCalendar\s*=\s*(?:weekly|monthly|quarte
 class Job:
     """Something that runs by the clock.
 
-    place: the file, with ":LINE" for a line of a crontab. scripts: what it runs that was looked into.
-    renews: it runs `certbot renew`. staples: it fetches an OCSP response, as the tutorial's script does.
-    is_daily: it runs once a day or more often. is_packaged: a package brought it, so it is not for people to remove.
-    is_timer: systemd runs it, not cron.
+    place: the file, with ":LINE" for a line of a crontab. scripts: what it runs that was looked into. renews: it runs
+    `certbot renew`. staples: it fetches an OCSP response. is_daily: once a day or more often. is_packaged: a package
+    brought it, so it is not for people to remove. is_timer: systemd runs it, not cron.
     """
 
     place: str

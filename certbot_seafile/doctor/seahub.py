@@ -17,7 +17,6 @@ from certbot_seafile.system import files
 
 _SETTINGS_BYTES = 1024 * 1024
 _INSTALLED = re.compile(r"(?P<top>/.*)/seafile-server-[^/]+/seahub(?:/|\Z)")
-_ADDRESSES = ("SERVICE_URL", "FILE_SERVER_ROOT")
 _PYTHON_LINE = re.compile(r"""^(?P<name>[A-Z_]+)\s*=\s*(?P<quote>["'])(?P<value>[^"'\\]*)(?P=quote)""")
 _PLAIN_LINE = re.compile(r"""^\s*(?:export\s+)?(?P<name>[A-Z_]+)\s*=\s*["']?(?P<value>[^"'\s#]*)""")
 
@@ -54,7 +53,7 @@ def plain_http_settings(top: str) -> list[Setting]:
 
 def _python_settings(path: str) -> Iterator[Setting]:
     values = {name: (line, value) for line, name, value in _assignments(_text(path))}  # the last one counts
-    for name in _ADDRESSES:
+    for name in ("SERVICE_URL", "FILE_SERVER_ROOT"):
         line, value = values.get(name, (0, None))
         if isinstance(value, str) and value.lower().startswith("http://"):
             yield Setting(path, line, name, repr(value), repr("https" + value[4:]))

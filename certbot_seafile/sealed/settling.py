@@ -113,10 +113,7 @@ def _refuse_foreign(folder: str) -> None:
 
 
 def _outcome(context: Context, lineage: Lineage, chosen: settings.Settings) -> store.Outcome:
-    """Return the staple to serve: the one that was left where it is good, else the stored one where that still is.
-
-    Where nothing was left, none is to be served: so the user withdraws.
-    """
+    """Return the staple to serve: what was left where it is good, else the stored one; none where none was left."""
     record = records.load(context.state_dir, lineage)
     box = Options(outbox=lineages.outbox_path(chosen.config_dir))
     path = lineages.Paths(lineage.name, chosen.config_dir, box).response_path

@@ -18,8 +18,8 @@ from typing import NamedTuple
 from certbot_seafile import errors
 from certbot_seafile.site import syntax
 
-# What of a server block could proxy Seafile: its paths, Seahub's port or the file server's.
-_MAY_PROXY_SEAFILE = re.compile(rb"/seafhttp|/seafmedia|/seafdav|:8000\b|:8082\b")
+# What stands in each server block that proxies Seafile, one of them: its paths, Seahub's port or the file server's.
+_SIGNS_OF_SEAFILE = (b"/seafhttp", b"/seafmedia", b"/seafdav", b":8000", b":8082")
 
 # Every directive that anyone asks for outside of a site's server blocks has its name here: of other files, only these
 # are seen.
@@ -270,8 +270,8 @@ class Configuration:
         return servers
 
     def _may_proxy(self, server: Statement) -> bool:
-        read = (self.files[path].source for path in self._read[server.block])
-        return any(map(_MAY_PROXY_SEAFILE.search, (server.written, *read)))
+        sources = [server.written, *(self.files[path].source for path in self._read.get(server.block, ()))]
+        return any(sign in source for source in sources for sign in _SIGNS_OF_SEAFILE)
 
     def _whole(self, outlined: Statement) -> Statement:
         """Return a server block with all of its statements."""

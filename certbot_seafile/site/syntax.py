@@ -27,7 +27,6 @@ _QUOTED = rb""""(?:[^"\\]++|\\.)*"|'(?:[^'\\]++|\\.)*'"""
 _WORD = rb"(?:" + _BARE + rb"(?=[ \t\r\n;{]|\Z)|(?:" + _QUOTED + rb")(?=[ \t\r\n;{)]|\Z))"
 _GAP = rb"(?:[ \t\r\n]++|\#[^\n]*+){0,63}"
 _MORE = _GAP + rb"(?:" + _WORD + _GAP + rb"){0,63}"
-
 # One step of the reader: a whole statement as a rule, with its first word (1) and the sign that ends it (2); where many
 # words or comments follow each other, some of them, so that the memory for a step has a bound.
 _STEP = re.compile(_GAP + rb"(?:(" + _WORD + rb")" + _MORE + rb")?([;{}])?", re.DOTALL)
@@ -40,6 +39,8 @@ _TOKEN = re.compile(
     rb"|(?P<SEMICOLON>;)|(?P<OPEN>\{)|(?P<CLOSE>\})",
     re.DOTALL,
 )
+# Where a statement has none of these, its words are what bytes.split() gives.
+_NOT_PLAIN = re.compile(rb"""["'#\\\v\f]""")
 _ESCAPE = re.compile(rb"""\\(["'\\trn])""")
 _ESCAPED = {b"t": b"\t", b"r": b"\r", b"n": b"\n"}
 # What other readers of such files take for syntax, although nginx does not.
@@ -94,7 +95,9 @@ class Directive:
     def arguments(self) -> tuple[bytes, ...]:
         """Return the words after the name as nginx reads them."""
         if self._arguments is None:
-            self._arguments = tuple(word.value for word in self.words[1:])
+            written = self.source[self.start : self.sign]
+            is_plain = _NOT_PLAIN.search(written) is None
+            self._arguments = tuple(written.split() if is_plain else (word.value for word in self.words))[1:]
         return self._arguments
 
     def __repr__(self) -> str:
@@ -141,7 +144,7 @@ def wanted(names: Sequence[bytes], beginnings: Sequence[bytes] = ()) -> Wanted:
     """Return what skim() looks for: includes, statements with one of these names, or whose name begins so."""
     named = rb"[\"']?(?:%s)[\"' \t\r\n;{]"
     shapes = [b"include", *map(re.escape, names), *(re.escape(beginning) + rb"\w*" for beginning in beginnings)]
-    lua = rb"|[^ \t\r\n;{]*" + _LUA_BLOCK
+    lua = rb"|[^ \t\r\n;{\"']*+(?<=%s)" % _LUA_BLOCK
     other = rb"(?!" + named % (b"|".join(shapes) + lua) + rb")" + _WORD + _MORE
     no_include = rb"(?!" + named % (b"include" + lua) + rb")" + _WORD + _MORE
     flat = rb"\{(?:" + _GAP + no_include + rb";){0,63}" + _GAP + rb"\}"

@@ -44,7 +44,7 @@ class Nginx:
 
     @property
     def reads_later(self) -> bool:
-        """Tell whether reload() returns before nginx has read anything; see asking.Asked."""
+        """Tell whether reload() returns before nginx has read anything; see settling.Asked."""
         return False
 
     def test(self) -> str:
@@ -158,6 +158,7 @@ class _Disk:
         self.last: config.Configuration | None = None
         self.may_have_changed = False
         self._folder = folder
+        self._real_folder = functools.cache(os.path.realpath)
         self._known: dict[tuple[str | int, ...], config.File] = {}
 
     def file(self, path: str) -> config.File:
@@ -168,7 +169,9 @@ class _Disk:
             return config.File(path, files.read(path))  # which says why not
         key = (path, facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
         if key not in self._known:
-            real = os.path.realpath(path)
+            # Looking up every link of every path would cost as much as reading the files.
+            folder, name = os.path.split(path)
+            real = os.path.realpath(path) if os.path.islink(path) else os.path.join(self._real_folder(folder), name)
             file = config.File(path, files.read(path, at_most_bytes=facts.st_size)) if real == path else self.file(real)
             self._known[key] = file
         return self._known[key]

@@ -39,7 +39,7 @@ def _plan_redirect(context: Context, site: plan.Site) -> edits.Edits:
 
 def _plan_header(site: plan.Site, options: object) -> edits.Edits:
     if options != "Strict-Transport-Security":
-        raise errors.EnhancementUnknown(f"the header {options} cannot be ensured; only Strict-Transport-Security can")
+        raise errors.RequestRefused(f"the header {options} cannot be ensured; only Strict-Transport-Security can")
     planned = edits.Edits()
     for server in site.tls:
         if not plan.has_hsts(server):

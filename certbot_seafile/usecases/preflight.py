@@ -26,10 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """What certbot is about to ask the CA for.
-
-    cert_name: the lineage that the person named. key_type: "rsa" or "ecdsa", and whether the person chose it.
-    """
+    """What certbot is about to ask the CA for. cert_name: the lineage that the person named. key_type: rsa or ecdsa."""
 
     names: tuple[str, ...]
     cert_name: str | None
