@@ -203,8 +203,8 @@ class _Reader:
 
     def read(self, pattern: re.Pattern[bytes]) -> int:
         """Read step by step as far as that goes; return the offset of what is left."""
-        source, position, name, start = self.source, 0, None, 0
-        while (step := pattern.match(source, position)) and (end := step.end()) > position:
+        source, position, name, start, match = self.source, 0, None, 0, pattern.match
+        while (step := match(source, position)) and (end := step.end()) > position:
             if end - position > _BUFFER and pattern is _STEP:
                 _check_sizes(source, position, end)
             position = end
