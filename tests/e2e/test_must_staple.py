@@ -235,6 +235,7 @@ def test_first_issue_without_responder_edits_nothing(world: World) -> None:
     assert road.served_is_lineage(world)
 
 
+@pytest.mark.long
 def test_renewal_without_responder_keeps_the_old_certificate_through_everything(issued: World) -> None:
     """Reloads and restarts of nginx bring back the old certificate with its staple, until the new one has its own."""
     site, old = road.site_bytes(issued), issued.handshake(road.NAME)

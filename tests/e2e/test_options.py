@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from e2e import road
 from e2e.world import World
-
-pytestmark = pytest.mark.certbot
 
 
 def test_stapling_off_removes_stapling_again(world: World) -> None:
