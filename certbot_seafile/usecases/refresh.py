@@ -95,8 +95,8 @@ def refresh(
 
 
 def refresh_one(context: Context, lineage: Lineage) -> Refreshed:
-    """Refresh one lineage's staple where it is due."""
-    (result,) = refresh([lineage.name], lambda _: (context, lineage))
+    """Refresh one lineage's staple where it is due; return what became of it, or why nginx loads nothing."""
+    *_, result = refresh([lineage.name], lambda _: (context, lineage))
     return result
 
 

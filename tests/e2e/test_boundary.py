@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from certbot_seafile import cli
+from certbot_seafile import cli, errors
 from certbot_seafile.ocsp import store
-from certbot_seafile.usecases import status
-from e2e import many, road
+from certbot_seafile.system import lineages, records
+from certbot_seafile.usecases import deploy, status
+from e2e import many, minted, road
 from e2e.world import World
 
 NAMES = many.names(3)
@@ -85,3 +87,17 @@ def test_a_lineage_that_cannot_be_read_stops_no_other(three: World) -> None:
     assert refreshed.exit_code == 1
     assert BROKEN in refreshed.stderr
     assert sorted(path.parent.name for path in three.staple_dir.glob("*/ocsp.response")) == [NAMES[0], NAMES[2]]
+
+
+def test_a_reload_that_is_owed_and_refused_is_told_in_a_sentence(world: World) -> None:
+    """Staples wait for nginx since a killed run, nothing is due, and somebody broke another site meanwhile."""
+    world.write_site(road.SITE_NAME, world.adapt(road.TUTORIAL_SITE))
+    world.start_nginx()
+    context = minted.issue(world, road.NAME, minted.options(world, stapling="off"))
+    lineage = lineages.load(str(world.config_dir), road.NAME)
+    record = records.load(context.state_dir, lineage)
+    records.write(context.state_dir, road.NAME, replace(record, needs_reload=True))
+    world.write_site("broken.conf", b"no_such_thing;\n")
+    with pytest.raises(errors.NotStapled, match="no_such_thing"):
+        deploy.keep(context, lineage)
+    assert records.load(context.state_dir, lineage).needs_reload
