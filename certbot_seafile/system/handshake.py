@@ -7,7 +7,6 @@ and each ends within its deadline.
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import select
 import socket
 import time
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from OpenSSL import SSL, crypto
 
 from certbot_seafile import errors
+from certbot_seafile.site import model
 
 _BODY_BYTES = 65536
 _TIMEOUT_SECONDS = 10
@@ -88,7 +88,7 @@ def perform(endpoint: Endpoint, name: str, *, ciphers: bytes | None = None) -> H
     try:
         with _connected(endpoint) as stream:
             connection = SSL.Connection(context, stream)
-            if not _is_address(name):
+            if not model.is_address(name):
                 connection.set_tlsext_host_name(name.encode("idna") if not name.isascii() else name.encode())
             connection.request_ocsp()
             connection.set_connect_state()
@@ -120,14 +120,6 @@ def _connected(endpoint: Endpoint) -> socket.socket:
         family = "TCP6" if stream.family == socket.AF_INET6 else "TCP4"
         stream.sendall(f"PROXY {family} {here[0]} {there[0]} {here[1]} {there[1]}\r\n".encode())
     return stream
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _reason(error: Exception) -> str:

@@ -67,10 +67,10 @@ def wait_for(check: Callable[[], None], failure: type[errors.Error]) -> None:
 def verify_served(context: Context, lineage: Lineage) -> None:
     """Wait until a TLS client is handed the lineage's leaf at every listen address. Raises errors.NotServed."""
     site = find_site(context, lineage.names)
-    wait_for(lambda: _refuse_other_leaf(context, lineage, site), errors.NotServed)
+    wait_for(lambda: _refuse_other_leaf(lineage, site), errors.NotServed)
 
 
-def handshakes(context: Context, lineage: Lineage, site: plan.Site) -> Iterator[tuple[str, Endpoint, Handshake]]:
+def handshakes(lineage: Lineage, site: plan.Site) -> Iterator[tuple[str, Endpoint, Handshake]]:
     """Yield what a TLS client is handed for each name at each listen address of the site. Raises errors.NotServed."""
     is_paired = why_paired(lineage, site) is not None
     ciphers = {"rsa": b"aRSA", "ecdsa": b"aECDSA"}.get(lineage.key_type) if is_paired else None
@@ -79,9 +79,9 @@ def handshakes(context: Context, lineage: Lineage, site: plan.Site) -> Iterator[
             yield name, endpoint, handshake.perform(endpoint, name, ciphers=ciphers)
 
 
-def _refuse_other_leaf(context: Context, lineage: Lineage, site: plan.Site) -> None:
+def _refuse_other_leaf(lineage: Lineage, site: plan.Site) -> None:
     has_looked = False
-    for name, endpoint, seen in handshakes(context, lineage, site):
+    for name, endpoint, seen in handshakes(lineage, site):
         has_looked = True
         if seen.leaf_der != lineage.leaf_der:
             raise errors.NotServed(
@@ -95,10 +95,10 @@ def _refuse_other_leaf(context: Context, lineage: Lineage, site: plan.Site) -> N
         )
 
 
-def is_served(context: Context, lineage: Lineage, site: plan.Site) -> bool:
+def is_served(lineage: Lineage, site: plan.Site) -> bool:
     """Tell whether TLS clients are handed the lineage's leaf now."""
     try:
-        _refuse_other_leaf(context, lineage, site)
+        _refuse_other_leaf(lineage, site)
     except errors.NotServed:
         return False
     return True

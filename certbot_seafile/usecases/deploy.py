@@ -57,7 +57,7 @@ def _outcome(context: Context, lineage: Lineage, site: plan.Site) -> store.Outco
         return store.Outcome(None, records.load(context.state_dir, lineage), reason)
     if not lineage.is_must_staple:
         return store.ensure_staple(context, lineage)
-    is_served = serving.is_served(context, lineage, site)
+    is_served = serving.is_served(lineage, site)
     if not is_served:
         pinning.pin(context, lineage)
     outcome = store.ensure_staple(context, lineage, tries=context.must_staple_tries)
@@ -80,7 +80,7 @@ def _ensure_served(context: Context, lineage: Lineage, loading: store.Round) -> 
     except errors.RootNeeded:  # where only lines for stapling are missing, the renewed certificate can be served
         loading.load()
         raise
-    if loading.must_reload or not serving.is_served(context, lineage, serving.find_site(context, lineage.names)):
+    if loading.must_reload or not serving.is_served(lineage, serving.find_site(context, lineage.names)):
         loading.load()
         if context.nginx.reads_later:
             return False
@@ -155,7 +155,7 @@ def keep(context: Context, lineage: Lineage) -> None:
 
 def _keep(context: Context, lineage: Lineage) -> None:
     site = serving.find_site(context, lineage.names)
-    if not serving.is_served(context, lineage, site):
+    if not serving.is_served(lineage, site):
         deploy(context, lineage)
         return
     with files.lock(context.lock_path):

@@ -70,7 +70,7 @@ def standing(context: Context, lineage: Lineage) -> Standing:
     site, handshakes, failure = None, [], None
     try:
         site = serving.find_site(context, lineage.names)
-        handshakes = [handed for _, _, handed in serving.handshakes(context, lineage, site)]
+        handshakes = [handed for _, _, handed in serving.handshakes(lineage, site)]
         failure = None if handshakes else "no server block of the site speaks TLS"
     except errors.Error as error:
         failure = str(error)

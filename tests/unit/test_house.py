@@ -14,9 +14,9 @@ PACKAGE = Path(__file__).resolve().parents[2] / "certbot_seafile"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("site.syntax", "ocsp.verify", "system.files"),
-    ("site.config", "ocsp.fetch", "system.webroot", "system.handshake", "system.lineages"),
+    ("site.config", "ocsp.fetch", "system.webroot", "system.lineages"),
     ("doctor.schedule", "doctor.seahub", "site.model", "system.records", "system.nginx", "sealed.settings"),
-    ("site.edits", "sealed.units"),
+    ("system.handshake", "site.edits", "sealed.units"),
     ("site.plan", "system.journal"),
     ("system.context",),
     ("system.writing", "system.serving", "ocsp.store"),
