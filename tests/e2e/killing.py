@@ -102,10 +102,13 @@ def seafile(world: World, *words: str) -> list[str]:
 def kills(
     world: World, prepare: Callable[[], None], command: list[str], env: Mapping[str, str] | None = None
 ) -> Iterator[Point]:
-    """Kill the command at each change, each time from the state that prepare makes; yield where a new one was left."""
+    """Kill the command at each change, each time from the state that prepare makes; yield where a new one was left.
+
+    openat comes last: other threads open files too, so that its number can hit a neighbour, whose state is then known.
+    """
     prepare()
     seen: set[tuple[object, ...]] = set()
-    for point in trace(world, command, env):
+    for point in sorted(trace(world, command, env), key=lambda point: point.call == "openat"):
         prepare()
         kill_at(world, command, point, env)
         left = state(world)
