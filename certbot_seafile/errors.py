@@ -96,6 +96,14 @@ class ResponseRefused(Error):
         super().__init__("the OCSP response is refused: " + "; ".join(self.reasons))
 
 
+class BundleRefused(Error):
+    """A set of chain, key and staple is not one that nginx may serve; reasons: why, as phrases."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        self.reasons = tuple(reasons)
+        super().__init__("the certificate with its key is refused: " + "; ".join(self.reasons))
+
+
 class NotStapled(Error):
     """A lineage has no staple and cannot go without: it is a must-staple one, or revoked."""
 

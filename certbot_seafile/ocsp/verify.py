@@ -41,7 +41,7 @@ _UNSUCCESSFUL = {
     "SIG_REQUIRED": "sigRequired: the responder wants signed requests",
     "UNAUTHORIZED": "unauthorized: the responder has no record of this certificate",  # RFC 5019 2.2.3
 }
-_UNREADABLE = (
+UNREADABLE = (
     ValueError, TypeError, KeyError, OverflowError, UnsupportedAlgorithm, InternalError,
     x509.DuplicateExtension, x509.UnsupportedGeneralNameType, x509.InvalidVersion,
 )  # fmt: skip
@@ -65,7 +65,7 @@ def _boundary(name: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:  # A panic of Rust code is no Exception, and its class cannot be imported.
-        if isinstance(error, _UNREADABLE) or type(error).__name__ == "PanicException":
+        if isinstance(error, UNREADABLE) or type(error).__name__ == "PanicException":
             raise errors.ResponseRefused([f"{name} cannot be read: {error}"]) from error
         raise
 
