@@ -7,7 +7,7 @@ be done safely is refused with a reason before anything is planned. Pure: statem
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import NoReturn
@@ -26,6 +26,23 @@ _REDIRECTS = (b"return", b"rewrite", b"if")
 _HEADER = b"proxy_set_header"
 _STAPLING = (b"ssl_stapling", b"ssl_stapling_file", b"ssl_stapling_verify", b"ssl_stapling_responder")
 _GUARD = rb"rewrite ^(/\.well-known/acme-challenge/.*)$ $1 break;"
+_NO_LINKS = b"disable_symlinks on from=$document_root;"
+# With this header comes what another machine has passed on, which would go round and round where two do so.
+_ENDS_LOOPS = b"if ($http_certbot_seafile_forwarded) { return 508; }"
+# The path is passed on as it is, since proxy_pass has none, and nothing else: a body that is not passed must not be
+# announced either (ngx_http_proxy_create_request takes Content-Length from the request).
+_FORWARD = (
+    b"limit_except GET { deny all; }",
+    _ENDS_LOOPS,
+    b"proxy_pass_request_headers off;",
+    b"proxy_pass_request_body off;",
+    b"proxy_set_header Host $host;",
+    b'proxy_set_header Content-Length "";',
+    b"proxy_set_header Certbot-Seafile-Forwarded 1;",
+    b"proxy_connect_timeout 5s;",
+    b"proxy_send_timeout 5s;",
+    b"proxy_read_timeout 5s;",
+)
 _PAIR = (b"ssl_certificate", b"ssl_certificate_key")
 _NAMES = (b"server_name", b"listen")
 _NEAR = (b"ssl_certificate", *_NAMES)
@@ -51,6 +68,10 @@ class Site:
     def paths(self) -> tuple[str, ...]:
         """Return the files that hold the site."""
         return tuple(dict.fromkeys(server.path for server in (*self.plain, *self.tls)))
+
+    def is_own(self, path: str, servers: Iterable[Server]) -> bool:
+        """Tell whether nobody but these servers of it reads the file."""
+        return {server.statement.block for server in servers}.issuperset(self.readers(path))
 
 
 def _is_seafile(server: Server) -> bool:
@@ -209,7 +230,15 @@ def _insert(planned: edits.Edits, server: Server, lines: Sequence[bytes], *ancho
 def _at_server(server: Server, statement: Statement) -> Statement:
     """Return the statement of the server's own file through which `statement` comes: itself, or the include of it."""
     includes = (child for child in server.statement.children if child.name == b"include")
-    return next((child for child in includes if statement in child.walk()), statement)
+    return next((child for child in includes if statement in (*child.walk(), *_includes(child.children))), statement)
+
+
+def _includes(statements: Iterable[Statement]) -> Iterator[Statement]:
+    """Yield every include that takes part in one level, those within included files too."""
+    for statement in statements:
+        if statement.name == b"include" and statement.directive.block is None:
+            yield statement
+            yield from _includes(statement.children)
 
 
 def _word(path: str) -> bytes:
@@ -248,33 +277,72 @@ def _served_folder(statement: Statement, level: Statement) -> str | None:
     return (folder + CHALLENGE_PATH[len(prefix) :]).rstrip("/")
 
 
-def wire_challenge(planned: edits.Edits, server: Server, webroot: str) -> None:
-    """Let the server answer challenges from the webroot, whatever else it does with a request.
+@dataclass(frozen=True)
+class Challenge:
+    """How challenges are answered.
+
+    webroot: from this folder; forward: by the machine at this URL, an address, instead (None: here); is_users: an
+    unprivileged user writes the folder, so that nginx must follow no link in it.
+    """
+
+    webroot: str
+    forward: str | None = None
+    is_users: bool = False
+
+
+def wire_challenge(planned: edits.Edits, server: Server, challenge: Challenge, site: Site | None = None) -> None:
+    """Let the server answer challenges in this way, whatever else it does with a request.
 
     A rewrite at server level runs before a location is chosen (ngx_http_core_server phase handlers), so a guard goes
-    above the first of them; `^~` keeps regular expressions away from the location.
+    above the first of them; `^~` keeps regular expressions away from the location. With the site, an included file
+    that others read too stays as it is for them.
     """
     first = _first_redirect(server)
     if first is not None and not _is_guard(first):
         planned.insert_before(_at_server(server, first), [_GUARD])
     chosen = model.locations_for(server, _TOKEN_URI)[-1:]
-    if ("^~", CHALLENGE_PATH) in map(model.location_path, chosen) and challenge_folder(server) is not None:
+    if ("^~", CHALLENGE_PATH) in map(model.location_path, chosen) and _answers(server, challenge):
+        if challenge.is_users and _follows_links(chosen[0]):
+            for statement in chosen[0].named(b"disable_symlinks"):
+                planned.comment_out(statement)
+            planned.insert_at_end(chosen[0], [_NO_LINKS])
         return
-    for location in server.level(b"location"):
-        # nginx refuses a second location of the same path, with "^~" or without (ngx_http_add_location).
-        if location.arguments and model.location_path(location) in (("", CHALLENGE_PATH), ("^~", CHALLENGE_PATH)):
-            planned.comment_out(location)
-    lines = _location_lines(server, webroot)
+    # nginx refuses a second location of the same path, with "^~" or without (ngx_http_add_location).
+    same = (("", CHALLENGE_PATH), ("^~", CHALLENGE_PATH))
+    locations = [location for location in server.level(b"location") if location.arguments]
+    gone = [location for location in locations if model.location_path(location) in same]
+    _drop(planned, server, gone, lambda path: site is None or site.is_own(path, site.plain))
+    lines = _location_lines(server, challenge)
     if first is not None:
         planned.insert_after(_at_server(server, first), lines)
     else:
         _insert(planned, server, lines)
 
 
-def is_wired(server: Server) -> bool:
-    """Tell whether the server answers challenges already, as far as its configuration tells."""
+def is_wired(server: Server, challenge: Challenge) -> bool:
+    """Tell whether the server answers challenges in this way already, as far as its configuration tells."""
     first = _first_redirect(server)
-    return challenge_folder(server) is not None and (first is None or _is_guard(first))
+    if not _answers(server, challenge) or (first is not None and not _is_guard(first)):
+        return False
+    return not (challenge.is_users and _follows_links(model.locations_for(server, _TOKEN_URI)[-1]))
+
+
+def _answers(server: Server, challenge: Challenge) -> bool:
+    """Tell whether the server's own location answers challenges here, or forwards them to where they are to go."""
+    if challenge.forward is None:
+        return challenge_folder(server) is not None
+    chosen = model.locations_for(server, _TOKEN_URI)[-1:]
+    return {_proxy_line(challenge.forward), _ENDS_LOOPS} <= {
+        child.written for level in chosen for child in level.flat()
+    }
+
+
+def _proxy_line(url: str) -> bytes:
+    return b"proxy_pass " + _word(url) + b";"
+
+
+def _follows_links(location: Statement) -> bool:
+    return [statement.written for statement in location.named(b"disable_symlinks")] != [_NO_LINKS]
 
 
 def _first_redirect(server: Server) -> Statement | None:
@@ -286,12 +354,15 @@ def _is_guard(statement: Statement) -> bool:
     return statement.name == b"rewrite" and words[-1:] == (b"break",) and b"acme-challenge" in words[0]
 
 
-def _location_lines(server: Server, webroot: str) -> list[bytes]:
-    inner = [b"root " + _word(webroot) + b";", b"default_type text/plain;", b"auth_basic off;", b"allow all;"]
-    if server.level(b"auth_request"):
-        inner.append(b"auth_request off;")
+def _location_lines(server: Server, challenge: Challenge) -> list[bytes]:
+    lines = [b"root " + _word(challenge.webroot) + b";", b"default_type text/plain;"]
+    if challenge.forward is not None:
+        lines = [_proxy_line(challenge.forward), *_FORWARD]
+    lines += [b"auth_basic off;", b"allow all;"]
+    lines += [b"auth_request off;"] if server.level(b"auth_request") else []
+    lines += [_NO_LINKS] if challenge.is_users else []
     step = edits.indentation_step(server.statement)
-    return [b"location ^~ /.well-known/acme-challenge/ {", *(step + line for line in inner), b"}"]
+    return [b"location ^~ /.well-known/acme-challenge/ {", *(step + line for line in lines), b"}"]
 
 
 # --- the certificate -------------------------------------------------------------------------------------------------
@@ -299,13 +370,18 @@ def _location_lines(server: Server, webroot: str) -> list[bytes]:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What the site is to use: two paths, the snippet's path, whether to include it, foreign pairs to keep."""
+    """What the site is to use: two paths, and the snippet's path.
+
+    is_stapled: whether a plain certificate's snippet is included. is_sealed: the snippet has certificate and key too,
+    and its one include stands in place of their lines. kept: foreign pairs that stay beside a plain one.
+    """
 
     fullchain: str
     key: str
     snippet: str
     is_stapled: bool
     kept: frozenset[str] = frozenset()
+    is_sealed: bool = False
 
     @property
     def include(self) -> str:
@@ -315,8 +391,11 @@ class Certificate:
     @property
     def lines(self) -> list[bytes]:
         """Return the lines of a server block that has none of them yet."""
+        include = b"include " + _word(self.include) + b";"
+        if self.is_sealed:
+            return [include]
         lines = [b"ssl_certificate " + _word(self.fullchain) + b";", b"ssl_certificate_key " + _word(self.key) + b";"]
-        return [*lines, b"include " + _word(self.include) + b";"] if self.is_stapled else lines
+        return [*lines, include] if self.is_stapled else lines
 
 
 def staple_include(snippet_path: str) -> str:
@@ -329,24 +408,37 @@ def install(planned: edits.Edits, site: Site, server: Server, wanted: Certificat
     """Let a TLS server use the certificate and the staple's snippet, and comment out what they take the place of."""
     _refuse_variable(server, site)
     ours = wanted.snippet.rpartition("/")[0] + "/"  # the folder of all snippets of this package
-    includes = [child for child in server.statement.children if child.name == b"include"]
-    snippets = [include for include in includes if _path(include).startswith(ours)]
-    gone = [statement for statement in server.level(*_STAPLING) if not statement.path.startswith(ours)]
+    snippets = [include for include in _includes(server.statement.children) if _path(include).startswith(ours)]
+    inner = {statement for snippet in snippets for statement in snippet.flat()}
+    is_included = wanted.include in map(_path, snippets)
+    gone = [statement for statement in server.level(*_STAPLING) if statement not in inner]
     gone += [snippet for snippet in snippets if _path(snippet) != wanted.include]
-    for name, path, line in zip(_PAIR, (wanted.fullchain, wanted.key), wanted.lines, strict=False):
-        replaced = [statement for statement in server.level(name) if _path(statement) not in wanted.kept | {path}]
-        if path not in map(_path, server.level(name)):
-            anchor = _at_server(server, replaced[0]) if replaced else None
-            if anchor is None:
-                _insert(planned, server, [line], _NEAR)
-            elif anchor is replaced[0]:
-                planned.replace(anchor, [line])
-            else:
-                planned.insert_after(anchor, [line])
-        gone += replaced
-    _drop(planned, site, server, gone)
-    if wanted.is_stapled and wanted.include not in map(_path, snippets):
-        _insert(planned, server, wanted.lines[2:], (b"ssl_certificate_key",), _NEAR)
+    pairs = [statement for statement in server.level(*_PAIR) if statement not in inner]
+    if wanted.is_sealed:
+        gone += pairs
+        if not is_included:
+            _stand_in(planned, server, pairs, wanted.lines)
+    else:
+        for name, path, line in zip(_PAIR, (wanted.fullchain, wanted.key), wanted.lines, strict=False):
+            named = [statement for statement in pairs if statement.name == name]
+            replaced = [statement for statement in named if _path(statement) not in wanted.kept | {path}]
+            if path not in map(_path, named):
+                _stand_in(planned, server, replaced, [line])
+            gone += replaced
+        if wanted.is_stapled and not is_included:
+            _insert(planned, server, wanted.lines[2:], (b"ssl_certificate_key",), _NEAR)
+    _drop(planned, server, gone, lambda path: site.is_own(path, site.tls))
+
+
+def _stand_in(planned: edits.Edits, server: Server, replaced: Sequence[Statement], lines: Sequence[bytes]) -> None:
+    """Put lines where the first of the statements stands, or below the include of it; else near the server's names."""
+    anchor = _at_server(server, replaced[0]) if replaced else None
+    if anchor is None:
+        _insert(planned, server, lines, _NEAR)
+    elif anchor is replaced[0]:
+        planned.replace(anchor, lines)
+    else:
+        planned.insert_after(anchor, lines)
 
 
 def strangers(server: Server, domains: Sequence[str]) -> list[str]:
@@ -367,50 +459,29 @@ def _refuse_variable(server: Server, site: Site) -> None:
             )
 
 
-def _drop(planned: edits.Edits, site: Site, server: Server, gone: Sequence[Statement]) -> None:
-    """Comment statements out: where they stand, or, in a file that other servers read too, for this server alone.
+def _drop(planned: edits.Edits, server: Server, gone: Collection[Statement], is_own: Callable[[str], bool]) -> None:
+    """Comment statements out: where they stand, or, in a file that is not the server's own, for this server alone.
 
     For this server alone means: its include is commented out, and what else the included file says takes its place.
     """
-    own = {server.statement.block for server in site.tls}
     foreign: dict[Statement, None] = {}
     for statement in gone:
         anchor = _at_server(server, statement)
-        if anchor is statement or own.issuperset(site.readers(statement.path)):
+        if anchor is statement or is_own(statement.path):
             planned.comment_out(statement)
         else:
             foreign[anchor] = None
     for include in foreign:
-        planned.replace(include, [statement.written for statement in include.flat() if statement not in gone])
+        planned.replace(include, [statement.written for statement in _without(include.children, gone)])
 
 
-def pin(
-    planned: edits.Edits,
-    named: Sequence[Statement],
-    own: Certificate,
-    instead: Certificate,
-    own_response: str,
-    response: str,
-) -> None:
-    """Let another certificate and its staple stand in the place of our own lines, whoever reads them.
-
-    named: the statements whose one argument is a path of ours. instead.is_stapled: whether the staple is at response.
-    """
-    staple = [b"ssl_stapling on;", b"ssl_stapling_file " + _word(response) + b";"] if instead.is_stapled else []
-    lines = {
-        (b"ssl_certificate", own.fullchain): instead.lines[:1],
-        (b"ssl_certificate_key", own.key): instead.lines[1:2],
-        (b"include", own.include): staple,
-        (b"ssl_stapling_file", own_response): staple[1:],
-    }
-    for statement in named:
-        new = lines.get((statement.name, _path(statement)))
-        if new is None or statement.path == own.snippet:
-            continue
-        if new:
-            planned.replace(statement, new)
-        else:
-            planned.comment_out(statement)
+def _without(statements: Iterable[Statement], gone: Collection[Statement]) -> Iterator[Statement]:
+    """Yield the statements that are not gone; an include of one that is gone as what else is in it."""
+    for statement in statements:
+        if any(inner in gone for inner in (*statement.flat(), *_includes(statement.children))):
+            yield from _without(statement.children, gone)
+        elif statement not in gone:
+            yield statement
 
 
 def add_name(planned: edits.Edits, server: Server, domain: str) -> None:
@@ -421,13 +492,13 @@ def add_name(planned: edits.Edits, server: Server, domain: str) -> None:
 # --- missing halves --------------------------------------------------------------------------------------------------
 
 
-def add_plain_server(planned: edits.Edits, site: Site, server: Server, webroot: str, http_port: int) -> None:
+def add_plain_server(planned: edits.Edits, site: Site, server: Server, challenge: Challenge, http_port: int) -> None:
     """Make the port-80 server of an HTTPS-only site: it answers challenges and redirects everything else."""
     step = edits.indentation_step(server.statement)
     listens = [listen for listen in server.listens if server.is_tls(listen)]
     names = b" ".join(name.encode("idna") for name in site.domains)
     body = _mirrored(planned, site, server, listens, http_port)
-    body += [b"server_name " + names + b";", *_location_lines(server, webroot)]
+    body += [b"server_name " + names + b";", *_location_lines(server, challenge)]
     body += [b"location / {", step + _redirect_line(listens[0].socket.port), b"}"]
     planned.insert_after(server.statement, [b"", b"server {", *(step + line for line in body), b"}"])
 

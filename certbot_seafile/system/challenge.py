@@ -13,6 +13,7 @@ from certbot_seafile import errors
 from certbot_seafile.site import edits, plan
 from certbot_seafile.system import handshake, serving, webroot, writing
 from certbot_seafile.system.context import Context
+from certbot_seafile.system.lineages import Options
 
 logger = logging.getLogger(__name__)
 
@@ -69,17 +70,23 @@ def _own_folder(context: Context) -> str:
     return context.options.webroot.rstrip("/") + plan.CHALLENGE_PATH.rstrip("/")
 
 
+def wanted_challenge(options: Options) -> plan.Challenge:
+    """Return how challenges are to be answered."""
+    return plan.Challenge(options.webroot, options.forward, options.is_users_webroot)
+
+
 def plan_challenge(context: Context, site: plan.Site, *, only_missing: bool) -> edits.Edits:
     """Plan what lets the site answer challenges. only_missing: leave out servers that answer them already."""
     planned = edits.Edits()
     for server, domain in site.nameless:
         if server in site.plain:
             plan.add_name(planned, server, domain)
+    wanted = wanted_challenge(context.options)
     for server in site.plain:
-        if not (only_missing and plan.is_wired(server)):
-            plan.wire_challenge(planned, server, context.options.webroot)
+        if not (only_missing and plan.is_wired(server, wanted)):
+            plan.wire_challenge(planned, server, wanted, site)
     if not site.plain:
-        plan.add_plain_server(planned, site, site.tls[0], context.options.webroot, context.options.http_port)
+        plan.add_plain_server(planned, site, site.tls[0], wanted, context.options.http_port)
     return planned
 
 

@@ -146,11 +146,12 @@ def planned(folder: Path) -> edits.Edits:
     made = edits.Edits()
     for server, domain in found.nameless:
         plan.add_name(made, server, domain)
+    challenge = plan.Challenge(str(folder))
     for server in found.plain:
-        if not plan.is_wired(server):
-            plan.wire_challenge(made, server, str(folder))
+        if not plan.is_wired(server, challenge):
+            plan.wire_challenge(made, server, challenge, found)
     if not found.plain:
-        plan.add_plain_server(made, found, found.tls[0], str(folder), HTTP)
+        plan.add_plain_server(made, found, found.tls[0], challenge, HTTP)
     wanted = plan.Certificate(str(folder / "new.pem"), str(folder / "new.key"), f"{folder}/OCSP/x.conf", True)
     for server in found.tls:
         plan.install(made, found, server, wanted)

@@ -1,0 +1,309 @@
+"""What is written into a site for a sealed certificate, and for challenges."""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import replace
+
+import pytest
+
+from certbot_seafile.site import edits, model, plan
+from certbot_seafile.site.config import Configuration, File
+from certbot_seafile.site.plan import Challenge
+
+NAME = "home.seafile.com"
+SNIPPET = f"/etc/nginx/OCSP/{NAME}.conf"
+SEALED = plan.Certificate("/live/fullchain.pem", "/live/privkey.pem", SNIPPET, is_stapled=True, is_sealed=True)
+PLAIN = replace(SEALED, is_sealed=False)
+INCLUDE = f"include /etc/nginx/OCSP/{NAME}[.]conf;"
+VERSION = """\
+ssl_certificate /etc/nginx/OCSP/V/fullchain.pem;
+ssl_certificate_key /etc/nginx/OCSP/V/privkey.pem;
+ssl_stapling on;
+ssl_stapling_file /etc/nginx/OCSP/V/ocsp.response;
+"""
+HTTP = "http { include /sites/*; }\n"
+OTHER = "server {\n    listen 443 ssl;\n    server_name other.example;\n    include /shared.conf;\n}\n"
+CERTIFICATE = "    ssl_certificate /old.pem;\n    ssl_certificate_key /old.key;\n"
+
+Files = dict[str, str]
+
+
+def configuration(contents: Files, real: Files) -> Configuration:
+    """Return the configuration of files by the path that names them; real: the real paths of those named by a link."""
+    files = {path: File(real.get(path, path), text.encode()) for path, text in contents.items()}
+    return Configuration(
+        files["nginx.conf"],
+        lambda pattern: tuple(files[path] for path in sorted(fnmatch.filter(files, pattern.decode()))),
+    )
+
+
+def find(contents: Files, real: Files | None = None) -> plan.Site:
+    """Return the site that answers for NAME."""
+    chosen = configuration({"nginx.conf": HTTP, **contents}, real or {})
+    return plan.find(model.http_servers(chosen.statements([NAME])), [NAME], chosen.readers)
+
+
+def after(contents: Files, planned: edits.Edits) -> Files:
+    """Return the files with the edits, which can be taken out again to the byte."""
+    new = contents | {path: planned.after(path).decode() for path in planned.paths}
+    for path in planned.paths:
+        taken = edits.take_out(planned.before(path), planned.after(path), planned.after(path))
+        assert taken == (contents[path].encode(), True)
+    return new
+
+
+def installed(contents: Files, wanted: plan.Certificate = SEALED, real: Files | None = None) -> Files:
+    """Return the files once every TLS server of the site has the certificate."""
+    site, planned = find(contents, real), edits.Edits()
+    for server in site.tls:
+        plan.install(planned, site, server, wanted)
+    return after(contents, planned)
+
+
+def tls(lines: str) -> str:
+    """Return a TLS server of the site."""
+    return f"server {{\n    listen 443 ssl;\n    server_name {NAME};\n{lines}}}\n"
+
+
+def in_force(server: model.Server, *names: bytes) -> list[str]:
+    """Return the arguments of the statements with these names at a server's level."""
+    return [argument.decode() for statement in server.level(*names) for argument in statement.arguments]
+
+
+PINNED = f"""\
+#    ssl_certificate /live/fullchain.pem;
+    ssl_certificate /archive/{NAME}/fullchain3.pem;
+#    ssl_certificate_key /live/privkey.pem;
+    ssl_certificate_key /archive/{NAME}/privkey3.pem;
+#    {INCLUDE}
+    ssl_stapling on;
+    ssl_stapling_file /etc/nginx/OCSP/{NAME}/pinned.response;
+"""
+STAPLED = f"    ssl_certificate /live/fullchain.pem;\n    ssl_certificate_key /live/privkey.pem;\n    {INCLUDE}\n"
+SITES: dict[str, Files] = {
+    "the tutorial's": {"/sites/1": tls(CERTIFICATE + "    ssl_stapling on;\n    ssl_stapling_verify on;\n")},
+    "no certificate at the server's level": {"/sites/1": tls("    location / { return 404; }\n")},
+    "on one line": {
+        "/sites/1": "server { listen 443 ssl; ssl_certificate /old.pem; ssl_certificate_key /old.key; server_name "
+        f"{NAME}; ssl_stapling on; location / {{ return 404; }} }}\n"
+    },
+    "stapled": {"/sites/1": tls(STAPLED), SNIPPET: VERSION},
+    "pinned": {"/sites/1": tls(PINNED)},
+    "an RSA and an ECDSA certificate": {"/sites/1": tls(CERTIFICATE + CERTIFICATE.replace("old", "ecdsa"))},
+    "its own included file": {"/sites/1": tls("    include /shared.conf;\n"), "/shared.conf": CERTIFICATE},
+    "an included file that another site reads too": {
+        "/sites/1": tls("    include /shared.conf;\n"),
+        "/sites/2": OTHER,
+        "/shared.conf": f"{CERTIFICATE}ssl_stapling on;\nssl_session_timeout 5m;\n",
+    },
+    "our include moved into a file that another site reads too": {
+        "/sites/1": tls("    include /shared.conf;\n"),
+        "/sites/2": OTHER,
+        "/shared.conf": STAPLED,
+        SNIPPET: VERSION,
+    },
+    "the include of another certificate in a file that another site reads too": {
+        "/sites/1": tls("    include /shared.conf;\n"),
+        "/sites/2": OTHER,
+        "/shared.conf": "include /inner.conf;\n",
+        "/inner.conf": "ssl_session_timeout 5m;\ninclude /etc/nginx/OCSP/old.example[.]conf;\n",
+        "/etc/nginx/OCSP/old.example.conf": VERSION.replace("/V/", "/OLD/"),
+    },
+    "sealed under another name": {
+        "/sites/1": tls("    include /etc/nginx/OCSP/old.example[.]conf;\n"),
+        "/etc/nginx/OCSP/old.example.conf": VERSION.replace("/V/", "/OLD/"),
+    },
+}
+
+
+@pytest.mark.parametrize("contents", SITES.values(), ids=SITES)
+def test_a_sealed_certificate_is_the_only_one_of_the_site(contents: Files) -> None:
+    """What the snippet says is in force, nothing else of its kind is, and a second run plans nothing."""
+    new = {SNIPPET: VERSION} | installed(contents)
+    (server,) = find(new).tls
+    assert in_force(server, b"ssl_certificate") == ["/etc/nginx/OCSP/V/fullchain.pem"]
+    assert in_force(server, b"ssl_certificate_key") == ["/etc/nginx/OCSP/V/privkey.pem"]
+    assert in_force(server, b"ssl_stapling", b"ssl_stapling_file") == ["on", "/etc/nginx/OCSP/V/ocsp.response"]
+    assert "/V/" not in new["/sites/1"]
+    assert installed(new) == new
+
+
+@pytest.mark.parametrize("title", [title for title in SITES if "another site" in title])
+def test_a_file_that_another_site_reads_keeps_its_bytes(title: str) -> None:
+    """What else it says to the Seafile site still applies there."""
+    new = installed(SITES[title])
+    assert [path for path in new if new[path] != SITES[title][path]] == ["/sites/1"]
+    others = in_force(find(SITES[title]).tls[0], b"ssl_session_timeout")
+    assert in_force(find(new).tls[0], b"ssl_session_timeout") == others
+
+
+def test_the_include_stands_in_place_of_the_certificate() -> None:
+    """Below the first line that it takes the place of, in its indentation; other lines stay as they are."""
+    new = installed({"/sites/1": tls(f"    # here\n{CERTIFICATE}    ssl_stapling on; # why\n    gzip off;\n")})
+    assert new["/sites/1"] == tls(
+        f"    # here\n#    ssl_certificate /old.pem;\n    {INCLUDE}\n#    ssl_certificate_key /old.key;\n"
+        "#    ssl_stapling on; # why\n    gzip off;\n"
+    )
+
+
+def test_an_include_that_stands_there_stays() -> None:
+    """When a stapled certificate is sealed, only its own two lines are commented out."""
+    new = installed(SITES["stapled"])
+    assert new["/sites/1"] == tls(
+        f"#    ssl_certificate /live/fullchain.pem;\n#    ssl_certificate_key /live/privkey.pem;\n    {INCLUDE}\n"
+    )
+
+
+SEALED_SITES: dict[str, tuple[Files, Files]] = {
+    "its own include": ({"/sites/1": tls(f"    {INCLUDE}\n"), SNIPPET: VERSION}, {}),
+    "the folder of snippets is a link": (
+        {"/sites/1": tls(f"    {INCLUDE}\n"), SNIPPET: VERSION},
+        {SNIPPET: f"/srv/OCSP/{NAME}.conf"},
+    ),
+    "the include in a file of its own": (
+        {"/sites/1": tls("    include /tls.conf;\n"), "/tls.conf": f"{INCLUDE}\n", SNIPPET: VERSION},
+        {},
+    ),
+    "the snippet is missing": ({"/sites/1": tls(f"    {INCLUDE}\n")}, {}),
+}
+
+
+@pytest.mark.parametrize(("contents", "real"), SEALED_SITES.values(), ids=SEALED_SITES)
+def test_in_a_sealed_site_nothing_is_planned(contents: Files, real: Files) -> None:
+    """A renewal edits no site, and never the snippet."""
+    assert installed(contents, real=real) == contents
+
+
+def test_a_plain_certificate_does_not_touch_the_snippet_of_another() -> None:
+    """Only the include of that snippet is commented out."""
+    contents = SITES["sealed under another name"]
+    new = installed(contents, PLAIN)
+    assert {path for path in new if new[path] != contents[path]} == {"/sites/1"}
+    assert in_force(find(new).tls[0], b"ssl_certificate", b"ssl_certificate_key") == [PLAIN.fullchain, PLAIN.key]
+    assert installed(new, PLAIN) == new
+
+
+def test_a_foreign_pair_stays_beside_a_plain_certificate_only() -> None:
+    """Beside a sealed one, a client could be handed the other without its staple."""
+    contents = {"/sites/1": tls(CERTIFICATE)}
+    kept = frozenset({"/old.pem", "/old.key"})
+    beside = in_force(find(installed(contents, replace(PLAIN, kept=kept))).tls[0], b"ssl_certificate")
+    assert sorted(beside) == [PLAIN.fullchain, "/old.pem"]
+    sealed = installed(contents, replace(SEALED, kept=kept))
+    assert in_force(find(sealed).tls[0], b"ssl_certificate", b"ssl_certificate_key") == []
+
+
+def test_a_site_without_tls_gets_the_include_alone() -> None:
+    """A sealed certificate has no other line."""
+    contents = {"/sites/1": f"server {{\n    listen 80;\n    server_name {NAME};\n}}\n"}
+    site, planned = find(contents), edits.Edits()
+    plan.add_tls(planned, site, site.plain[0], SEALED, 443)
+    new = after(contents, planned)["/sites/1"]
+    assert INCLUDE in new
+    assert "ssl_certificate" not in new
+
+
+# --- challenges
+
+HERE = Challenge("/var/www/letsencrypt")
+USERS = replace(HERE, is_users=True)
+THERE = replace(HERE, forward="http://192.0.2.7")
+ELSEWHERE = replace(HERE, forward="http://[2001:db8::7]:8080")
+NO_LINKS = "disable_symlinks on from=$document_root;"
+OWN = "    location ^~ /.well-known/acme-challenge/ {\n        root /var/www/letsencrypt;\n    }\n"
+ACME = "location ^~ /.well-known/acme-challenge/ {\n    root /var/www/acme;\n}\n"
+
+
+def plain(lines: str, name: str = NAME) -> str:
+    """Return a port-80 server."""
+    return f"server {{\n    listen 80;\n    server_name {name};\n{lines}}}\n"
+
+
+def wired(contents: Files, challenge: Challenge) -> Files:
+    """Return the files once every plain server of the site answers challenges in this way."""
+    site, planned = find(contents), edits.Edits()
+    for server in site.plain:
+        if not plan.is_wired(server, challenge):
+            plan.wire_challenge(planned, server, challenge, site)
+    new = after(contents, planned)
+    assert all(plan.is_wired(server, challenge) for server in find(new).plain)
+    return new
+
+
+UNWIRED = {
+    "nothing": plain(""),
+    "a redirect": plain("    return 301 https://$host$request_uri;\n"),
+    "a location of another kind": plain("    location /.well-known/acme-challenge/ { return 404; }\n"),
+    "on one line": f"server {{ listen 80; server_name {NAME}; location / {{ return 404; }} }}\n",
+    "a person's folder": plain("    location ^~ /.well-known/acme-challenge { root /var/www/html; }\n"),
+    "ours": plain(OWN),
+}
+
+
+@pytest.mark.parametrize("site", UNWIRED.values(), ids=UNWIRED)
+def test_every_site_can_answer_in_every_way(site: str) -> None:
+    """Each way is known again, and one takes the place of the other."""
+    contents = {"/sites/1": site}
+    for challenge in (USERS, THERE, ELSEWHERE, HERE, THERE, USERS):
+        contents = wired(contents, challenge)
+        location = model.locations_for(find(contents).plain[0], "/.well-known/acme-challenge/x")[-1]
+        passed = [text for statement in location.named(b"proxy_pass") for text in statement.arguments]
+        assert passed == ([challenge.forward.encode()] if challenge.forward else [])
+        assert not challenge.is_users or NO_LINKS in contents["/sites/1"]
+
+
+FOLLOWING_LINKS = {
+    "ours": OWN,
+    "a person's": "    location ^~ /.well-known/acme-challenge/ {\n        alias /srv/acme/;\n    }\n",
+}
+
+
+@pytest.mark.parametrize("location", FOLLOWING_LINKS.values(), ids=FOLLOWING_LINKS)
+def test_a_folder_that_a_user_writes_is_served_without_its_links(location: str) -> None:
+    """The location stays, and gets the line."""
+    new = wired({"/sites/1": plain(location)}, USERS)
+    assert new["/sites/1"] == plain(location.replace("    }\n", f"        {NO_LINKS}\n    }}\n"))
+
+
+def test_a_person_who_lets_links_be_followed_is_overruled() -> None:
+    """nginx takes the directive once at each level, so the other line is commented out."""
+    line = "        disable_symlinks off;\n"
+    new = wired({"/sites/1": plain(OWN.replace("    }\n", f"{line}    }}\n"))}, USERS)
+    assert new["/sites/1"] == plain(OWN.replace("    }\n", f"#{line}        {NO_LINKS}\n    }}\n"))
+
+
+def test_a_location_that_passes_on_to_elsewhere_is_replaced() -> None:
+    """The old one is commented out whole."""
+    old = wired({"/sites/1": plain("")}, ELSEWHERE)
+    new = wired(old, THERE)["/sites/1"]
+    assert "#        proxy_pass http://[2001:db8::7]:8080;\n" in new
+    assert "\n        proxy_pass http://192.0.2.7;\n" in new
+
+
+def test_a_location_that_passes_on_without_end_is_replaced() -> None:
+    """A person's own one may go round and round."""
+    line = "    location ^~ /.well-known/acme-challenge/ { proxy_pass http://192.0.2.7; }\n"
+    assert "{ return 508; }" in wired({"/sites/1": plain(line)}, THERE)["/sites/1"]
+
+
+def test_the_challenges_of_another_site_are_answered_as_before() -> None:
+    """A file with the location for several sites stays as it is, and the other site too."""
+    contents = {
+        "/sites/1": plain("    include /acme.conf;\n"),
+        "/sites/2": plain("    include /acme.conf;\n", "other.example"),
+        "/acme.conf": f"gzip off;\n{ACME}",
+    }
+    new = wired(contents, THERE)
+    assert {path for path in new if new[path] != contents[path]} == {"/sites/1"}
+    assert in_force(find(new).plain[0], b"gzip") == ["off"]
+
+
+def test_a_made_server_passes_challenges_on() -> None:
+    """The port-80 server of an HTTPS-only site does what other servers do."""
+    contents = {"/sites/1": tls(CERTIFICATE)}
+    site, planned = find(contents), edits.Edits()
+    plan.add_plain_server(planned, site, site.tls[0], THERE, 80)
+    (server,) = find(after(contents, planned)).plain
+    assert plan.is_wired(server, THERE)
+    assert not plan.is_wired(server, HERE)
