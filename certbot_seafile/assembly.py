@@ -9,6 +9,7 @@ import datetime
 import functools
 import logging
 import os
+import pwd
 import shlex
 import shutil
 import sys
@@ -17,16 +18,15 @@ from typing import Any
 
 from certbot import errors as certbot_errors
 
-from certbot_seafile.sealed import settings, settling
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Options
-from certbot_seafile.system.nginx import Nginx
+from certbot_seafile.system.nginx import Nginx, Observed
 
 logger = logging.getLogger(__name__)
 
 _FOLDERS = {"config": "/etc/letsencrypt", "work": "/var/lib/letsencrypt", "logs": "/var/log/letsencrypt"}
 # One nginx for all lineages that name the same, so that its configuration is read once.
-_nginx, _asked = functools.cache(Nginx), functools.cache(settling.Asked)
+_nginx, _observed = functools.cache(Nginx), functools.cache(Observed)
 
 
 class Reverter:
@@ -69,12 +69,11 @@ class Reverter:
 
 def context_for(config: Any, options: Options, say: Callable[[str], None], **chosen: Any) -> Context:
     """Return what the use cases work with, for certbot's configuration and our options; chosen: other fields."""
-    given = settings.of_user(config.config_dir)
-    words = options.ctl, options.server_root, options.reload_cmd
-    nginx = _asked(*words, given.socket) if given else _nginx(*words)
+    is_handing = os.geteuid() != 0 and options.handover is not None
+    nginx = (_observed if is_handing else _nginx)(options.ctl, options.server_root, options.reload_cmd)
     nginx.changed()  # whatever was read before, somebody else may have written since
     facts: dict[str, Any] = {
-        "renewer": given and given.user,
+        "renewer": pwd.getpwuid(os.geteuid()).pw_name if is_handing else None,
         "checkpoints": Reverter(config),
         "now": lambda: datetime.datetime.now(datetime.UTC),
         "hook_command": hook_command(config),
@@ -93,12 +92,3 @@ def hook_command(config: Any) -> str:
     if config.https_port != 443:
         words += ["--https-port", str(config.https_port)]
     return shlex.join([*words, "deploy"])
-
-
-class NoCheckpoints:
-    """What stands in for certbot's checkpoints where they lie in another user's folder: `undo` goes by our journal."""
-
-    def add(self, *_: object) -> None:
-        """Do nothing."""
-
-    close = finish = drop = add

@@ -30,7 +30,7 @@ def main(words: Sequence[str] | None = None) -> int:
     from certbot_seafile import commands
 
     try:
-        commands.take_role(arguments)
+        commands.read_settings(arguments)
         _set_up_logging(arguments)
         return commands.COMMANDS[arguments.command](arguments)
     except errors.CertbotError as error:
@@ -70,8 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--root", default="/", metavar="DIR", help="where timers and crontabs are, as in a container")
     commands.add_parser("undo", parents=[named], help="take this package's edits and files out again")
-    _add_setup(commands.add_parser("setup", parents=[named], help="hand the renewals over to an ordinary user (root)"))
-    commands.add_parser("settle", help="root's step: store and serve what that user renewed")
+    _add_setup(commands.add_parser("setup", parents=[named], help="let an ordinary user or another machine renew"))
+    commands.add_parser("apply", help="root's step: serve what that user or machine has handed over")
     return parser
 
 
@@ -83,17 +83,20 @@ def _cert_name(word: str) -> str:
 
 def _add_setup(setup: argparse.ArgumentParser) -> None:
     has_systemd = os.path.isdir("/run/systemd/system")
-    setup.add_argument("--user", required=True, metavar="USER", help="who is to run certbot; made where missing")
-    setup.add_argument("-d", "--domain", action="append", default=[], metavar="NAME", help="let its site be challenged")
+    who = setup.add_mutually_exclusive_group(required=True)
+    who.add_argument("--user", metavar="USER", help="who is to run certbot here; made where missing")
+    who.add_argument("--source", metavar="DIR", help="the handover folder of the machine that renews")
+    setup.add_argument(
+        "-d", "--domain", action="append", required=True, metavar="NAME", help="a name of the certificate"
+    )
+    setup.add_argument(
+        "--forward-challenges", dest="forward", metavar="URL", help="the machine that renews, as http://ADDRESS"
+    )
+    setup.add_argument("--home", default="/var/lib/certbot", metavar="DIR", help="the user's folder")
     setup.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    setup.add_argument("--state-dir", metavar="DIR", help="root's own folder")
     setup.add_argument(
         "--systemd-dir", default="/etc/systemd/system" if has_systemd else None, metavar="DIR",
         help="where systemd's units go (default: its own folder, where systemd runs; empty: nowhere)",
-    )  # fmt: skip
-    setup.add_argument(
-        "--socket", default="/run/certbot-seafile.sock" if has_systemd else None, metavar="PATH",
-        help="where root's step is asked (default: below /run, where systemd runs; empty: a scheduler runs it)",
     )  # fmt: skip
     for name, metavar, text in (
         ("server_root", "DIR", "folder of nginx.conf"),
@@ -114,8 +117,7 @@ def _set_up_logging(arguments: argparse.Namespace) -> None:
     console.setLevel(logging.DEBUG if arguments.verbose else logging.WARNING)
     console.setFormatter(logging.Formatter("%(message)s"))
     root.addHandler(console)
-    is_anothers = arguments.handed is not None and os.geteuid() == 0  # the folder of logs, that is
-    if os.access(arguments.logs_dir, os.W_OK) and not is_anothers:
+    if os.access(arguments.logs_dir, os.W_OK):
         path = os.path.join(arguments.logs_dir, "certbot-seafile.log")
         log = logging.handlers.RotatingFileHandler(
             path, maxBytes=1_000_000, backupCount=5, encoding="utf-8", delay=True

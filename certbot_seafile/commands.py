@@ -6,6 +6,7 @@ The law: nothing is decided here, but which lineages are meant, and whether all 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
@@ -17,10 +18,10 @@ from typing import Any, TypeVar
 
 from certbot_seafile import assembly, errors
 from certbot_seafile.doctor import findings, formats
-from certbot_seafile.sealed import handover, pinning, settings, settling
+from certbot_seafile.sealed import apply, former, settings, setup, versions
 from certbot_seafile.system import lineages
 from certbot_seafile.system.context import Context
-from certbot_seafile.system.lineages import Lineage, Options
+from certbot_seafile.system.lineages import Lineage, Options, Paths
 from certbot_seafile.usecases import deploy, refresh, status, undo
 from certbot_seafile.usecases.boundary import Failure, attempt, attempt_each
 
@@ -31,21 +32,10 @@ _T = TypeVar("_T")
 _MANY = 20  # lineages, from which on a person would wonder whether anything happens
 
 
-def take_role(arguments: argparse.Namespace) -> None:
-    """Set arguments.handed to what root goes by where another user renews, and be that user where that is enough."""
-    arguments.handed = None
-    if os.geteuid() != 0:
-        return
-    stored = settings.read(arguments.settings)
-    if stored is not None and (arguments.command == "settle" or stored.config_dir == arguments.config_dir):
-        arguments.handed = stored
-        if arguments.command in ("deploy", "refresh", "status", "check"):
-            handover.become(stored.user)
-    elif arguments.command not in ("settle", "setup") and os.path.exists(lineages.handover_path(arguments.config_dir)):
-        raise errors.FileRefused(
-            f"{arguments.config_dir} was handed over to another user, but {arguments.settings} says nothing of it; "
-            "run `certbot-seafile setup --user USER` again"
-        )
+def read_settings(arguments: argparse.Namespace) -> None:
+    """Set arguments.entries to what root is handed on this machine, by name: nothing for others than root."""
+    stored = settings.read(arguments.settings) if os.geteuid() == 0 and arguments.command != "setup" else None
+    arguments.entries = stored.entries if stored else {}
 
 
 def _context(arguments: argparse.Namespace, options: Options) -> Context:
@@ -57,10 +47,7 @@ def _context(arguments: argparse.Namespace, options: Options) -> Context:
         in_progress_dir=os.path.join(arguments.work_dir, "IN_PROGRESS"),
         temp_checkpoint_dir=os.path.join(arguments.work_dir, "temp_checkpoint"),
     )  # fmt: skip
-    chosen: dict[str, Any] = {}
-    if arguments.handed is not None and os.geteuid() == 0:
-        chosen = {"state_dir": arguments.handed.state_dir, "checkpoints": assembly.NoCheckpoints()}
-    return assembly.context_for(config, options, functools.partial(_say, arguments), **chosen)
+    return assembly.context_for(config, options, functools.partial(_say, arguments))
 
 
 def _say(arguments: argparse.Namespace, text: str) -> None:
@@ -73,13 +60,36 @@ def _given(arguments: argparse.Namespace, *keys: str) -> dict[str, Any]:
 
 
 def _load(arguments: argparse.Namespace, name: str) -> Lineage:
-    return lineages.load(arguments.config_dir, name, **_given(arguments, "http_port", "https_port"))
+    """Return certbot's lineage; the sealed version where root's settings name it, or where certbot knows it no more."""
+    entry = arguments.entries.get(name)
+    options = Options(**_given(arguments, "ctl", "staple_dir", "http_port", "https_port"))
+    if entry is None and os.path.lexists(Paths(name, arguments.config_dir, options).renewal_path):
+        return lineages.load(arguments.config_dir, name, **_given(arguments, "http_port", "https_port"))
+    own = Paths(name, arguments.config_dir, entry.options if entry else options)
+    if (version := versions.served(own, entry.names if entry else ())) is not None:
+        return version
+    if entry is not None:
+        raise errors.LineageRefused(
+            f"nothing was served of {name} yet, because nothing good was handed over in {entry.path}; get the "
+            "certificate there, then run `certbot-seafile apply`"
+        )
+    return lineages.load(arguments.config_dir, name)  # which says what is missing
+
+
+def _names(arguments: argparse.Namespace) -> list[str]:
+    """Return the lineages that are meant: those named, else the plugin's, those in root's settings, and sealed ones."""
+    if arguments.cert_names:
+        return list(arguments.cert_names)
+    own, folders = lineages.names_of_plugin(arguments.config_dir), {arguments.staple_dir or Options().staple_dir}
+    folders |= {entry.options.staple_dir for entry in arguments.entries.values()}
+    with contextlib.suppress(errors.LineageRefused):
+        folders |= {lineages.load(arguments.config_dir, name).options.staple_dir for name in own[:1]}
+    return sorted({*own, *arguments.entries, *(name for folder in folders for name in versions.names(folder))})
 
 
 def _each(arguments: argparse.Namespace, work: Callable[[Lineage], _T]) -> tuple[list[_T], list[Failure]]:
     """Return what the work on each lineage that is meant returns, and what stopped the work on the others."""
-    names = arguments.cert_names or lineages.names_of_plugin(arguments.config_dir)
-    return attempt_each(names, lambda name: work(_load(arguments, name)))
+    return attempt_each(_names(arguments), lambda name: work(_load(arguments, name)))
 
 
 def _machine_context(arguments: argparse.Namespace, readable: Sequence[Lineage]) -> Context:
@@ -120,7 +130,7 @@ def _deploy_each(arguments: argparse.Namespace, names: Iterable[str]) -> int:
 
 
 def _refresh(arguments: argparse.Namespace) -> int:
-    names = arguments.cert_names or lineages.all_names(arguments.config_dir)
+    names = _names(arguments)
     context_for = functools.cache(functools.partial(_context, arguments))
     waiting: list[str] = []
     is_shown = len(names) >= _MANY and not arguments.quiet and sys.stderr.isatty()
@@ -133,14 +143,12 @@ def _refresh(arguments: argparse.Namespace) -> int:
         show(f"Refreshing staples: {count} of {len(names)}")
 
     def load(name: str) -> tuple[Context, Lineage] | None:
-        lineage = _load_ours(arguments, name)
-        if lineage is None:
-            return None
+        lineage = _load(arguments, name)
         context = context_for(lineage.options)
-        if pinning.is_waiting(context, lineage):
+        current = deploy.subject(context, lineage)
+        if current.leaf != lineage.leaf:
             waiting.append(name)
-            return None
-        return context, lineage
+        return context, current
 
     results = []
     for result in refresh.refresh(names, load, force=arguments.force, on_progress=show_count):
@@ -148,22 +156,11 @@ def _refresh(arguments: argparse.Namespace) -> int:
         result.report(functools.partial(_say, arguments))
         results.append(result.failure is None)
     show("")
-    if not results and not waiting:
+    if not results:
         raise _no_lineage(arguments)
-    # Certificates that wait for their staple go live with it.
+    # A certificate that waits for its staple goes live with it.
     deployed = _deploy_each(arguments, waiting)
     return deployed if all(results) else FAILED
-
-
-def _load_ours(arguments: argparse.Namespace, name: str) -> Lineage | None:
-    """Return the lineage where it is this plugin's; None for others, also where they cannot be read."""
-    try:
-        lineage = _load(arguments, name)
-    except errors.LineageRefused:
-        if arguments.cert_names or lineages.is_of_plugin(arguments.config_dir, name):
-            raise
-        return None
-    return lineage if lineages.names_plugin(lineage.renewal) else None
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -188,8 +185,7 @@ def _check(arguments: argparse.Namespace) -> int:
         result = attempt(lineage.name, findings.lineage_findings, context_for(lineage.options), lineage)
         results += [findings.Finding(f"{result}.")] if isinstance(result, Failure) else result
     results += findings.machine_findings(context, bool(readable), arguments.root)
-    if (handed := settings.of_user(arguments.config_dir)) is not None:
-        results += findings.handover_findings(handed)
+    results += findings.sealed_findings(context, readable, arguments.entries)
     if not readable and not results:
         raise errors.LineageRefused(str(damaged[0])) if damaged else _no_lineage(arguments)
     for finding in results:
@@ -200,32 +196,25 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _undo(arguments: argparse.Namespace) -> int:
-    if arguments.handed is not None:
-        return _undo_handed(arguments, arguments.handed)
-    if settings.of_user(arguments.config_dir) is not None:
-        raise errors.RootNeeded("only root can take the site's edits out again; run `sudo certbot-seafile undo`")
     readable, _ = _each(arguments, lambda lineage: lineage)
     context = _machine_context(arguments, readable)
-    names = arguments.cert_names or sorted({*(each.name for each in readable), *findings.stapled_names(context)})
+    if context.renewer is not None:
+        raise errors.RootNeeded("only root can take the site's edits out again; run `sudo certbot-seafile undo`")
+    names = arguments.cert_names or sorted({*_names(arguments), *findings.stapled_names(context)})
     if unknown := [name for name in arguments.cert_names if not undo.is_known(context, name)]:
         raise errors.LineageRefused(
             f"nothing is known of a certificate called {', '.join(unknown)}; `certbot certificates` lists them"
         )
-    if not names and not context.journal.entries():
+    stored = settings.read(arguments.settings) if os.geteuid() == 0 else None
+    if not names and not context.journal.entries() and stored is None:
         raise _no_lineage(arguments)
-    return _report_undo(context, undo.undo(context, names, is_whole=not arguments.cert_names))
-
-
-def _undo_handed(arguments: argparse.Namespace, handed: settings.Settings) -> int:
-    """Undo where the renewals were handed over: nothing is taken from folders that the user can write."""
-    context = _context(arguments, handed.options)
-    if arguments.cert_names:
-        is_clean = undo.undo(context, arguments.cert_names)
-        left = {name: options for name, options in handed.lineages.items() if name not in arguments.cert_names}
-        settings.write(arguments.settings, dataclasses.replace(handed, lineages=left))
-    else:
-        is_clean = undo.undo(context, sorted(handed.lineages), is_whole=True)
-        handover.take_back(arguments.settings, handed, context.say)
+    is_clean = undo.undo(context, names, is_whole=not arguments.cert_names)
+    if stored is not None:
+        left = {name: entry for name, entry in stored.entries.items() if name not in names}
+        if left:
+            settings.write(arguments.settings, dataclasses.replace(stored, entries=left))
+        else:
+            setup.take_back(arguments.settings, stored, context.say)
     return _report_undo(context, is_clean)
 
 
@@ -244,64 +233,93 @@ def _report_undo(context: Context, is_clean: bool) -> int:
 
 def _setup(arguments: argparse.Namespace) -> int:
     if os.geteuid() != 0:
-        raise errors.FileRefused("setup hands over what is root's; run it as root")
-    before = arguments.handed
-    chosen = arguments.handed = before or _new_settings(arguments)
-    names = list(before.lineages) if before else lineages.names_of_plugin(arguments.config_dir)
-    context_for = functools.partial(_context, arguments)
+        raise errors.FileRefused("setup prepares what is root's; run it as root")
     say = functools.partial(_say, arguments)
-    steps = handover.Handover(
-        arguments.settings, before, chosen, _is_roots(chosen.config_dir), context_for, say,
-        [os.path.abspath(sys.argv[0])], arguments.systemd_dir or None, arguments.dry_run,
-    ).run(list(dict.fromkeys([*names, *arguments.cert_names])), arguments.domain)  # fmt: skip
+    if (former_settings := settings.read_former(arguments.settings)) is not None:
+        return _bring_over(arguments, former_settings)
+    chosen = _given(arguments, "ctl", "server_root", "reload_cmd", "webroot", "staple_dir", "http_port", "https_port")
+    options = Options(**chosen, forward=arguments.forward, is_users_webroot=arguments.user is not None)
+    name = arguments.cert_names[0] if arguments.cert_names else arguments.domain[0]
+    working = _working(arguments)
+    if arguments.user is not None:
+        steps = working.for_user(arguments.user, arguments.home, name, arguments.domain, options)
+    else:
+        steps = working.for_source(os.path.abspath(arguments.source), name, arguments.domain, options)
     if not steps:
-        say(f"All is set up: {arguments.user} runs certbot, root does the rest.")
+        say("All is set up.")
+    return DONE if arguments.dry_run else _apply(arguments)
+
+
+def _working(arguments: argparse.Namespace) -> setup.Setup:
+    return setup.Setup(
+        arguments.settings, settings.read(arguments.settings), functools.partial(_context, arguments),
+        functools.partial(_say, arguments), _own_command(arguments), arguments.systemd_dir or None, arguments.dry_run,
+        arguments.work_dir,
+    )  # fmt: skip
+
+
+def _bring_over(arguments: argparse.Namespace, before: settings.FormerSettings) -> int:
+    """Bring over a machine on which version 0.0 gave certbot's folders to a user: seal what is served, then move."""
+    if arguments.user != before.user:
+        arguments.refuse_usage(f"{before.user} renews here: give --user {before.user}")
+    chosen = former.names(before, arguments.domain)
+    _say(
+        arguments,
+        f"{'would bring' if arguments.dry_run else 'bring'} this machine over from an earlier version: seal what is "
+        f"served, and move {before.config_dir}, {before.work_dir} and {before.logs_dir} to {arguments.home}",
+    )
     if arguments.dry_run:
         return DONE
-    arguments.handed = settings.read(arguments.settings)
-    return _report(settling.settle(arguments.handed or chosen, context_for))
+
+    def set_up() -> None:
+        for name, names in chosen.items():
+            options = dataclasses.replace(before.lineages[name], is_users_webroot=True)
+            _working(arguments).for_user(before.user, arguments.home, name, names, options)
+
+    former.keep(before, arguments.settings, arguments.home)
+    arguments.config_dir = former.new_config_dir(before)
+    set_up()
+    former.hand_over(before, arguments.home)
+    if _apply(arguments) == FAILED:
+        return FAILED
+    folders = {f"{name}_dir": os.path.join(arguments.home, name) for name in ("config", "work", "logs")}
+    user_config = argparse.Namespace(**folders, https_port=arguments.https_port or 443)
+    former.move(before, arguments.home, assembly.hook_command(user_config))
+    arguments.config_dir = before.config_dir
+    set_up()
+    former.forget(before, arguments.settings)
+    return _apply(arguments)
 
 
-def _new_settings(arguments: argparse.Namespace) -> settings.Settings:
-    """Return the settings of a first handover; a later lineage is to be like the first, as far as the machine goes."""
-    keys = ("ctl", "server_root", "reload_cmd", "webroot", "staple_dir")
-    readable = _each(arguments, lambda lineage: lineage)[0] if _is_roots(arguments.config_dir) else []
-    like = {key: getattr(readable[0].options, key) for key in keys} if readable else {}
-    given = _given(arguments, *keys, "http_port", "https_port")
-    state_dir = os.path.abspath(arguments.state_dir or settings.DEFAULT_STATE_DIR)
-    folders = arguments.config_dir, arguments.work_dir, arguments.logs_dir, state_dir
-    return settings.Settings(arguments.user, *folders, socket=arguments.socket or None, options=Options(**like | given))
+def _own_command(arguments: argparse.Namespace) -> list[str]:
+    """Return the words that run this program with the same folders."""
+    words = [os.path.abspath(sys.argv[0])]
+    for option, value, usual in (
+        ("--config-dir", arguments.config_dir, "/etc/letsencrypt"),
+        ("--work-dir", arguments.work_dir, "/var/lib/letsencrypt"),
+        ("--logs-dir", arguments.logs_dir, "/var/log/letsencrypt"),
+        ("--settings", arguments.settings, "/etc/certbot-seafile.json"),
+    ):
+        words += [option, value] if value != usual else []
+    return words
 
 
-def _is_roots(config_dir: str) -> bool:
-    """Tell whether what stands in certbot's folder was written by root."""
-    return os.path.isdir(config_dir) and os.stat(config_dir).st_uid == os.geteuid()
-
-
-def _settle(arguments: argparse.Namespace) -> int:
-    """Run root's step; what came of it goes to whoever asked, in the last line on stdout."""
-    if arguments.handed is None:
+def _apply(arguments: argparse.Namespace) -> int:
+    """Run root's step."""
+    stored = settings.read(arguments.settings)
+    if stored is None:
         raise errors.FileRefused(
-            f"there is no {arguments.settings} for root to go by; run `certbot-seafile setup --user USER` as root first"
+            f"there is no {arguments.settings} for root to go by; run `certbot-seafile setup` as root first"
         )
     os.environ.clear()
     os.environ.update(PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL="C.UTF-8")
-    arguments.quiet, (arguments.config_dir, arguments.work_dir, arguments.logs_dir) = True, arguments.handed.folders
-    try:
-        failures = settling.settle(arguments.handed, functools.partial(_context, arguments))
-    except errors.CertbotError as error:
-        failures = [str(error)]
-    print(settling.FAILED + " / ".join(failures) if failures else settling.DONE)
-    return _report(failures)
-
-
-def _report(failures: Sequence[str]) -> int:
+    failures = apply.apply(stored, functools.partial(_context, arguments))
     for failure in failures:
-        logger.error("%s", failure)
+        print(f"certbot-seafile: {apply.escaped(str(failure))}", file=sys.stderr)
     return FAILED if failures else DONE
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "deploy": _deploy, "refresh": _refresh, "status": _status, "check": _check, "undo": _undo, "setup": _setup,
-    "settle": _settle,
+    "apply": _apply,
 }  # fmt: skip

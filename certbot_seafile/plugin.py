@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from acme import challenges
 from certbot import errors as certbot_errors
 from certbot import interfaces
-from certbot import util as certbot_util
 from certbot.display import util as display_util
 from certbot.plugins import common
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_OPTIONS = ("site", "server-root", "ctl", "reload-cmd", "webroot", "staple-dir", "stapling", "ocsp-url")
+_OPTIONS = ("site", "server-root", "ctl", "reload-cmd", "webroot", "staple-dir", "stapling", "ocsp-url", "handover")
 
 
 class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeployer, interfaces.GenericUpdater):
@@ -54,6 +53,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         add("staple-dir", default="/etc/nginx/OCSP", metavar="DIR", help="where OCSP staples are stored")
         add("stapling", default="auto", choices=["auto", "off"], help="off removes stapling again")
         add("ocsp-url", default=None, metavar="URL", help="OCSP responder (default: the certificate's)")
+        add("handover", default=None, metavar="DIR", help="where chain, key and staple are left for root or frontends")
 
     # --- certbot.interfaces.Plugin
 
@@ -64,7 +64,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         """
         from certbot_seafile.usecases import preflight
 
-        _refuse_root_where_handed_over(self.config)
+        preflight.refuse_former(self.config.config_dir)
         context = self._context()
         logger.debug("nginx is %s", context.nginx.facts.splitlines()[:1])
         is_asked_for = self.name in (self.config.authenticator, self.config.installer, self.config.configurator)
@@ -72,15 +72,13 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
             return
         request = self._request()
         preflight.refuse_wildcards(request.names)
-        if context.renewer is not None and request.must_staple:
-            raise certbot_errors.PluginError(
-                "--must-staple: the site of such a certificate is edited at renewals, which "
-                f"{context.renewer} may not do; leave that out"
-            )
+        preflight.refuse_name(request)
         context.nginx.test()
         if request.names and (reason := preflight.why_rsa(context, request)):
             self.config.key_type = "rsa"
             display_util.notify(f"Asking for an RSA certificate: the site cannot serve an ECDSA one ({reason})")
+            request = self._request()
+        preflight.refuse_pairs(context, request)
         if self.config.dry_run:
             return
         self._add_hook()
@@ -88,7 +86,8 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
             preflight.refresh_before_renewal(self.config.config_dir, request.names, self._context_for)
         else:
             self._move_over(request)
-        preflight.hold(context, request, partial(certbot_util.atexit_register, preflight.release, context))
+        if context.renewer is None:
+            preflight.seal_present(context, request)
 
     def more_info(self) -> str:
         """Say what the plugin does."""
@@ -173,6 +172,12 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
 
     def save(self, title: str | None = None, temporary: bool = False) -> None:
         """Do nothing: every edit is on disk, tested, and in a checkpoint of its own already."""
+
+    def rollback_checkpoints(self, rollback: int = 1) -> None:
+        """Put back what certbot's checkpoints kept; where nginx could not start from that, leave all as it was."""
+        from certbot_seafile.usecases import undo
+
+        undo.roll_back(self._context(), partial(super().rollback_checkpoints, rollback))
 
     def recovery_routine(self) -> None:
         """Put nothing back: a failed run of ours has done so itself, and what is open was left by a killed one."""
@@ -266,21 +271,6 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
                 f"{name} was made with {other}: a new certificate is asked for, so that its renewals go by "
                 f"{self.name} from now on"
             )
-
-
-def _refuse_root_where_handed_over(config: Any) -> None:
-    """Refuse to work as root in folders that another user can write: what stands there would be done as root."""
-    import pwd
-
-    from certbot_seafile.system import lineages
-
-    if os.geteuid() == 0 and os.path.exists(lineages.handover_path(config.config_dir)):
-        uid = os.stat(config.config_dir).st_uid
-        user = next((entry.pw_name for entry in pwd.getpwall() if entry.pw_uid == uid), str(uid))
-        raise certbot_errors.PluginError(
-            f"{user} runs certbot here, not root: run it as `sudo -u {user} certbot ...`; if this run left files "
-            f"that are root's, `certbot-seafile setup --user {user}` hands them over"
-        )
 
 
 def _identifier(challenged: Any) -> str:

@@ -11,19 +11,21 @@ import datetime
 import glob
 import os
 import shlex
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from certbot_seafile import errors
 from certbot_seafile.doctor import schedule, seahub
 from certbot_seafile.ocsp import store, verify
-from certbot_seafile.sealed.settings import Settings
+from certbot_seafile.sealed import versions
+from certbot_seafile.sealed.settings import Entry
+from certbot_seafile.sealed.versions import Version
 from certbot_seafile.site import plan
 from certbot_seafile.site.config import Statement
-from certbot_seafile.system import files, handshake, lineages, serving
+from certbot_seafile.system import challenge, files, handshake, journal, lineages, records, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
-from certbot_seafile.usecases import status
+from certbot_seafile.usecases import status, undo
 
 #: Two runs of `certbot renew` are at most a day apart; a success that is older than this was missed.
 MISSED_AFTER = datetime.timedelta(hours=25)
@@ -80,10 +82,10 @@ def _served(standing: status.Standing) -> Iterator[str]:
     lineage = standing.lineage
     if standing.failure:
         yield f"clients get no certificate: {standing.failure}; then run `{_deploy(lineage)}`."
-    elif standing.pinned is not None:
+    elif (earlier := standing.earlier) is not None:
         yield (
             "the site keeps the certificate before, because the new one must be stapled and has no staple yet; that "
-            f"holds until {standing.pinned.not_after:%Y-%m-%d %H:%M} UTC, and each `certbot renew` tries again: run "
+            f"holds until {earlier.not_after:%Y-%m-%d %H:%M} UTC, and each `certbot renew` tries again: run "
             f"`{_deploy(lineage)}` to see why it has none."
         )
     elif not standing.is_current:
@@ -98,13 +100,15 @@ def _staple(context: Context, standing: status.Standing, site: plan.Site) -> Ite
         command = f"certbot renew --force-renewal --cert-name {lineage.name}"
         yield f"{standing.record.revocation}; get a new certificate with `{command}`."
         return
-    if standing.pinned is not None:
+    if standing.earlier is not None:
         return  # what is stored is for the certificate before; what is missing is told already
     if standing.staple is None:
-        yield f"{_why_no_staple(context, lineage)}; run `certbot-seafile refresh --cert-name {lineage.name}`."
+        reason = _why_no_staple(context, standing.served or lineage)
+        yield f"{reason}; run `certbot-seafile refresh --cert-name {lineage.name}`."
         return
     yield from _age(standing)
-    include = plan.staple_include(lineage.snippet_path)
+    current = standing.served or lineage
+    include = plan.staple_include(current.snippet_path)
     bare = [server for server in site.tls if not _includes(server.statement, os.fsencode(include))]
     for server in bare:
         yield (
@@ -119,7 +123,7 @@ def _staple(context: Context, standing: status.Standing, site: plan.Site) -> Ite
 
 def _why_no_staple(context: Context, lineage: Lineage) -> str:
     try:
-        response = files.read_if_present(lineage.response_path)
+        response = lineage.stored_response()
         if response is None:
             return f"there is no staple: {lineage.response_path} is missing"
         verify.verify_stored(response, lineage.leaf, lineage.chain, context.now())
@@ -148,6 +152,8 @@ def _includes(block: Statement, pattern: bytes) -> bool:
 
 
 def _renewal(lineage: Lineage) -> Iterator[str]:
+    if isinstance(lineage, Version):  # another user or machine renews it, or nobody does
+        return
     if lineage.renewal.get("installer") != lineages.PLUGIN_NAME:
         yield (
             f"{lineage.renewal_path} does not name the installer {lineages.PLUGIN_NAME}, so `certbot renew` will not "
@@ -179,10 +185,10 @@ def _challenge(context: Context, lineage: Lineage, site: plan.Site) -> Iterator[
     """Yield what stands between the CA and the next challenge, seen from this machine."""
     if lineage.renewal.get("authenticator") != lineages.PLUGIN_NAME:
         return
-    port = context.options.http_port
+    port, wanted = context.options.http_port, challenge.wanted_challenge(context.options)
     if not site.plain:
         yield f"no server block of the site answers on port {port}, where the CA looks; run `{_deploy(lineage)}`."
-    if bare := [server for server in site.plain if not plan.is_wired(server)]:
+    if bare := [server for server in site.plain if not plan.is_wired(server, wanted)]:
         yield (
             f"the challenge location of the server block at {bare[0]} is missing or shadowed by other lines; "
             f"run `{_deploy(lineage)}`."
@@ -225,6 +231,7 @@ def machine_findings(context: Context, has_lineages: bool, root: str = "/") -> I
             yield Finding(f"{refused}: until then nginx would not start again.")
     known = set(lineages.all_names(context.config_dir))
     yield from _orphans(context, known)
+    known |= set(versions.names(context.options.staple_dir))
     for name in [name for name in stapled_names(context) if name not in known]:
         yield Finding(
             f"{os.path.join(context.options.staple_dir, name)} and {name}.conf beside it are the staple of {name}, "
@@ -237,18 +244,38 @@ def machine_findings(context: Context, has_lineages: bool, root: str = "/") -> I
         yield from _superseded(jobs)
 
 
-def handover_findings(chosen: Settings) -> Iterator[Finding]:
-    """Yield what is wrong with renewals that an ordinary user runs: files that are not the user's, no root's step."""
-    for folder in chosen.folders:
-        if files.has_owned(folder, 0):  # a run of root's left them, and the next run of the user's stumbles over them
+def sealed_findings(context: Context, readable: Sequence[Lineage], entries: Mapping[str, Entry]) -> Iterator[Finding]:
+    """Yield what is wrong with sealed certificates: unknown to certbot, refused by root's step, or left by version 0.0.
+
+    entries: what root is handed, by name.
+    """
+    known = {*lineages.all_names(context.config_dir), *entries}
+    for version in [lineage for lineage in readable if isinstance(lineage, Version)]:
+        if version.name not in known:
             yield Finding(
-                f"there are files of root's in {folder}, which {chosen.user} cannot write; "
-                f"run `sudo certbot-seafile setup --user {chosen.user}`, which hands them over."
+                f"{version.name}: nginx serves a sealed copy of this certificate, but certbot knows it no more, so it "
+                f"is never renewed and ends on {version.not_after:%Y-%m-%d}: get a new one with `certbot certonly -a "
+                f"seafile --cert-name {version.name}`, or take it out with "
+                f"`certbot-seafile undo --cert-name {version.name}`."
             )
-    if chosen.socket is not None and not os.path.exists(chosen.socket):
+        failure = records.load(context.state_dir, version).last_failure
+        if version.name in entries and failure:
+            yield Finding(f"{version.name}: {failure}.")
+    pinned = {
+        step.owner.removeprefix(journal.PINNED)
+        for entry in context.journal.entries()
+        for step in entry.steps
+        if step.owner.startswith(journal.PINNED)
+    }
+    for name in sorted(name for name in pinned if not versions.is_sealed(undo.paths(context, name))):
         yield Finding(
-            f"nobody listens at {chosen.socket}, so nginx is not told of what {chosen.user} renews; "
-            "run `sudo systemctl enable --now certbot-seafile.socket`."
+            f"{name}: an earlier version of this program left the site with an earlier certificate; run "
+            f"`certbot-seafile deploy --cert-name {name}`."
+        )
+    if os.path.exists(mark := lineages.former_mark(context.config_dir)):
+        yield Finding(
+            f"{mark}: an earlier version of this program made an ordinary user the owner of {context.config_dir}, "
+            "which root cannot trust; run `sudo certbot-seafile setup --user USER -d NAME` once."
         )
 
 

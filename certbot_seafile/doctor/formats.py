@@ -31,7 +31,7 @@ def as_json(standings: Sequence[Standing], damaged: Sequence[Failure] = ()) -> d
 
 
 def _fields(standing: Standing) -> dict[str, Any]:
-    lineage, staple, pinned = standing.lineage, standing.staple, standing.pinned
+    lineage, staple, earlier = standing.lineage, standing.staple, standing.earlier
     return {
         "name": lineage.name,
         "names": list(lineage.names),
@@ -57,9 +57,10 @@ def _fields(standing: Standing) -> dict[str, Any]:
             "failure": standing.failure,
         },
         "revoked": standing.record.revocation,
-        "pinned": None if pinned is None else {
-            "serial": f"{pinned.leaf.serial_number:x}", "expires": _time(pinned.not_after)
+        "pinned": None if earlier is None else {
+            "serial": f"{earlier.leaf.serial_number:x}", "expires": _time(earlier.not_after)
         },
+        "sealed": standing.served is not None,
         "next_action": standing.next_action,
     }  # fmt: skip
 
@@ -101,7 +102,7 @@ def _staple_cell(standing: Standing) -> str:
 def _served_cell(standing: Standing) -> str:
     if standing.failure:
         return "nothing"
-    if standing.pinned is not None:
+    if standing.earlier is not None:
         return "the one BEFORE"
     if not standing.is_current:
         return "ANOTHER certificate"

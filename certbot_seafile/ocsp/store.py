@@ -11,13 +11,13 @@ import datetime
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from certbot_seafile import errors
 from certbot_seafile.ocsp import fetch, verify
-from certbot_seafile.site import syntax
-from certbot_seafile.system import files, records
+from certbot_seafile.sealed import handover
+from certbot_seafile.system import files, lineages, records
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
 from certbot_seafile.system.records import Record
@@ -34,6 +34,11 @@ class Outcome:
     reason: str | None = None
     is_revoked: bool = False
 
+    @property
+    def response(self) -> bytes | None:
+        """Return the DER response to serve; None for none."""
+        return None if self.staple is None else self.staple.response
+
     def __str__(self) -> str:
         if self.staple is None:
             return f"without a staple: {self.reason}"
@@ -41,10 +46,10 @@ class Outcome:
         return until if self.reason is None else f"{until} (no newer one: {self.reason})"
 
 
-def stored_staple(lineage: Lineage, now: datetime.datetime, path: str | None = None) -> verify.Staple | None:
-    """Return the stored staple (or that at path) where it is authentic, unexpired and for the leaf; None otherwise."""
+def stored_staple(lineage: Lineage, now: datetime.datetime) -> verify.Staple | None:
+    """Return the stored staple where it is authentic, unexpired and for the leaf; None otherwise."""
     try:
-        response = files.read_if_present(path or lineage.response_path)
+        response = lineage.stored_response()
         return None if response is None else verify.verify_stored(response, lineage.leaf, lineage.chain, now)
     except (errors.ResponseRefused, errors.FileRefused):
         return None
@@ -148,34 +153,32 @@ class Round:
         self.must_reload = False
         self._loading: dict[str, Record] = {}
         self._unnamed: list[str] = []
+        self._handed: list[tuple[Lineage, bytes | None]] = []
 
     def write(self, lineage: Lineage, outcome: Outcome) -> bool:
         """Bring response and snippet on disk in line with the outcome; return whether nginx must reload for that.
 
         The lock is the caller's. Raises errors.FileRefused.
         """
-        remove_dangling_snippet(lineage)
-        missing = [] if outcome.staple is None else _missing(lineage, outcome.staple)
-        withdrawn, record = _withdrawn_path(lineage, outcome), outcome.record
-        if missing or withdrawn:
+        repair_snippet(lineage)
+        missing = _missing(lineage, outcome)
+        record = outcome.record
+        if missing:
             record = replace(record, needs_reload=True)
             self.context.nginx.changed()
         former = records.former_revocation_path(lineage)
         if os.path.lexists(former) or record != records.load(self.context.state_dir, lineage):
             records.write(self.context.state_dir, lineage.name, record)
             files.remove(former)
-        for path, content in missing:
-            files.make_folder(os.path.dirname(path))
-            files.replace(path, content)
-        if withdrawn:
-            files.remove(withdrawn)
+        put(missing)
         if record.needs_reload:
             self.must_reload = True
             self._loading[lineage.name] = replace(record, needs_reload=False)
-        is_named = os.path.lexists(lineage.snippet_path)
-        if outcome.staple is None and os.path.lexists(lineage.response_path) and not is_named:
-            self._unnamed.append(lineage.response_path)
-        return bool(missing or withdrawn)
+        if outcome.staple is None and not _is_kept(lineage, outcome):
+            self._unnamed += [path for path in (lineage.response_path,) if path not in dict(lineage.contents(None))]
+        if lineage.options.handover:
+            self._handed.append((lineage, outcome.response))
+        return bool(missing)
 
     def load(self) -> None:
         """Test, and let nginx load what was written. Raises errors.NginxRefused; then a later run does it."""
@@ -190,53 +193,52 @@ class Round:
         for name, record in self._loading.items():
             records.write(self.context.state_dir, name, record)
         if self._unnamed:
-            _remove_unnamed(self.context, self._unnamed)
+            remove_unnamed(self.context, self._unnamed)
+        for lineage, response in self._handed:
+            handover.write(lineage, response)
 
 
-def _missing(lineage: Lineage, staple: verify.Staple) -> list[tuple[str, bytes]]:
-    """Return the files that do not hold what they should: response first, since nginx does not start without it.
-
-    Where responses are left for root's step, the snippet is left to it too.
-    """
-    wanted = [(lineage.response_path, staple.response)]
-    if lineage.options.outbox is None:
-        wanted.append((lineage.snippet_path, _snippet(lineage)))
+def _missing(lineage: Lineage, outcome: Outcome) -> list[tuple[str, bytes | None]]:
+    """Return what is not on disk as it is to be, in the order of writes."""
+    if _is_kept(lineage, outcome):
+        return []
+    wanted = lineage.contents(outcome.response)
     return [(path, content) for path, content in wanted if files.read_if_present(path) != content]
 
 
-def _snippet(lineage: Lineage) -> bytes:
-    path = syntax.quote(os.fsencode(lineage.response_path))
-    return (
-        b"# The OCSP staple of the lineage " + lineage.name.encode() + b", kept by certbot-seafile: "
-        b"this file comes and goes with it.\nssl_stapling on;\nssl_stapling_file " + path + b";\n"
-    )
+def _is_kept(lineage: Lineage, outcome: Outcome) -> bool:
+    """Tell whether a must-staple leaf keeps its last staple: without one, clients refuse it just as well."""
+    is_without = outcome.staple is None and not outcome.is_revoked
+    return is_without and lineage.is_must_staple and why_unstapled(lineage) is None
 
 
-def _withdrawn_path(lineage: Lineage, outcome: Outcome) -> str | None:
-    """Return the file whose removal withdraws a staple that must go: the snippet, or what root's step looks for.
+def put(contents: Iterable[tuple[str, bytes | None]]) -> None:
+    """Write files one after the other; None removes one. Raises errors.FileRefused."""
+    for path, content in contents:
+        if content is None:
+            files.remove(path)
+        else:
+            files.make_folder(os.path.dirname(path))
+            files.replace(path, content)
 
-    A must-staple leaf keeps the last staple that it had: without one, clients refuse it just as well.
-    """
-    path = lineage.snippet_path if lineage.options.outbox is None else lineage.response_path
-    is_kept = lineage.is_must_staple and not outcome.is_revoked and why_unstapled(lineage) is None
-    return None if outcome.staple is not None or is_kept or not os.path.lexists(path) else path
 
-
-def _remove_unnamed(context: Context, paths: Sequence[str]) -> None:
+def remove_unnamed(context: Context, paths: Sequence[str]) -> None:
     """Remove stored responses that neither the configuration names nor a site named before us: undo brings it back."""
-    statements = context.nginx.configuration().mentioning(b"ocsp.response")
+    present = [path for path in paths if os.path.lexists(path)]
+    statements = context.nginx.configuration().mentioning(b"ocsp.response") if present else ()
     named = {word for statement in statements for word in statement.arguments}
-    sites = [entry.before for entry in context.journal.entries()]
-    for path in paths:
+    sites = [entry.before for entry in context.journal.entries()] if present else ()
+    for path in present:
         name = os.fsencode(path)
         if name not in named and not any(name in before for before in sites):
             files.remove(path)
             files.remove_folder_if_empty(os.path.dirname(path))
 
 
-def remove_dangling_snippet(lineage: Lineage) -> None:
-    """Remove a snippet whose response is missing: nginx could not start from it (someone removed the response)."""
-    is_here = lineage.options.outbox is None
-    if is_here and os.path.lexists(lineage.snippet_path) and not os.path.exists(lineage.response_path):
-        files.remove(lineage.snippet_path)
-        logger.warning("%s named a missing response and was removed", lineage.snippet_path)
+def repair_snippet(lineage: Lineage) -> None:
+    """Let a snippet name no response that is missing: nginx could not start (someone removed the response)."""
+    if os.path.exists(lineage.response_path):
+        return
+    if lineages.quoted(lineage.response_path).encode() in (files.read_if_present(lineage.snippet_path) or b""):
+        put(lineage.contents(None))
+        logger.warning("%s named a missing response; it is served without one", lineage.snippet_path)

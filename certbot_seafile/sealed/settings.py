@@ -1,30 +1,28 @@
-"""Who renews on this machine, where that is not root: what `certbot-seafile setup` decided.
+"""What root goes by where certificates come from a folder that root does not trust: `certbot-seafile setup` decided it.
 
-The law: root takes paths, commands and names from this file, which only root can write, and from nothing else.
+The law: root takes names, paths and options from this file, which only root can write, and from nothing else.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from certbot_seafile import errors
 from certbot_seafile.system import files, lineages
 from certbot_seafile.system.lineages import Options
 
-DEFAULT_STATE_DIR = "/var/lib/certbot-seafile"
-
-#: What root writes into nginx's files as a lineage's name; certbot itself would allow any file name.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
+VERSION = 2
+USER = "the user"  # in Settings.made, beside paths
 
 
 @dataclass(frozen=True)
 class Owned:
-    """A folder, and whose it was before it was handed over."""
+    """A folder, and whose it was before setup gave it to the user."""
 
     path: str
     uid: int
@@ -32,45 +30,114 @@ class Owned:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What root knows of the renewals that another user runs.
+class Entry:
+    """A certificate that root is handed.
 
-    user: who runs certbot, and owns config_dir, work_dir, logs_dir. state_dir: root's own folder, with the journal of
-    the site's edits. socket: where root's step is asked (None: a scheduler runs it). lineages: those that root serves.
-    options: those of a lineage that is new. made: what `undo` removes: paths, and "the user".
+    name: of its handover file NAME.pem. names: those that its leaf must cover. folder: where the file is. uid, gid: who
+    must own the file, and reads it for root. options: where and how it is to be served.
     """
+
+    name: str
+    names: tuple[str, ...]
+    folder: str
+    uid: int
+    gid: int
+    options: Options
+
+    @property
+    def path(self) -> str:
+        """Return the path of the handover file."""
+        return os.path.join(self.folder, f"{self.name}.pem")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What root goes by on this machine.
+
+    entries: certificates, by name. user: who renews here (None: another machine does), in the folder `home` with
+    certbot's own folders. webroots: the challenge folders that the user was given. made: what undo removes: paths, and
+    USER.
+    """
+
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    user: str | None = None
+    home: str = "/var/lib/certbot"
+    webroots: tuple[Owned, ...] = ()
+    made: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FormerSettings:
+    """What the last version's setup decided: certbot's folders, root's own (state_dir) and what was handed over."""
 
     user: str
     config_dir: str
     work_dir: str
     logs_dir: str
-    state_dir: str = DEFAULT_STATE_DIR
-    socket: str | None = None
-    lineages: Mapping[str, Options] = field(default_factory=dict)
-    options: Options = field(default_factory=Options)
-    made: tuple[str, ...] = ()
-    handed: tuple[Owned, ...] = ()
-
-    @property
-    def folders(self) -> tuple[str, ...]:
-        """Return certbot's three folders."""
-        return self.config_dir, self.work_dir, self.logs_dir
-
-
-def check_name(name: str) -> None:
-    """Refuse a lineage's name that root will not write into nginx's files. Raises errors.LineageRefused."""
-    if not _NAME.fullmatch(name):
-        raise errors.LineageRefused(
-            f"the certificate {name!r} cannot be served without root: its name may have letters, digits and . _ : - "
-            "only; get a new certificate with --cert-name NAME"
-        )
+    state_dir: str
+    lineages: Mapping[str, Options]
+    made: tuple[str, ...]
+    handed: tuple[Owned, ...]
 
 
 def read(path: str) -> Settings | None:
     """Return the settings in the file at path; None where there is no such file.
 
-    Raises errors.FileRefused where it is damaged, or somebody else than root (or whoever asks) could have written it.
+    Raises errors.FileRefused where it is damaged, of the last version, or where somebody else than root (or whoever
+    asks) could have written it.
     """
+    stored = _read(path)
+    if stored is None:
+        return None
+    if "state_dir" in stored:
+        raise errors.FileRefused(
+            f"{path} is of an earlier version of certbot-seafile; run `certbot-seafile setup --user "
+            f"{stored.get('user')} -d NAME` again, which brings this machine over"
+        )
+    try:
+        if stored.pop("version") != VERSION:
+            raise ValueError("its version is unknown")
+        entries = {name: _entry(name, **entry) for name, entry in stored.pop("entries").items()}
+        webroots = tuple(Owned(**owned) for owned in stored.pop("webroots"))
+        return Settings(entries, webroots=webroots, made=tuple(stored.pop("made")), **stored)
+    except (ValueError, KeyError, TypeError, AttributeError, errors.LineageRefused) as error:
+        raise errors.FileRefused(f"{path} is damaged ({error}); run `certbot-seafile setup` again") from error
+
+
+def _entry(name: str, *, names: list[str], options: dict[str, Any], **facts: Any) -> Entry:
+    lineages.check_name(name)
+    return Entry(name, tuple(names), options=Options(**options), **facts)
+
+
+def read_former(path: str) -> FormerSettings | None:
+    """Return the last version's settings in the file at path, or beside it where a machine was not brought over whole.
+
+    None where there are none. Raises errors.FileRefused.
+    """
+    stored = _read(path)
+    if stored is None or "state_dir" not in stored:
+        stored = _read(kept_path(path))
+    if stored is None:
+        return None
+    try:
+        options = {name: _former_options(**saved) for name, saved in stored["lineages"].items()}
+        handed = tuple(Owned(**owned) for owned in stored["handed"])
+        facts = {key: stored[key] for key in ("user", "config_dir", "work_dir", "logs_dir", "state_dir")}
+        return FormerSettings(lineages=options, made=tuple(stored["made"]), handed=handed, **facts)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise errors.FileRefused(f"{path} is damaged ({error}); move it away, then run setup again") from error
+
+
+def kept_path(path: str) -> str:
+    """Return where the last version's settings are kept until the machine is brought over."""
+    return f"{path}.former"
+
+
+def _former_options(*, outbox: object = None, **saved: Any) -> Options:
+    return Options(**saved)
+
+
+def _read(path: str) -> dict[str, Any] | None:
     if not os.path.lexists(path):
         return None
     facts = os.lstat(path)
@@ -79,28 +146,17 @@ def read(path: str) -> Settings | None:
             f"{path} is not a file that root alone can write; look at who changed it, then run `certbot-seafile setup`"
         )
     try:
-        stored = json.loads(files.read(path))
-        return Settings(**stored | {
-            "lineages": {name: Options(**options) for name, options in stored["lineages"].items()},
-            "options": Options(**stored["options"]),
-            "handed": tuple(Owned(**owned) for owned in stored["handed"]),
-            "made": tuple(stored["made"]),
-        })  # fmt: skip
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return dict(json.loads(files.read(path)))
+    except (ValueError, TypeError) as error:
         raise errors.FileRefused(f"{path} is damaged ({error}); run `certbot-seafile setup` again") from error
 
 
-def write(path: str, chosen: Settings) -> None:
+def write(path: str, settings: Settings) -> None:
     """Write the settings to the file at path, for root to write and all to read. Raises errors.FileRefused."""
-    content = asdict(chosen)
-    content["lineages"] = {name: options.chosen() for name, options in sorted(chosen.lineages.items())}
-    content["options"] = chosen.options.chosen()
+    entries = {}
+    for name, entry in sorted(settings.entries.items()):
+        entries[name] = asdict(entry) | {"options": entry.options.chosen()}
+        del entries[name]["name"]
+    content = {"version": VERSION, **asdict(settings), "entries": entries}
     files.make_folder(os.path.dirname(path))
     files.replace(path, json.dumps(content, indent=2).encode() + b"\n")
-
-
-def of_user(config_dir: str) -> Settings | None:
-    """Return what this user's runs with certbot's folder go by; None: as root's do. Raises errors.FileRefused."""
-    if lineages.outbox(config_dir) is None:
-        return None
-    return read(os.fsdecode(files.read(lineages.handover_path(config_dir))).strip())

@@ -1,8 +1,7 @@
-"""systemd's units for renewals without root, as bytes.
+"""systemd's units and cron's lines: `certbot renew` by an ordinary user, and root's step `apply`, as text.
 
-The law: text only, from the settings and nothing else. Hardening stops where certbot's or nginx's own work begins:
-certbot changes the group of a key, so no filter of system calls; a plugin may need memory that is writable and
-executable (cffi's callbacks), so that is not denied.
+The law: text only, from the settings and nothing else. Hardening stops where certbot's or nginx's own work begins: a
+plugin of certbot's or a module of nginx's may need memory that is writable and executable, so that is not denied.
 """
 
 from __future__ import annotations
@@ -12,95 +11,152 @@ from collections.abc import Sequence
 
 from certbot_seafile.sealed.settings import Settings
 
-SOCKET = "certbot-seafile.socket"
-SERVICE = "certbot-seafile@.service"
-DROP_IN = "certbot-seafile.conf"
+APPLY, RENEW = "certbot-seafile-apply", "certbot-seafile-renew"
 
-#: What runs `certbot renew`: Debian's and PyPI's recipes, then Fedora's and Arch's.
-CERTBOT_SERVICES = ("certbot.service", "certbot-renew.service")
-
-_SOCKET = """\
-# Written by `certbot-seafile setup`: where {user} asks root's step to look at what was renewed.
-[Unit]
-Description=Asks root to let nginx read what {user} renewed
-
-[Socket]
-ListenStream={socket}
-SocketUser={user}
-SocketMode=0600
-Accept=yes
-MaxConnections=8
-
-[Install]
-WantedBy=sockets.target
+_SANDBOX = """\
+NoNewPrivileges=yes
+ProtectSystem=strict
+ReadWritePaths={writable}
+ProtectHome=read-only
+PrivateTmp=yes
+PrivateDevices=yes
+PrivateMounts=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@resources
+SystemCallErrorNumber=EPERM
 """
 
-# nginx's test opens its logs, its pid file and its ports, and looks up the names of upstreams, so network and /var stay
-# as they are. oneshot: for other types, the time to start is no limit to the step's own (systemd.service(5)).
-_SERVICE = """\
-# Written by `certbot-seafile setup`: root's step. It takes nothing from who asks.
+# The timer spreads the runs, so certbot does not wait by itself.
+_RENEW_SERVICE = """\
+# Written by `certbot-seafile setup`: {user} renews, and can write its own folders and nothing else.
 [Unit]
-Description=Lets nginx read what {user} renewed
-CollectMode=inactive-or-failed
+Description=Renews certificates as {user}
+Wants=network-online.target
+After=network-online.target
 
 [Service]
 Type=oneshot
-ExecStart={command} settle
-StandardInput=null
-StandardOutput=socket
-StandardError=journal
-TimeoutStartSec=150
-NoNewPrivileges=yes
-ProtectSystem=full
-ReadWritePaths={writable}
-ProtectKernelTunables=yes
-ProtectKernelModules=yes
-ProtectControlGroups=yes
-RestrictSUIDSGID=yes
-RestrictRealtime=yes
-LockPersonality=yes
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-"""
-
-_DROP_IN = """\
-# Written by `certbot-seafile setup`: certbot runs as {user}, who can write certbot's own folders and nothing else.
-[Service]
 User={user}
-NoNewPrivileges=yes
+ExecStart={command} -q renew --no-random-sleep-on-renew
+UMask=0077
 CapabilityBoundingSet=
-AmbientCapabilities=
-ProtectSystem=strict
-ReadWritePaths={writable}
-ProtectHome=yes
-PrivateTmp=yes
-PrivateDevices=yes
-ProtectClock=yes
-ProtectHostname=yes
-ProtectKernelLogs=yes
-ProtectKernelTunables=yes
-ProtectKernelModules=yes
-ProtectControlGroups=yes
-RestrictSUIDSGID=yes
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
-LockPersonality=yes
-SystemCallArchitectures=native
+RemoveIPC=yes
+ProtectProc=invisible
+"""
+
+_RENEW_TIMER = """\
+# Written by `certbot-seafile setup`.
+[Unit]
+Description=Renews certificates twice a day
+
+[Timer]
+OnCalendar=*-*-* 00/12:00:00
+RandomizedDelaySec=6h
+Persistent=yes
+
+[Install]
+WantedBy=timers.target
+"""
+
+# What a path unit missed while its service ran, and all that happens on NFS, the timer sees.
+_APPLY_PATH = """\
+# Written by `certbot-seafile setup`: root's step runs when a certificate is handed over.
+[Unit]
+Description=Sees that a certificate is handed over
+
+[Path]
+{watched}
+TriggerLimitIntervalSec=0
+
+[Install]
+WantedBy=paths.target
+"""
+
+_APPLY_TIMER = """\
+# Written by `certbot-seafile setup`: what the path unit does not see, as on NFS, is served within 15 minutes.
+[Unit]
+Description=Looks whether a certificate is handed over
+
+[Timer]
+OnBootSec=1min
+OnCalendar=*:0/15
+RandomizedDelaySec=1min
+
+[Install]
+WantedBy=timers.target
+"""
+
+# As root, `nginx -t` opens nginx's ports, its pid file, and logs and folders of its workers' user; a child becomes the
+# user whose file is read, and is killed where it hangs. A start limit that is hit would fail the path unit too.
+_APPLY_SERVICE = """\
+# Written by `certbot-seafile setup`: root's step. It takes nothing from whoever wrote the handed certificates.
+[Unit]
+Description=Serves certificates that were handed over
+After=nginx.service
+StartLimitIntervalSec=0
+
+[Service]
+Type=oneshot
+ExecStart={command}
+StandardInput=null
+TimeoutStartSec=10min
+CapabilityBoundingSet=CAP_NET_BIND_SERVICE CAP_DAC_OVERRIDE CAP_FOWNER CAP_CHOWN CAP_KILL CAP_SETUID CAP_SETGID
 """
 
 
-def contents(chosen: Settings, settings_path: str, services: Sequence[str], command: Sequence[str]) -> dict[str, bytes]:
-    """Return the units' contents by name. services: what runs `certbot renew`; command: what runs this program."""
-    user, contents = chosen.user, {}
-    if chosen.socket is not None:
-        staple_dirs = sorted({options.staple_dir for options in (*chosen.lineages.values(), chosen.options)})
-        step = _escaped(shlex.join([*command, "--settings", settings_path]))
-        contents[SOCKET] = _SOCKET.format(user=user, socket=_escaped(chosen.socket))
-        contents[SERVICE] = _SERVICE.format(user=user, command=step, writable=_paths([chosen.state_dir, *staple_dirs]))
-    for name in services:
-        writable = _paths([owned.path for owned in chosen.handed])
-        contents[f"{name}.d/{DROP_IN}"] = _DROP_IN.format(user=user, writable=writable)
-    return {name: content.encode() for name, content in contents.items()}
+def contents(
+    settings: Settings, apply: Sequence[str], certbot: Sequence[str], writable: Sequence[str]
+) -> dict[str, bytes]:
+    """Return the units' contents by name.
+
+    apply: the words that run root's step; certbot: those that run certbot; writable: the paths that root's step writes.
+    """
+    folders = sorted({entry.folder for entry in settings.entries.values()})
+    watched = "\n".join(f"PathChanged={_escaped(folder)}" for folder in folders)
+    service = _APPLY_SERVICE.format(command=_command(apply)) + _SANDBOX.format(writable=_paths(writable))
+    texts = {
+        f"{APPLY}.path": _APPLY_PATH.format(watched=watched),
+        f"{APPLY}.service": service,
+        f"{APPLY}.timer": _APPLY_TIMER,
+    }
+    if settings.user is not None:
+        written = [settings.home, *(owned.path for owned in settings.webroots)]
+        service = _RENEW_SERVICE.format(user=settings.user, command=_command(certbot))
+        texts |= {
+            f"{RENEW}.service": service + _SANDBOX.format(writable=_paths(written)),
+            f"{RENEW}.timer": _RENEW_TIMER,
+        }
+    return {name: text.encode() for name, text in texts.items()}
+
+
+def cron_lines(settings: Settings, apply: Sequence[str], certbot: Sequence[str]) -> str:
+    """Return the lines of a file in /etc/cron.d, for machines without systemd; words as in contents()."""
+    lines = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
+    if settings.user is not None:
+        lines.append(f"17 */12 * * *  {settings.user}  {_of_cron(certbot)} -q renew")
+    lines.append(f"* * * * *  root  {_of_cron(apply)}")
+    return "\n".join(lines) + "\n"
+
+
+def _of_cron(words: Sequence[str]) -> str:
+    return shlex.join(words).replace("%", "\\%")  # a bare one ends the command (crontab(5))
+
+
+def _command(words: Sequence[str]) -> str:
+    """Return words as ExecStart takes them: specifiers and variables are turned off (systemd.service(5))."""
+    return _escaped(shlex.join(words)).replace("$", "$$")
 
 
 def _paths(paths: Sequence[str]) -> str:

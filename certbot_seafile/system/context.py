@@ -29,8 +29,8 @@ class Checkpoints(Protocol):
 class Context:
     """What a use case works with on this machine.
 
-    state_dir: where journal, records and lock are kept ("": in certbot's configuration folder). renewer: the ordinary
-    user that this run is, for whom root edits the sites and stores staples; None where this run may do so itself.
+    renewer: the ordinary user that this run is, who hands certificates over to root's step; None where this run edits
+    the sites and reloads nginx itself.
     """
 
     nginx: Nginx
@@ -41,13 +41,16 @@ class Context:
     now: Callable[[], datetime.datetime]
     hook_command: str = ""
     must_staple_tries: Sequence[float] = (0, 5, 20)  # seconds before each
-    state_dir: str = ""
     renewer: str | None = None
     journal: journal.Journal = field(init=False)
 
     def __post_init__(self) -> None:
-        self.state_dir = self.state_dir or lineages.state_dir(self.config_dir)
         self.journal = journal.Journal(self.state_dir)
+
+    @property
+    def state_dir(self) -> str:
+        """Return the folder in which journal, records and lock are kept."""
+        return lineages.state_dir(self.config_dir)
 
     @property
     def lock_path(self) -> str:

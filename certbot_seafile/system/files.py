@@ -12,8 +12,9 @@ import errno
 import fcntl
 import os
 import re
+import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from certbot_seafile import errors
 
@@ -54,74 +55,6 @@ def read(path: str, *, at_most_bytes: int = 64 * 1024 * 1024) -> bytes:
         if facts.st_size > at_most_bytes:
             raise errors.FileRefused(f"{path} is larger than {at_most_bytes} bytes; name another path")
         return stream.read(at_most_bytes + 1)
-
-
-def read_owned(owner: int, base: str, *names: str, at_most_bytes: int) -> bytes:
-    """Return the bytes of the file base/NAME/NAME..., below a folder that the user with the uid `owner` can write.
-
-    For root: each folder and the file must be that user's own, no link is followed, and nothing but a regular file is
-    opened for reading (opening a device or a FIFO does something already). Raises errors.FileRefused.
-    """
-    path = os.path.join(base, *names)
-    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-    with contextlib.ExitStack() as opened, _explained(f"{path} cannot be read: "):
-        inside = os.open(base, flags | os.O_DIRECTORY)
-        opened.callback(os.close, inside)
-        for name in names:
-            inside = os.open(name, flags, dir_fd=inside)
-            opened.callback(os.close, inside)
-            facts = os.fstat(inside)
-            is_kind = stat.S_ISREG if name is names[-1] else stat.S_ISDIR
-            if not is_kind(facts.st_mode) or facts.st_uid != owner:
-                raise errors.FileRefused(
-                    f"{path}: {name} is a link, of another kind than expected, or not of the user who renews; "
-                    "look at who put it there, and move it away"
-                )
-        if facts.st_size > at_most_bytes:
-            raise errors.FileRefused(f"{path} is larger than {at_most_bytes} bytes; move it away")
-        return read(f"/proc/self/fd/{inside}", at_most_bytes=at_most_bytes)
-
-
-def give(path: str, whose: int, uid: int, gid: int, *, whole: bool = True) -> None:
-    """Give a folder, and what is below it, to another user, as far as it belongs to the user with the uid `whose`.
-
-    For root, in folders that another user can write: no link is followed, and nothing is given that has a second name,
-    which may be anywhere. What is the new owner's already, but of root's group, gets the new group: certbot gives a new
-    key the group of the one before. whole: False for the folder alone. Raises errors.FileRefused.
-    """
-    with _explained(f"{path} cannot be handed over: "):
-        _give_one(path, None, whose, uid, gid)
-        for _, folders, names, inside in os.fwalk(path) if whole else ():
-            for name in (*folders, *names):
-                _give_one(name, inside, whose, uid, gid)
-
-
-def _give_one(name: str, inside: int | None, whose: int, uid: int, gid: int) -> None:
-    descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=inside)
-    try:
-        facts = os.fstat(descriptor)
-        is_single = (stat.S_ISREG(facts.st_mode) or stat.S_ISLNK(facts.st_mode)) and facts.st_nlink == 1
-        is_theirs = facts.st_uid == whose or (facts.st_uid, facts.st_gid) == (uid, 0)
-        if is_theirs and (is_single or stat.S_ISDIR(facts.st_mode)):
-            os.chown(f"/proc/self/fd/{descriptor}", uid, gid)  # of what was opened, and of a link itself: proc(5)
-    finally:
-        os.close(descriptor)
-
-
-def has_owned(path: str, whose: int, *, whole: bool = True) -> bool:
-    """Tell whether the folder, or anything below it, is of the user with the uid `whose`, or of that group.
-
-    What vanishes meanwhile or cannot be looked into does not count. whole: False for the folder alone.
-    """
-    paths = [path]
-    for folder, folders, names in os.walk(path) if whole else ():
-        paths += [os.path.join(folder, name) for name in (*folders, *names)]
-    for each in paths:
-        with contextlib.suppress(OSError):
-            facts = os.lstat(each)
-            if whose in (facts.st_uid, facts.st_gid):
-                return True
-    return False
 
 
 def read_if_present(path: str) -> bytes | None:
@@ -168,12 +101,33 @@ def _write_new(path: str, content: bytes, like: os.stat_result | None, mode: int
             os.fsync(descriptor)
 
 
+def make_whole_folder(path: str, contents: Mapping[str, bytes | None]) -> None:
+    """Make a folder that is there whole or not at all: mode 0700, with files of mode 0600 by name (None: no file).
+
+    Raises errors.FileRefused, also where there is such a folder already; then nothing is left.
+    """
+    parent, name = os.path.split(path)
+    temporary = os.path.join(parent, f".{name}.{os.getpid()}.certbot-seafile")
+    with _explained(f"the folder {path} cannot be made: "):
+        try:
+            os.mkdir(temporary, 0o700)
+            for name, content in contents.items():
+                if content is not None:
+                    _write_new(os.path.join(temporary, name), content, None, 0o600, True)
+            _sync_folder(temporary)
+            os.rename(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        _sync_folder(parent)
+
+
 def sweep(folder: str) -> None:
-    """Remove temporary files that killed runs left in the folder; a process that still runs keeps its own."""
+    """Remove temporary files and folders that killed runs left; a process that still runs keeps its own."""
     for entry in os.listdir(folder) if os.path.isdir(folder) else ():
-        left = _TEMPORARY.fullmatch(entry)
+        left, path = _TEMPORARY.fullmatch(entry), os.path.join(folder, entry)
         if left and not os.path.exists(f"/proc/{left[1]}"):
-            remove(os.path.join(folder, entry))
+            shutil.rmtree(path, ignore_errors=True)
+            remove(path)
 
 
 def changed_at(path: str) -> int:

@@ -17,27 +17,17 @@ from certbot_seafile import errors
 from certbot_seafile.site import edits
 from certbot_seafile.system import files
 
-Purpose = tuple[str, bool]  # for whom edits are made: a lineage or a domain, and whether they only pin it
-
-_RECORD_BYTES = 64 * 1024 * 1024
+#: How the owner of an edit begins that let a site name an earlier version of a certificate, as version 0.0 did.
+PINNED = "pin:"
 
 
 @dataclass(frozen=True)
 class Step:
-    """One edit of a file: the lineage or domain that it was made for, the bytes around it, and what it was for.
-
-    is_pin: it lets the site name an earlier version of the lineage's certificate for a while (sealed/pinning.py).
-    """
+    """One edit of a file: the lineage or domain that it was made for, and the bytes around it."""
 
     owner: str
     before: bytes
     after: bytes
-    is_pin: bool = False
-
-    @property
-    def purpose(self) -> Purpose:
-        """Return for whom and what the edit was made: (owner, is_pin)."""
-        return self.owner, self.is_pin
 
 
 @dataclass(frozen=True)
@@ -57,11 +47,11 @@ class Entry:
         """Return `now` without our edits, and whether all of them could be taken out."""
         return edits.take_out(self.before, self.earlier if now == self.earlier else self.after, now)
 
-    def without_steps_of(self, purposes: Collection[Purpose], now: bytes) -> tuple[bytes, bool]:
-        """Return `now` without the edits made for these purposes, and whether all of them could be taken out."""
+    def without_steps_of(self, owners: Collection[str], now: bytes) -> tuple[bytes, bool]:
+        """Return `now` without the edits made for these owners, and whether all of them could be taken out."""
         is_clean = True
         for step in reversed(self.steps):
-            if step.purpose in purposes:
+            if step.owner in owners:
                 now, is_whole = edits.take_out(step.before, step.after, now)
                 is_clean = is_clean and is_whole
         return now, is_clean
@@ -82,15 +72,15 @@ class Journal:
         place = self._place(path)
         return self._read(place) if os.path.exists(place) else None
 
-    def record(self, path: str, now: bytes, after: bytes, owner: str, is_pin: bool = False) -> None:
+    def record(self, path: str, now: bytes, after: bytes, owner: str) -> None:
         """Write down that the file, whose bytes are `now`, is about to become `after` for the owner's sake."""
         known = self.entry(path) or Entry(path, now, now, now)
-        steps = *known.steps, Step(owner, now, after, is_pin)
+        steps = *known.steps, Step(owner, now, after)
         self._write(Entry(path, known.without_edits(now)[0], after, now, steps))
 
-    def forget_steps_of(self, entry: Entry, purposes: Collection[Purpose], after: bytes) -> None:
-        """Write down that the edits for the purposes were taken out of the entry's file, which so became `after`."""
-        steps = tuple(step for step in entry.steps if step.purpose not in purposes)
+    def forget_steps_of(self, entry: Entry, owners: Collection[str], after: bytes) -> None:
+        """Write down that the owners' edits were taken out of the entry's file, which so became `after`."""
+        steps = tuple(step for step in entry.steps if step.owner not in owners)
         self.restore(entry.path, replace(entry, after=after, earlier=after, steps=steps) if steps else None)
 
     def restore(self, path: str, entry: Entry | None) -> None:
@@ -120,21 +110,6 @@ class Journal:
             ) from error
 
 
-def move(old: str, new: str) -> None:
-    """Move every record from one folder to another, which is made where it is missing. Raises errors.FileRefused.
-
-    The old folder may lie in one that another user can write, who could have put another in its place: what is not this
-    user's own is refused, since undo writes what a record says.
-    """
-    files.make_folder(new, 0o700)
-    above, folder = os.path.split(old)
-    for path in _records(old):
-        name = os.path.basename(path)
-        content = files.read_owned(os.geteuid(), above, folder, name, at_most_bytes=_RECORD_BYTES)
-        files.replace(os.path.join(new, name), content, mode=0o600)
-        files.remove(path)
-
-
 def _records(folder: str) -> list[str]:
     """Return the paths of the records in a folder; none where there is no folder."""
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
@@ -142,7 +117,5 @@ def _records(folder: str) -> list[str]:
 
 
 def _step(owner: str, before: str, after: str, is_pin: bool = False) -> Step:
-    """Return a stored step; an earlier version wrote a pin's as that of the owner "pin:NAME"."""
-    if owner.startswith("pin:"):
-        owner, is_pin = owner.removeprefix("pin:"), True
-    return Step(owner, base64.b64decode(before), base64.b64decode(after), is_pin)
+    """Return a stored step; is_pin: how some hosts have stored what PINNED says."""
+    return Step(PINNED + owner if is_pin else owner, base64.b64decode(before), base64.b64decode(after))

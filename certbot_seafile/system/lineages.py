@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from certbot_seafile import errors
 from certbot_seafile.ocsp import verify
+from certbot_seafile.site import syntax
 from certbot_seafile.system import files
 
 PLUGIN_NAME = "seafile"
@@ -32,6 +33,8 @@ _WORD = r"(?:'[^']*'|[^\s';|&])+"
 _PROGRAM = rf"(?:'[^']*{PLUGIN_COMMAND}'|[^\s';|&]*{PLUGIN_COMMAND})"
 _OUR_HOOK = re.compile(rf"{_PROGRAM}(?: --[a-z0-9-]+ {_WORD})* deploy\b")
 _BEGIN = b"-----BEGIN CERTIFICATE-----"
+# What is written into nginx's files and joined to paths; certbot itself allows any file name, with line ends in it.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*(?<!\.conf)")
 _certificate = functools.lru_cache(maxsize=64)(x509.load_pem_x509_certificate)  # a CA's lineages have the same chain
 
 
@@ -39,7 +42,8 @@ _certificate = functools.lru_cache(maxsize=64)(x509.load_pem_x509_certificate)  
 class Options:
     """What a person can choose; saved in a renewal file as seafile_NAME.
 
-    outbox: where an ordinary user leaves responses for root's step to store; None where this run stores them itself.
+    forward: the URL that challenges are passed on to (None: they are answered here). is_users_webroot: an unprivileged
+    user writes the validation files. Both come from root's settings (sealed/settings.py).
     """
 
     site: str | None = None
@@ -50,17 +54,19 @@ class Options:
     staple_dir: str = "/etc/nginx/OCSP"
     stapling: str = "auto"
     ocsp_url: str | None = None
+    handover: str | None = None
     http_port: int = 80
     https_port: int = 443
-    outbox: str | None = None
+    forward: str | None = None
+    is_users_webroot: bool = False
 
     def chosen(self) -> dict[str, Any]:
         """Return the options that are not at their defaults."""
         return {each.name: value for each in fields(self) if (value := getattr(self, each.name)) != each.default}
 
 
-#: Ports are certbot's to save, and who may write where is found out at each run.
-_SAVED = [each.name for each in fields(Options) if each.name not in ("http_port", "https_port", "outbox")]
+_UNSAVED = ("http_port", "https_port", "forward", "is_users_webroot")  # ports are certbot's to save
+_SAVED = [each.name for each in fields(Options) if each.name not in _UNSAVED]
 
 
 @dataclass(frozen=True)
@@ -93,12 +99,17 @@ class Paths:
 
     @property
     def response_path(self) -> str:
-        """Return the path of the stored staple, or of what is left for root's step to store."""
-        return os.path.join(self.options.outbox or self.options.staple_dir, self.name, "ocsp.response")
+        """Return the path of the stored staple."""
+        return os.path.join(self.own_folder, "ocsp.response")
+
+    @property
+    def own_folder(self) -> str:
+        """Return the folder of what nginx reads of the lineage beside certbot's own files."""
+        return os.path.join(self.options.staple_dir, self.name)
 
     @property
     def snippet_path(self) -> str:
-        """Return the path of the file with the two stapling directives."""
+        """Return the path of the file that the site includes: the lines for stapling, and of a sealed lineage all."""
         return os.path.join(self.options.staple_dir, f"{self.name}.conf")
 
 
@@ -158,6 +169,44 @@ class Lineage(Paths):
         """Tell whether the leaf demands a staple (RFC 7633)."""
         return verify.is_must_staple(self.leaf)
 
+    def stored_response(self) -> bytes | None:
+        """Return what is stored as the leaf's staple, unverified; None without. Raises errors.FileRefused."""
+        return files.read_if_present(self.response_path)
+
+    def contents(self, response: bytes | None) -> list[tuple[str, bytes | None]]:
+        """Return what is to be on disk with this staple (None: with none), in the order of writes: path, content.
+
+        The response comes before the snippet that names it. Content None: no file; the response itself is not in the
+        list then, because it goes when nginx has reloaded.
+        """
+        if response is None:
+            return [(self.snippet_path, None)]
+        lines = [f"# The OCSP staple of {self.name}, {KEPT}: this file comes and goes with it.", *self.stapling_lines]
+        return [(self.response_path, response), (self.snippet_path, "\n".join([*lines, ""]).encode())]
+
+    @property
+    def stapling_lines(self) -> list[str]:
+        """Return the two directives that let nginx staple the stored response."""
+        return ["ssl_stapling on;", f"ssl_stapling_file {quoted(self.response_path)};"]
+
+
+#: In the first line of each snippet.
+KEPT = f"kept by {PLUGIN_COMMAND}"
+
+
+def quoted(path: str) -> str:
+    """Return a path as nginx reads it as one word."""
+    return os.fsdecode(syntax.quote(os.fsencode(path)))
+
+
+def check_name(name: str) -> None:
+    """Refuse a lineage's name that must not be written into nginx's files or a path. Raises errors.LineageRefused."""
+    if not _NAME.fullmatch(name):
+        raise errors.LineageRefused(
+            f"a certificate must not be called {name!r}: letters, digits and . _ : - may be in its name, a letter or a "
+            "digit comes first, and .conf is not its end; choose another with --cert-name NAME"
+        )
+
 
 def certificate_names(certificate: x509.Certificate) -> tuple[str, ...]:
     """Return the DNS names and IP addresses of the certificate's subjectAltName, in order; () where it has none."""
@@ -170,20 +219,9 @@ def state_dir(config_dir: str) -> str:
     return os.path.join(config_dir, PLUGIN_NAME)
 
 
-def handover_path(config_dir: str) -> str:
-    """Return the mark that certbot's folders are an ordinary user's; it holds the path of the settings."""
+def former_mark(config_dir: str) -> str:
+    """Return the mark of version 0.0 that certbot's folders are an ordinary user's."""
     return os.path.join(state_dir(config_dir), "without-root")
-
-
-def outbox_path(config_dir: str) -> str:
-    """Return where an ordinary user who renews leaves responses for root's step."""
-    return os.path.join(state_dir(config_dir), "staples")
-
-
-def outbox(config_dir: str) -> str | None:
-    """Return where this run leaves responses for root's step; None where it stores them itself."""
-    is_other = os.geteuid() != 0 and os.path.exists(handover_path(config_dir))
-    return outbox_path(config_dir) if is_other else None
 
 
 def from_environment(config_dir: str, renewed_lineage: str) -> str:
@@ -250,11 +288,11 @@ def load(config_dir: str, name: str, *, options: Options | None = None, **ports:
 
     Raises errors.LineageRefused where it is missing or damaged.
     """
+    check_name(name)
     parameters, folder = _parameters(config_dir, name), os.path.join(config_dir, "live", name)
     leaf, *_ = certificates(os.path.join(folder, "cert.pem"))
     chain = certificates(os.path.join(folder, "chain.pem"), at_least=0)
-    chosen = replace(options or _options(parameters, **ports), outbox=outbox(config_dir))
-    return Lineage(name, config_dir, chosen, leaf, chain, parameters)
+    return Lineage(name, config_dir, options or _options(parameters, **ports), leaf, chain, parameters)
 
 
 def certificates(path: str, at_least: int = 1, content: bytes | None = None) -> tuple[x509.Certificate, ...]:

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import shlex
+import shutil
 import ssl
 import subprocess
 import time
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 
 from certbot_seafile import errors
 from certbot_seafile.site import config
-from certbot_seafile.system import files
+from certbot_seafile.system import files, lineages
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +43,6 @@ class Nginx:
     server_root: str | None = None
     reload_command: str | None = None
 
-    @property
-    def reads_later(self) -> bool:
-        """Tell whether reload() returns before nginx has read anything; see settling.Asked."""
-        return False
-
     def test(self) -> str:
         """Run `nginx -t`; return its output, warnings included. Raises errors.NginxMissing, errors.NginxRefused."""
         done = self._run("-t")
@@ -55,6 +51,27 @@ class Nginx:
                 f"nginx refuses its configuration: {_complaint(done.stderr)}; fix that line, and run again"
             )
         return done.stderr
+
+    def test_alone(self, lines: Iterable[str], folder: str) -> None:
+        """Run `nginx -t` of a TLS server that has these lines and nothing else, in a private folder below this one.
+
+        Raises errors.NginxMissing, errors.NginxRefused, errors.FileRefused.
+        """
+        place = os.path.join(folder, f".trial.{os.getpid()}.certbot-seafile")
+        path = os.path.join(place, "nginx.conf")
+        server = [f"listen {lineages.quoted(f'unix:{place}/socket')} ssl;", *lines]
+        main = [f"pid {lineages.quoted(f'{place}/pid')};", "error_log stderr;", "events {}"]
+        text = "\n".join([*main, "http {", "access_log off;", "server {", *server, "}", "}", ""])
+        files.make_whole_folder(place, {"nginx.conf": text.encode()})
+        try:
+            done = _run([self.ctl, "-c", path, "-t"])
+            if done.returncode:
+                raise errors.NginxRefused(
+                    f"nginx refuses the certificate with its key: {_complaint(done.stderr)}; get a new certificate "
+                    "with `certbot renew --force-renewal`"
+                )
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
     def reload(self) -> None:
         """Make the running nginx read its configuration again, and wait until nobody answers by the old one.
@@ -149,6 +166,17 @@ class Nginx:
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return _run([self.ctl, *(["-c", self.conf_path] if self.server_root else []), *arguments])
+
+
+class Observed(Nginx):
+    """nginx as an ordinary user sees it, whose `nginx -t` and `nginx -s reload` fail (ngx_create_pidfile)."""
+
+    def test(self) -> str:
+        """Leave the test to root's step."""
+        return ""
+
+    def reload(self) -> None:
+        """Leave the reload to root's step."""
 
 
 class _Disk:

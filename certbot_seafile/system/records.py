@@ -29,8 +29,9 @@ class Record:
     serial: of the leaf that last_success, newest_update and revocation are about (lower-case hexadecimal).
     last_success: when the responder last gave a response that was accepted. newest_update: the newest thisUpdate that
     was ever accepted for the leaf. revocation: when and why, in words, where the CA says that the leaf is revoked.
-    needs_reload: staples were changed on disk and nginx has not read them since. last_run: when `certbot renew` last
-    came by for the lineage. last_failure: how that run ended (None: well).
+    needs_reload: what nginx reads was changed on disk, and nginx has not read it since. last_reload: when nginx last
+    read a new version of a sealed lineage. last_run: when `certbot renew` or root's step last came by for the lineage.
+    last_failure: how that run ended (None: well).
     """
 
     serial: str
@@ -38,11 +39,12 @@ class Record:
     newest_update: datetime.datetime | None = None
     revocation: str | None = None
     needs_reload: bool = False
+    last_reload: datetime.datetime | None = None
     last_run: datetime.datetime | None = None
     last_failure: str | None = None
 
 
-_TIMES = ("last_success", "newest_update", "last_run")
+_TIMES = ("last_success", "newest_update", "last_reload", "last_run")
 
 
 def path(state_dir: str, name: str) -> str:
@@ -59,17 +61,25 @@ def load(state_dir: str, lineage: Lineage) -> Record:
     return record
 
 
-def write(state_dir: str, name: str, record: Record) -> None:
+def write(state_dir: str, name: str, record: Record, *, is_synced: bool = False) -> None:
     """Write the record of the lineage called name. Raises errors.FileRefused.
 
-    Only a revocation is synced to the disk: everything else is found out again after a power cut.
+    A revocation is always synced to the disk; most other facts are found out again after a power cut.
     """
     content = {"version": VERSION, "lineage": name, **asdict(record)}
     text = json.dumps(content, indent=1, default=datetime.datetime.isoformat)
     files.make_folder(os.path.dirname(path(state_dir, name)), 0o700)
-    is_synced = record.revocation is not None
+    is_synced = is_synced or record.revocation is not None
     files.replace(path(state_dir, name), text.encode() + b"\n", mode=0o600, is_synced=is_synced)
     files.remove(_former_mark(state_dir))
+
+
+def last_reload(state_dir: str) -> datetime.datetime | None:
+    """Return when nginx last read a new version of any sealed lineage; None where it never did."""
+    folder = os.path.join(state_dir, "lineages")
+    names = os.listdir(folder) if os.path.isdir(folder) else ()
+    read = (_read(os.path.join(folder, name)) for name in names if name.endswith(".json"))
+    return max((record.last_reload for record in read if record and record.last_reload), default=None)
 
 
 def forget(state_dir: str, name: str) -> None:

@@ -52,9 +52,9 @@ def endpoints(servers: Sequence[model.Server], port: int | None = None, *, tls: 
     return list(dict.fromkeys(endpoints))
 
 
-def wait_for(check: Callable[[], None], failure: type[errors.Error]) -> None:
+def wait_for(check: Callable[[], None], failure: type[errors.Error], seconds: float = _WAIT_SECONDS) -> None:
     """Check until that succeeds, for a while: a reloaded nginx may answer by the old configuration for a moment."""
-    deadline = time.monotonic() + _WAIT_SECONDS
+    deadline = time.monotonic() + seconds
     while True:
         try:
             return check()
@@ -64,10 +64,13 @@ def wait_for(check: Callable[[], None], failure: type[errors.Error]) -> None:
             time.sleep(_POLL_SECONDS)
 
 
-def verify_served(context: Context, lineage: Lineage) -> None:
-    """Wait until a TLS client is handed the lineage's leaf at every listen address. Raises errors.NotServed."""
+def verify_served(context: Context, lineage: Lineage, response: bytes | None = None, seconds: float = 2.0) -> None:
+    """Wait until a TLS client is handed the lineage's leaf, and this staple with it, at every listen address.
+
+    response: None for any staple or none. Raises errors.NotServed after so many seconds.
+    """
     site = find_site(context, lineage.names)
-    wait_for(lambda: _refuse_other_leaf(lineage, site), errors.NotServed)
+    wait_for(lambda: _refuse_other(lineage, site, response), errors.NotServed, seconds)
 
 
 def handshakes(lineage: Lineage, site: plan.Site) -> Iterator[tuple[str, Endpoint, Handshake]]:
@@ -79,7 +82,7 @@ def handshakes(lineage: Lineage, site: plan.Site) -> Iterator[tuple[str, Endpoin
             yield name, endpoint, handshake.perform(endpoint, name, ciphers=ciphers)
 
 
-def _refuse_other_leaf(lineage: Lineage, site: plan.Site) -> None:
+def _refuse_other(lineage: Lineage, site: plan.Site, response: bytes | None = None) -> None:
     has_looked = False
     for name, endpoint, seen in handshakes(lineage, site):
         has_looked = True
@@ -88,6 +91,11 @@ def _refuse_other_leaf(lineage: Lineage, site: plan.Site) -> None:
                 f"after the reload a TLS client that asks {endpoint} for {name} is handed another certificate than "
                 f"{lineage.name}'s: another server block answers there; name the site's file with --seafile-site, "
                 "or take the name out of the other block"
+            )
+        if response is not None and seen.staple != response:
+            raise errors.NotServed(
+                f"after the reload a TLS client that asks {endpoint} for {name} is handed the certificate without the "
+                "staple that was stored for it; see nginx's error log"
             )
     if not has_looked:
         raise errors.NotServed(
@@ -98,7 +106,7 @@ def _refuse_other_leaf(lineage: Lineage, site: plan.Site) -> None:
 def is_served(lineage: Lineage, site: plan.Site) -> bool:
     """Tell whether TLS clients are handed the lineage's leaf now."""
     try:
-        _refuse_other_leaf(lineage, site)
+        _refuse_other(lineage, site)
     except errors.NotServed:
         return False
     return True

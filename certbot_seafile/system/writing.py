@@ -15,7 +15,7 @@ from certbot_seafile import errors
 from certbot_seafile.site import edits
 from certbot_seafile.system import files
 from certbot_seafile.system.context import Context
-from certbot_seafile.system.journal import Entry, Purpose
+from certbot_seafile.system.journal import Entry
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def edited(context: Context, planned: edits.Edits, title: str, *, is_lasting: bo
         undoing.callback(_give_up, context, written)
         for path in planned.paths:
             context.checkpoints.add({path}, f"{title}: {path}\n")
-            _write(context, planned, path, (title.split()[-1], False), undoing)
+            _write(context, planned, path, title.split()[-1], undoing)
             written.append(path)
         context.nginx.test()
         yield
@@ -43,28 +43,15 @@ def edited(context: Context, planned: edits.Edits, title: str, *, is_lasting: bo
             context.checkpoints.finish(title)
 
 
-def pin(context: Context, planned: edits.Edits, owner: str) -> None:
-    """Write the planned edits, which only pin the owner's site, and test them: no reload, no checkpoint.
-
-    Raises errors.NginxRefused, errors.FileRefused, errors.RootNeeded; then everything was put back.
-    """
-    _refuse_without_root(context, planned.paths)
-    with contextlib.ExitStack() as undoing:
-        for path in planned.paths:
-            _write(context, planned, path, (owner, True), undoing)
-        context.nginx.test()
-        undoing.pop_all()
-
-
-def _write(context: Context, planned: edits.Edits, path: str, purpose: Purpose, undoing: contextlib.ExitStack) -> None:
+def _write(context: Context, planned: edits.Edits, path: str, owner: str, undoing: contextlib.ExitStack) -> None:
     """Write the journal's entry, then the file. undoing: hears how to put both back."""
     before, after = planned.before(path), planned.after(path)
     undoing.callback(context.journal.restore, path, context.journal.entry(path))
-    context.journal.record(path, before, after, *purpose)
+    context.journal.record(path, before, after, owner)
     files.replace(path, after, expected=before)
     undoing.callback(_put_back, context, path, before, after)
     context.nginx.changed()
-    logger.debug("edited for %s: %s\n%s", purpose[0], path, _diff(path, before, after))
+    logger.debug("edited for %s: %s\n%s", owner, path, _diff(path, before, after))
 
 
 def _put_back(context: Context, path: str, before: bytes, after: bytes) -> None:
@@ -94,18 +81,17 @@ def _refuse_without_root(context: Context, paths: Sequence[str]) -> None:
     if context.renewer is not None:
         raise errors.RootNeeded(
             f"{', '.join(paths)} must be edited, which {context.renewer} may not do; run once "
-            f"`sudo certbot-seafile setup --user {context.renewer} --cert-name NAME`, or with -d NAME instead where "
-            "there is no certificate yet"
+            f"`sudo certbot-seafile setup --user {context.renewer} -d NAME`"
         )
 
 
-def take_out_edits(context: Context, purposes: Collection[Purpose] | None = None) -> tuple[bool, bool]:
+def take_out_edits(context: Context, owners: Collection[str] | None = None) -> tuple[bool, bool]:
     """Take our edits out of every file and test the result; nginx is not reloaded.
 
-    purposes: only the edits that were made for these; None for all. Return whether a file changed, and whether all
+    owners: only the edits that were made for these; None for all. Return whether a file changed, and whether all
     edits could be taken out. Raises errors.NginxRefused where nginx would refuse the result; then nothing was changed.
     """
-    taken, is_clean = _without_edits(context, purposes)
+    taken, is_clean = _without_edits(context, owners)
     with contextlib.ExitStack() as undoing:
         undoing.callback(context.nginx.changed)
         for entry, now, without in taken:
@@ -114,26 +100,24 @@ def take_out_edits(context: Context, purposes: Collection[Purpose] | None = None
         context.nginx.changed()
         context.nginx.test()
         undoing.pop_all()
-    if purposes is None:
+    if owners is None:
         for entry in context.journal.entries():
             context.journal.restore(entry.path, None)
     else:
         for entry, _, without in taken:
-            context.journal.forget_steps_of(entry, purposes, without)
+            context.journal.forget_steps_of(entry, owners, without)
     return any(now != without for _, now, without in taken), is_clean
 
 
-def _without_edits(
-    context: Context, purposes: Collection[Purpose] | None
-) -> tuple[list[tuple[Entry, bytes, bytes]], bool]:
+def _without_edits(context: Context, owners: Collection[str] | None) -> tuple[list[tuple[Entry, bytes, bytes]], bool]:
     """Return each entry whose file changes, with the file's bytes now and without the edits; and whether all go."""
     taken, is_clean = [], True
     for entry in context.journal.entries():
-        others = [step for step in entry.steps if purposes is not None and step.purpose not in purposes]
+        others = [step for step in entry.steps if owners is not None and step.owner not in owners]
         now = files.read_if_present(entry.path)
         if now is None or len(others) == len(entry.steps) > 0:
             continue
-        without, complete = entry.without_steps_of(purposes or (), now) if others else entry.without_edits(now)
+        without, complete = entry.without_steps_of(owners or (), now) if others else entry.without_edits(now)
         taken.append((entry, now, without))
         is_clean = is_clean and complete
     return taken, is_clean

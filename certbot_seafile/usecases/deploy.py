@@ -8,19 +8,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import replace
+from typing import NoReturn
 
 from certbot_seafile import errors
 from certbot_seafile.ocsp import store
-from certbot_seafile.sealed import pinning
-from certbot_seafile.site import edits, plan
-from certbot_seafile.system import challenge, files, lineages, records, serving, writing
+from certbot_seafile.sealed import handover, seal, versions
+from certbot_seafile.sealed.versions import Version
+from certbot_seafile.site import plan
+from certbot_seafile.system import files, lineages, records, serving
 from certbot_seafile.system.context import Context
-from certbot_seafile.system.lineages import Lineage, Paths
-from certbot_seafile.usecases import refresh
+from certbot_seafile.system.lineages import Lineage
+from certbot_seafile.usecases import install, refresh
 
 logger = logging.getLogger(__name__)
+
+_HANDED_SECONDS = 60.0  # within which root's step lets nginx serve what was handed over
 
 
 def deploy(context: Context, lineage: Lineage) -> None:
@@ -29,19 +32,12 @@ def deploy(context: Context, lineage: Lineage) -> None:
     Raises errors.Error; then the site is as it was, and nginx serves what it served.
     """
     with files.lock(context.lock_path):
-        store.remove_dangling_snippet(lineage)
-        context.nginx.test()
-        site = serving.find_site(context, lineage.names)
-        _remove_leftovers(context, lineage, site)
-        outcome = _outcome(context, lineage, site)
-        loading = store.Round(context)
-        loading.write(lineage, outcome)
-        loading.must_reload |= pinning.unpin(context, lineage)
-        if not _ensure_served(context, lineage, loading):
-            context.say(f"Ready: the certificate of {lineage.name}, which nginx serves once root's step has run")
-            return
-        loading.finish()
-        pinning.clear(context, lineage)
+        if context.renewer is not None:
+            outcome = _hand_over(context, lineage)
+        elif lineage.is_must_staple or versions.is_sealed(lineage):
+            outcome = _deploy_sealed(context, lineage)
+        else:
+            outcome = _deploy_plain(context, lineage)
         context.say(f"Served: the certificate of {lineage.name}, {outcome}")
     _complete_renewal(context, lineage)
     if outcome.is_revoked:
@@ -51,86 +47,91 @@ def deploy(context: Context, lineage: Lineage) -> None:
         )
 
 
-def _outcome(context: Context, lineage: Lineage, site: plan.Site) -> store.Outcome:
-    """Return the staple to serve. Raises errors.NotStapled where a must-staple certificate has none."""
+def _deploy_plain(context: Context, lineage: Lineage) -> store.Outcome:
+    """Let the site name live/NAME, and the staple's snippet."""
+    site = _prepared_site(context, lineage)
     if reason := serving.why_paired(lineage, site):
-        return store.Outcome(None, records.load(context.state_dir, lineage), reason)
-    if not lineage.is_must_staple:
-        return store.ensure_staple(context, lineage)
-    is_served = serving.is_served(lineage, site)
-    if not is_served:
-        pinning.pin(context, lineage)
-    outcome = store.ensure_staple(context, lineage, tries=context.must_staple_tries)
-    if not is_served and outcome.staple is None:  # clients would refuse it, so the earlier certificate stays
-        pinning.keep_staple(context, lineage)
-        _complete_renewal(context, lineage)
-        raise errors.NotStapled(
-            f"{lineage.name} must be stapled but cannot be, so the old certificate stays: {outcome.reason}; "
-            f"the next `certbot renew` tries again, or run `certbot-seafile deploy --cert-name {lineage.name}`"
-        )
+        outcome = store.Outcome(None, records.load(context.state_dir, lineage), reason)
+    else:
+        outcome = store.ensure_staple(context, lineage)
+    loading = store.Round(context)
+    loading.write(lineage, outcome)
+    site = serving.find_site(context, lineage.names)
+    if install.put_into_site(context, lineage, site):
+        loading.must_reload = False
+    elif loading.must_reload or not serving.is_served(lineage, site):
+        loading.load()
+        install.verify_served(context, lineage)
+    loading.finish()
     return outcome
 
 
-def _ensure_served(context: Context, lineage: Lineage, loading: store.Round) -> bool:
-    """Edit the site where it does not use the certificate yet, and see that it is served; False where root loads it."""
+def _deploy_sealed(context: Context, lineage: Lineage) -> store.Outcome:
+    """Let nginx read a version of its own, where a new one is there with the staple that it may demand."""
+    served = versions.served(lineage)
+    if served is not None:
+        served = seal.resume(context, served)
+    site = _prepared_site(context, lineage)
+    if reason := serving.why_paired(served or lineage, site):
+        raise errors.NotStapled(f"{lineage.name} cannot be sealed: {reason}; delete one of the two certificates")
+    if served is not None and served.leaf == lineage.leaf:
+        return _deploy_again(context, served, site)
+    outcome = store.ensure_staple(context, lineage, tries=context.must_staple_tries if lineage.is_must_staple else (0,))
+    if lineage.is_must_staple and outcome.staple is None:  # clients would refuse it, so the earlier certificate stays
+        _keep_earlier(context, lineage, served, outcome)
+    seal.serve(context, lineage, handover.read_bundle(lineage, outcome.response), outcome.record)
+    return outcome
+
+
+def _deploy_again(context: Context, served: Version, site: plan.Site) -> store.Outcome:
+    """Let the site use the version that is sealed already, with a fresh staple."""
+    outcome, loading = store.ensure_staple(context, served), store.Round(context)
+    loading.write(served, outcome)
+    if install.put_into_site(context, served, site):
+        loading.must_reload = False
+    loading.finish()
+    install.verify_served(context, served)
+    return outcome
+
+
+def _hand_over(context: Context, lineage: Lineage) -> store.Outcome:
+    """Leave the set for root's step, and wait until that has let nginx serve it. Raises errors.NotServed."""
+    handed = handover.load(lineage)
+    outcome = store.ensure_staple(context, handed if handed and handed.leaf == lineage.leaf else lineage)
+    if lineage.is_must_staple and outcome.staple is None:
+        _keep_earlier(context, lineage, handed, outcome)
+    handover.write(lineage, outcome.response)
+    records.write(context.state_dir, lineage.name, outcome.record)
     try:
-        if put_into_site(context, lineage, serving.find_site(context, lineage.names)):
-            loading.must_reload = False
-            return True
-    except errors.RootNeeded:  # where only lines for stapling are missing, the renewed certificate can be served
-        loading.load()
-        raise
-    if loading.must_reload or not serving.is_served(lineage, serving.find_site(context, lineage.names)):
-        loading.load()
-        if context.nginx.reads_later:
-            return False
-        serving.verify_served(context, lineage)
-    return True
+        serving.verify_served(context, lineage, seconds=_HANDED_SECONDS)
+    except errors.NotServed as failure:
+        raise errors.NotServed(
+            f"{lineage.name} was handed over, but root's step has not served it within {_HANDED_SECONDS:.0f} s: see "
+            "`systemctl status certbot-seafile-apply.path` and `journalctl -u certbot-seafile-apply`, or run "
+            f"`sudo certbot-seafile apply` ({failure})"
+        ) from failure
+    return outcome
 
 
-def put_into_site(context: Context, lineage: Lineage, site: plan.Site) -> bool:
-    """Edit the site where needed, see that the leaf is served; return whether it was edited. Raises errors.Error."""
-    planned = plan_for(context, lineage, site)
-    if planned:
-        with writing.edited(context, planned, f"certbot-seafile deploy {lineage.name}"):
-            context.nginx.reload()
-            serving.verify_served(context, lineage)
-        context.say(f"Site edited: {writing.count_lines(planned)}")
-    return bool(planned)
+def _keep_earlier(context: Context, lineage: Lineage, earlier: Lineage | None, outcome: store.Outcome) -> NoReturn:
+    """Keep what is served, its staple fresh, while a must-staple leaf has none. Raises errors.NotStapled."""
+    if earlier is not None:
+        loading = store.Round(context)
+        loading.write(earlier, store.ensure_staple(context, earlier))
+        loading.finish()
+    _complete_renewal(context, lineage)
+    raise errors.NotStapled(
+        f"{lineage.name} must be stapled but cannot be, so the old certificate stays: {outcome.reason}; "
+        f"the next `certbot renew` tries again, or run `certbot-seafile deploy --cert-name {lineage.name}`"
+    )
 
 
-def plan_for(context: Context, lineage: Lineage, site: plan.Site) -> edits.Edits:
-    """Plan what lets the site answer challenges and use the lineage's certificate."""
-    is_stapled = store.why_unstapled(lineage) is None and serving.why_paired(lineage, site) is None
-    return _plan(context, site, lineage, is_stapled, lineages.pairs_beside(lineage))
-
-
-def _plan(
-    context: Context, site: plan.Site, paths: Paths, is_stapled: bool = True, pairs: frozenset[str] = frozenset()
-) -> edits.Edits:
-    certificate = plan.Certificate(paths.fullchain_path, paths.key_path, paths.snippet_path, is_stapled, pairs)
-    planned = challenge.plan_challenge(context, site, only_missing=True)
-    for server, domain in site.nameless:
-        if server in site.tls and server not in site.plain:
-            plan.add_name(planned, server, domain)
-    for server in site.tls:
-        plan.install(planned, site, server, certificate)
-    if not site.tls:
-        for server in site.plain:
-            plan.add_tls(planned, site, server, certificate, context.options.https_port)
-    return planned
-
-
-def check_plan(context: Context, names: Sequence[str]) -> plan.Site:
-    """Return the site for the names, where a deployment can be planned; write nothing. Raises errors.SiteRefused."""
-    site = serving.find_site(context, names)
-    _plan(context, site, Paths(names[0], context.config_dir, context.options))
-    for server in site.tls:
-        if strangers := plan.strangers(server, names):
-            context.say(
-                f"{', '.join(strangers)}: {server} answers for this name too, and the certificate is not for it; "
-                f"add it with -d {' -d '.join(strangers)}"
-            )
+def _prepared_site(context: Context, lineage: Lineage) -> plan.Site:
+    """Return the site, with what killed runs left removed. Raises errors.Error where nginx would not start."""
+    store.repair_snippet(lineage)
+    context.nginx.test()
+    site = serving.find_site(context, lineage.names)
+    _remove_leftovers(context, lineage, site)
     return site
 
 
@@ -148,7 +149,8 @@ def keep(context: Context, lineage: Lineage) -> None:
         failure = str(error)
         raise
     finally:
-        record = replace(records.load(context.state_dir, lineage), last_run=context.now(), last_failure=failure)
+        known = records.load(context.state_dir, subject(context, lineage))
+        record = replace(known, last_run=context.now(), last_failure=failure)
         with contextlib.suppress(errors.FileRefused):  # a full disk has been told already
             records.write(context.state_dir, lineage.name, record)
 
@@ -158,16 +160,25 @@ def _keep(context: Context, lineage: Lineage) -> None:
     if not serving.is_served(lineage, site):
         deploy(context, lineage)
         return
-    with files.lock(context.lock_path):
-        _remove_leftovers(context, lineage, site)
-        if lineage.is_must_staple or os.path.lexists(pinning.response_path(lineage.options, lineage.name)):
-            pinning.release(context, lineage)  # what a killed run left held
-    if serving.why_paired(lineage, site) is not None:
+    current = subject(context, lineage)
+    if context.renewer is None:
+        with files.lock(context.lock_path):
+            _remove_leftovers(context, lineage, site)
+            if isinstance(current, Version):
+                current = seal.resume(context, current)
+    if serving.why_paired(current, site) is not None:
         return
-    result = refresh.refresh_one(context, lineage)
+    result = refresh.refresh_one(context, current)
     result.report(context.say)
     if result.is_fault:
         raise errors.NotStapled(f"{lineage.name}: {result.failure}; `certbot-seafile check` says what to do")
+
+
+def subject(context: Context, lineage: Lineage) -> Lineage:
+    """Return what is served for the lineage, whose staple is to be fresh: a set handed over, a version, or itself."""
+    if context.renewer is not None:
+        return handover.load(lineage) or lineage
+    return versions.served(lineage) or lineage
 
 
 def _remove_leftovers(context: Context, lineage: Lineage, site: plan.Site) -> None:

@@ -1,7 +1,7 @@
 """What is decided before the CA is asked.
 
-The law: what cannot end well is refused here, where it costs nothing; no site is edited, but for the pin of one whose
-certificate must be stapled.
+The law: what cannot end well is refused here, where it costs nothing; no site is edited, but for one whose certificate
+must be stapled: what it serves is sealed.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from certbot_seafile import errors
-from certbot_seafile.ocsp import verify
-from certbot_seafile.sealed import pinning
-from certbot_seafile.system import files, lineages, serving
+from certbot_seafile.sealed import seal, versions
+from certbot_seafile.system import lineages, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Options
-from certbot_seafile.usecases import deploy, refresh
+from certbot_seafile.usecases import deploy, install, refresh
 from certbot_seafile.usecases.boundary import attempt_each
 
 logger = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ def refuse_wildcards(names: Sequence[str]) -> None:
 
 def why_rsa(context: Context, request: Request) -> str | None:
     """Return why the key must be RSA; None where certbot's type is good. Raises errors.SiteRefused, RequestRefused."""
-    site = deploy.check_plan(context, request.names)
+    site = install.check_plan(context, request.names, request.cert_name, must_staple=request.must_staple)
     reason = serving.why_no_ecdsa(context, site)
     if reason is None or request.key_type != "ecdsa":
         return None
@@ -71,6 +70,24 @@ def _refuse_key_change(context: Context, request: Request, reason: str) -> None:
                 )
 
 
+def refuse_former(config_dir: str) -> None:
+    """Refuse to work in folders that version 0.0 gave to an ordinary user: root would do what stands there.
+
+    Raises errors.FileRefused.
+    """
+    if os.path.exists(lineages.former_mark(config_dir)):
+        raise errors.FileRefused(
+            f"an earlier version made an ordinary user the owner of {config_dir}, which root cannot trust; run "
+            "`sudo certbot-seafile setup --user USER -d NAME` once, then let that user run certbot"
+        )
+
+
+def refuse_name(request: Request) -> None:
+    """Refuse names of lineages that must not be written into nginx's files. Raises errors.LineageRefused."""
+    for name in filter(None, [request.cert_name, *request.names[:1]]):
+        lineages.check_name(name.removeprefix("*."))
+
+
 def find_foreign(config_dir: str, names: Sequence[str]) -> tuple[str, str] | None:
     """Return a lineage for just these names that another plugin made and would go on to renew, and that plugin."""
     for name in lineages.all_names(config_dir):
@@ -89,43 +106,46 @@ def refresh_before_renewal(config_dir: str, names: Sequence[str], context_for: C
         lineage = lineages.load(config_dir, name)
         if set(lineage.names) == set(names):
             context = context_for(lineage.options)
-            refresh.refresh_one(context, lineage).report(context.say)
+            refresh.refresh_one(context, deploy.subject(context, lineage)).report(context.say)
 
     for failure in attempt_each(lineages.names_of_plugin(config_dir), refresh_if_for_names)[1]:
         logger.warning("no refreshed staple before the renewal: %s", failure)
 
 
-def hold(context: Context, request: Request, release_later: Callable[[Lineage], object]) -> None:
-    """Let sites that must be stapled keep what they serve, whoever reloads nginx before the deploy hook has run.
+def refuse_pairs(context: Context, request: Request) -> None:
+    """Refuse a must-staple certificate beside one of the other key type in the same server: nginx has one staple file.
 
-    release_later: hears of each lineage, before its site is held. Raises errors.Error.
+    Raises errors.RequestRefused.
     """
-    for lineage in _to_hold(context, request):
-        release_later(lineage)
-        try:
-            pinning.hold(context, lineage)
-        except errors.FileRefused as refused:
-            if os.geteuid() == 0:
-                raise
-            # Whoever may not write the site shall still be able to renew.
-            logger.warning("%s: a reload before the deploy hook would come too early: %s", lineage.name, refused)
+    known = list(_lineages(context))
+    same = next((lineage.name for lineage in known if set(lineage.names) == set(request.names)), None)
+    site = serving.find_site(context, request.names)
+    named = {line.arguments[:1] for server in site.tls for line in server.level(b"ssl_certificate")}
+    for other in known:
+        served = versions.served(other) or other
+        is_beside = (os.fsencode(served.fullchain_path),) in named and other.name != (request.cert_name or same)
+        must_staple = request.must_staple or other.is_must_staple
+        if is_beside and must_staple and other.key_type != request.key_type:
+            raise errors.RequestRefused(
+                f"the site has the certificate {other.name} with another type of key already, and nginx would serve "
+                "one's staple with both, but one of the two must be stapled; delete it with "
+                f"`certbot-seafile undo --cert-name {other.name}` and `certbot delete`, or leave out --must-staple"
+            )
 
 
-def _to_hold(context: Context, request: Request) -> Iterator[Lineage]:
-    """Yield the lineages for the names that certbot may be about to renew and that must be stapled before or after."""
-    for name in [request.cert_name] if request.cert_name else lineages.all_names(context.config_dir):
-        with contextlib.suppress(errors.LineageRefused):  # certbot says so itself
-            leaf = lineages.certificates(os.path.join(context.config_dir, "live", name, "cert.pem"))[0]
-            is_meant = bool(request.cert_name) or set(lineages.certificate_names(leaf)) <= set(request.names)
-            if is_meant and (request.must_staple or verify.is_must_staple(leaf)):
-                yield lineages.load(context.config_dir, name, options=context.options)
+def _lineages(context: Context) -> Iterator[Lineage]:
+    """Yield the plugin's lineages that can be read; certbot itself says so of others."""
+    for name in lineages.names_of_plugin(context.config_dir):
+        with contextlib.suppress(errors.LineageRefused):
+            yield lineages.load(context.config_dir, name, options=context.options)
 
 
-def release(context: Context, lineage: Lineage) -> None:
-    """Let a site that was held name the lineage's own certificate again, where no new one came."""
-    context.nginx.changed()  # by the deploy hook, which is another process
-    try:
-        with files.lock(context.lock_path):
-            pinning.release(context, lineage)
-    except errors.Error as error:
-        logger.warning("%s: the next `certbot renew` will put the site right: %s", lineage.name, error)
+def seal_present(context: Context, request: Request) -> None:
+    """Seal what sites serve of certificates that must be stapled, before or after: certbot switches live/ too early.
+
+    Raises errors.Error.
+    """
+    for lineage in _lineages(context):
+        is_meant = lineage.name == request.cert_name if request.cert_name else set(lineage.names) <= set(request.names)
+        if is_meant and (request.must_staple or lineage.is_must_staple):
+            seal.seal_present(context, lineage)

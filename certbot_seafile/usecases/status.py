@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from certbot_seafile import errors
 from certbot_seafile.ocsp import store, verify
-from certbot_seafile.sealed import pinning
+from certbot_seafile.sealed import versions
+from certbot_seafile.sealed.versions import Version
 from certbot_seafile.site import plan
 from certbot_seafile.system import records, serving
 from certbot_seafile.system.context import Context
@@ -35,7 +36,12 @@ class Standing:
     is_current: bool
     is_stapled: bool
     is_stored: bool
-    pinned: pinning.Pinned | None
+    served: Version | None
+
+    @property
+    def earlier(self) -> Version | None:
+        """Return the sealed version that is served while the lineage's own certificate is not."""
+        return self.served if self.served is not None and self.served.leaf != self.lineage.leaf else None
 
     @property
     def due(self) -> datetime.datetime:
@@ -47,7 +53,7 @@ class Standing:
     @property
     def next_action(self) -> str:
         """Return what the next `certbot renew` will do for the lineage, or what a person should."""
-        if self.pinned is not None:
+        if self.earlier is not None and not self.failure:
             return "renew: fetch a staple, then serve it"
         if self.failure or not self.is_current:
             return "you: run `certbot-seafile check`"
@@ -66,11 +72,13 @@ class Standing:
 def standing(context: Context, lineage: Lineage) -> Standing:
     """Gather the facts of one lineage, with a TLS handshake for each name at each listen address of its site."""
     now = context.now()
-    staple, record = store.stored_staple(lineage, now), records.load(context.state_dir, lineage)
+    served = lineage if isinstance(lineage, Version) else versions.served(lineage)
+    current = served or lineage
+    staple, record = store.stored_staple(current, now), records.load(context.state_dir, current)
     site, handshakes, failure = None, [], None
     try:
         site = serving.find_site(context, lineage.names)
-        handshakes = [handed for _, _, handed in serving.handshakes(lineage, site)]
+        handshakes = [handed for _, _, handed in serving.handshakes(current, site)]
         failure = None if handshakes else "no server block of the site speaks TLS"
     except errors.Error as error:
         failure = str(error)
@@ -78,5 +86,4 @@ def standing(context: Context, lineage: Lineage) -> Standing:
     is_stapled = failure is None and all(handed.staple is not None for handed in handshakes)
     stored = staple and staple.response
     is_stored = is_stapled and all(handed.staple == stored for handed in handshakes)
-    pinned = None if failure or is_current else pinning.pinned(context, lineage)
-    return Standing(lineage, site, staple, record, now, failure, is_current, is_stapled, is_stored, pinned)
+    return Standing(lineage, site, staple, record, now, failure, is_current, is_stapled, is_stored, served)

@@ -1,20 +1,22 @@
 """Taking out what was put in.
 
-The law: the site comes first, so that nothing names the staples any more when they go; certificates and renewal files
-are certbot's and stay.
+The law: the site comes first, so that nothing names staples and sealed versions any more when they go; certificates
+and renewal files are certbot's and stay.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from certbot_seafile import errors
-from certbot_seafile.sealed import pinning
-from certbot_seafile.system import files, lineages, records, writing
+from certbot_seafile.sealed import handover, versions
+from certbot_seafile.site import model
+from certbot_seafile.system import files, journal, lineages, records, writing
 from certbot_seafile.system.context import Context
-from certbot_seafile.system.journal import Purpose
+from certbot_seafile.system.lineages import Paths
+from certbot_seafile.usecases import install
 
 
 def undo(context: Context, names: Sequence[str], *, is_whole: bool = False) -> bool:
@@ -23,53 +25,102 @@ def undo(context: Context, names: Sequence[str], *, is_whole: bool = False) -> b
     is_whole: take every edit out of every file. Return whether all could be taken out. Raises errors.NginxRefused where
     nginx would refuse the result; then nothing was changed.
     """
-    purposes = None if is_whole else _purposes(context, names)
+    owners = None if is_whole else _owners(context, names)
     with files.lock(context.lock_path):
-        is_changed, is_clean = writing.take_out_edits(context, purposes)
-        has_removed = [files.remove(_paths(context, name).snippet_path) for name in names]
+        is_changed, is_clean = writing.take_out_edits(context, owners)
+        context.nginx.changed()
+        own = [each for each in (paths(context, name) for name in names) if not _is_needed(context, each)]
+        has_removed = [files.remove(each.snippet_path) for each in own]
         if any(has_removed):
             context.nginx.changed()
             context.nginx.test()
         if is_changed or any(has_removed):
             context.nginx.reload()
-        for name in names:
-            _remove_staple(context, name)
-    return is_clean
+        for each in own:
+            _remove_files(context, each)
+    return is_clean and len(own) == len(names)
+
+
+def roll_back(context: Context, restore: Callable[[], None]) -> None:
+    """Let certbot restore the files of its checkpoints, where nginx can start from them; else put back those of now.
+
+    Raises errors.NginxRefused in that case.
+    """
+    now = {path: file.source for path, file in context.nginx.configuration().files.items()}
+    restore()
+    context.nginx.changed()
+    try:
+        context.nginx.test()
+        if lost := _servers_without_snippet(context):
+            raise errors.NginxRefused(f"the server block at {lost[0]} would have no certificate, whose snippet is gone")
+    except errors.NginxRefused as refused:
+        for path, content in now.items():
+            if files.read_if_present(path) != content:
+                files.replace(path, content)
+        context.nginx.changed()
+        raise errors.NginxRefused(
+            f"nothing was rolled back, because nginx could not start from the checkpoint: {refused}; "
+            "`certbot-seafile undo` brings back the site as it was without certbot"
+        ) from refused
+
+
+def _servers_without_snippet(context: Context) -> list[model.Server]:
+    """Return the server blocks that include a snippet which is not there, and have no certificate of their own."""
+    folder = os.fsencode(context.options.staple_dir) + b"/"
+    return [
+        server
+        for server in model.http_servers(context.nginx.configuration().statements())
+        if not server.level(b"ssl_certificate")
+        for include in server.statement.children
+        if include.name == b"include" and include.arguments[0].startswith(folder) and not include.children
+    ]
 
 
 def is_known(context: Context, name: str) -> bool:
-    """Tell whether there is anything of a lineage called name: at certbot, in the journal, or a staple."""
-    own = _paths(context, name)
-    paths = [own.renewal_path, own.snippet_path, own.response_path, records.path(context.state_dir, name)]
+    """Tell whether there is anything of a lineage called name: at certbot, in the journal, or in nginx's folders."""
+    own = paths(context, name)
+    places = [own.renewal_path, own.snippet_path, own.response_path, records.path(context.state_dir, name)]
     steps = (step for entry in context.journal.entries() for step in entry.steps)
-    return any(os.path.lexists(path) for path in paths) or any(step.owner == name for step in steps)
+    return (
+        any(os.path.lexists(path) for path in places)
+        or versions.is_sealed(own)
+        or any(step.owner == name for step in steps)
+    )
 
 
-def _paths(context: Context, name: str) -> lineages.Paths:
-    return lineages.Paths(name, context.config_dir, context.options)
+def paths(context: Context, name: str) -> Paths:
+    """Return where the files of the lineage called name are, as its renewal file says where that can be read."""
+    with contextlib.suppress(errors.LineageRefused):
+        return lineages.load(context.config_dir, name)
+    return Paths(name, context.config_dir, context.options)
 
 
-def _purposes(context: Context, names: Sequence[str]) -> set[Purpose]:
-    """Return for what the lineages' edits were made: for them, and for those of their names that no other has."""
+def _owners(context: Context, names: Sequence[str]) -> set[str]:
+    """Return for whom the lineages' edits were made: for them, and for those of their names that no other has."""
     domains = {name: {name} for name in lineages.all_names(context.config_dir)}
     for name in domains:
         with contextlib.suppress(errors.LineageRefused):
             domains[name].update(lineages.load(context.config_dir, name).names)
-    purposes = {(name, is_pin) for name in names for is_pin in (False, True)}
+    owners = {*names, *(journal.PINNED + name for name in names)}
     for name in domains.keys() & set(names):
         others = set().union(*(domains[other] for other in domains if other != name))
-        purposes |= {(domain, False) for domain in domains[name] - others}
-    return purposes
+        owners |= domains[name] - others
+    return owners
 
 
-def _remove_staple(context: Context, name: str) -> None:
-    """Remove the response and what is remembered of it, where the site's own lines do not name it."""
-    folder = os.path.join(context.options.staple_dir, name)
-    word = os.fsencode(folder) + b"/"
+def _is_needed(context: Context, own: Paths) -> bool:
+    """Tell whether a site includes a sealed snippet still: without it, nginx would not start."""
+    return versions.is_sealed(own) and install.is_included(context, own)
+
+
+def _remove_files(context: Context, own: Paths) -> None:
+    """Remove versions, the staple where the site's own lines do not name it, and what is remembered."""
+    versions.remove_all(own)
+    handover.remove(own)
+    word = os.fsencode(own.own_folder) + b"/"
     statements = context.nginx.configuration().mentioning(word)
     if not any(argument.startswith(word) for statement in statements for argument in statement.arguments):
-        files.remove(_paths(context, name).response_path)
-        files.remove(pinning.response_path(context.options, name))
-        files.remove(os.path.join(folder, "revoked"))
-        files.remove_folder_if_empty(folder)
-    records.forget(context.state_dir, name)
+        for name in ("ocsp.response", "pinned.response", "revoked"):
+            files.remove(os.path.join(own.own_folder, name))
+        files.remove_folder_if_empty(own.own_folder)
+    records.forget(context.state_dir, own.name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import re
 import shutil
 import urllib.request
 from pathlib import Path
@@ -142,8 +143,17 @@ def staples_lineage(world: World, name: str = NAME) -> bool:
 
 
 def response_path(world: World, name: str = NAME) -> Path:
-    """Return where the lineage's staple is stored."""
-    return world.staple_dir / name / "ocsp.response"
+    """Return where the lineage's staple is stored: where its snippet says, in a sealed version or in its folder."""
+    snippet = world.staple_dir / f"{name}.conf"
+    named = re.search(r"ssl_stapling_file (\S+);", snippet.read_text()) if snippet.exists() else None
+    return Path(named[1]) if named else world.staple_dir / name / "ocsp.response"
+
+
+def versions(world: World, name: str = NAME) -> list[str]:
+    """Return the IDs of the lineage's sealed versions, oldest first; the folder holds nothing else but .gitignore."""
+    folder = world.staple_dir / name
+    names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    return [each for each in names if each != ".gitignore"]
 
 
 def ocsp_requests(world: World) -> int:

@@ -51,11 +51,6 @@ def start(world: World, *, authz_reuse: int = 0) -> bytes:
     return site
 
 
-def staple_files(world: World) -> list[str]:
-    """Return what lies in the lineage's folder of staples."""
-    return sorted(path.name for path in (world.staple_dir / road.NAME).iterdir())
-
-
 def assert_accepted(world: World) -> None:
     """Assert that gnutls-cli accepts the site now."""
     verdict = world.gnutls(road.NAME)
@@ -102,44 +97,38 @@ def test_a_reload_before_our_hook_serves_the_old_certificate(reused: World, verb
     assert road.served_is_lineage(reused)
     assert_accepted(reused)
     assert road.site_bytes(reused) == site
-    assert staple_files(reused) == ["ocsp.response"]
+    assert len(road.versions(reused)) == 2
 
 
 def test_a_first_must_staple_certificate_in_a_plain_ones_place(world: World) -> None:
-    """The plain certificate stays through a person's reload, until the new one has its staple."""
+    """The plain certificate is sealed and stays through a person's reload, until the new one has its staple."""
     start(world)
     road.certonly(world)
-    site, said = road.site_bytes(world), reload_before_our_hook(world)
+    said = reload_before_our_hook(world)
     road.certonly(world, "--must-staple", "--force-renewal")
     assert said.read_text() == "accepted\n"
     assert_accepted(world)
-    assert road.staples_lineage(world)
-    assert road.site_bytes(world) == site
+    assert road.served_is_lineage(world)
+    assert not (world.staple_dir / road.NAME / "ocsp.response").exists()
 
 
-@pytest.fixture
-def seen(issued: World) -> Path:
-    """Return where a pre-hook of certbot's, run after prepare() and before the CA is asked, copies the site to.
-
-    Older certbots run the folder's hooks for renew only.
-    """
-    hook = issued.config_dir / "renewal-hooks" / "pre" / "look"
-    hook.write_text(f"#!/bin/sh\ncp {issued.sites / road.SITE_NAME} {issued.folder / 'seen'}\n")
-    hook.chmod(0o755)
-    return issued.folder / "seen"
-
-
-def test_the_site_is_held_only_while_the_ca_is_asked(issued: World, seen: Path) -> None:
-    """Before the request the site names the version of now and a copy of its staple; afterwards it is as before."""
-    site = road.site_bytes(issued)
-    issued.certbot("renew", "--force-renewal")
-    assert b"/archive/home.seafile.com/fullchain1.pem" in seen.read_bytes()
-    assert b"/pinned.response" in seen.read_bytes()
-    assert road.site_bytes(issued) == site
+@pytest.mark.long
+def test_ten_renewals_edit_no_site(reused: World) -> None:
+    """Its bytes are the same after each, and two versions are kept, whose folder is the root's alone."""
+    site = road.site_bytes(reused)
+    for _ in range(10):
+        reused.certbot("renew", "--force-renewal")
+        assert_accepted(reused)
+        assert road.site_bytes(reused) == site
+    assert len(road.versions(reused)) == 2
+    newest = reused.staple_dir / road.NAME / road.versions(reused)[-1]
+    assert newest.stat().st_mode & 0o777 == 0o700
+    assert {path.name: path.stat().st_mode & 0o777 for path in newest.iterdir()} == {
+        "privkey.pem": 0o600, "fullchain.pem": 0o600, "ocsp.response": 0o600}  # fmt: skip
 
 
-def test_the_ca_fails_and_the_site_is_as_it_was(issued: World, seen: Path) -> None:
-    """The run that got no certificate takes the hold out again: site, staples and what is served are as before."""
+def test_the_ca_fails_and_all_is_as_it_was(issued: World) -> None:
+    """The run that got no certificate changed nothing that nginx reads."""
     before, served = snapshot(issued.server_root), issued.handshake(road.NAME)
     issued.stop_pebble()
     run = issued.certbot("renew", "--force-renewal", check=False)
@@ -149,68 +138,173 @@ def test_the_ca_fails_and_the_site_is_as_it_was(issued: World, seen: Path) -> No
     assert issued.handshake(road.NAME) == served
 
 
-def test_a_certificate_that_is_not_due_leaves_the_site_as_it_was(issued: World) -> None:
-    """certonly that finds nothing to do asks no CA, and leaves no hold."""
-    before = snapshot(issued.server_root)
-    run = road.certonly(issued, "--must-staple", "--keep-until-expiring")
-    assert "not yet due" in run.output
-    assert snapshot(issued.server_root) == before
-
-
-def test_a_dry_run_holds_nothing(issued: World, seen: Path) -> None:
-    """The site is not even touched."""
-    before, edited = snapshot(issued.server_root), (issued.sites / road.SITE_NAME).stat()
-    issued.certbot("renew", "--dry-run")
-    assert seen.read_bytes() == road.site_bytes(issued)
-    assert snapshot(issued.server_root) == before
-    assert (issued.sites / road.SITE_NAME).stat().st_ino == edited.st_ino
-
-
-def test_other_names_hold_nothing(issued: World, seen: Path) -> None:
-    """A certificate for names that the lineage does not have is none of its business."""
-    site = road.site_bytes(issued)
-    issued.certbot("certonly", "-a", "seafile", "-d", "other.example.com", *issued.plugin_options,
-                   "--seafile-site", issued.sites / road.SITE_NAME,
-                   "--pre-hook", issued.config_dir / "renewal-hooks" / "pre" / "look", check=False)  # fmt: skip
-    assert seen.read_bytes() == site
+@pytest.mark.parametrize("words", [("renew", "--dry-run"), ("certonly", "-a", "seafile", "--must-staple", "--dry-run")])
+def test_a_dry_run_seals_nothing(world: World, words: tuple[str, ...]) -> None:
+    """Neither of what is sealed already nor of a plain certificate is anything written."""
+    start(world)
+    road.certonly(world)
+    before, edited = snapshot(world.server_root), (world.sites / road.SITE_NAME).stat()
+    world.certbot(*words, *(() if words[0] == "renew" else ("-d", road.NAME, *world.plugin_options)))
+    assert snapshot(world.server_root) == before
+    assert (world.sites / road.SITE_NAME).stat().st_ino == edited.st_ino
 
 
 @pytest.mark.long
-def test_a_plain_certificate_is_not_held(world: World) -> None:
-    """Without the TLS feature a reload may come at any time, and the site is left alone until the deploy hook."""
+def test_a_plain_certificate_is_not_sealed(world: World) -> None:
+    """certbot's convention stays: the site names live/, and nothing lies in the staples' folder but the response."""
     start(world)
     road.certonly(world)
     edited = (world.sites / road.SITE_NAME).stat()
     world.certbot("renew", "--force-renewal")
     assert (world.sites / road.SITE_NAME).stat().st_ino == edited.st_ino
+    assert road.versions(world) == ["ocsp.response"]
     assert road.staples_lineage(world)
 
 
+def test_it_stays_sealed_when_it_becomes_plain_again(reused: World) -> None:
+    """Until undo: the site is not edited for it, and the staple goes on being fresh."""
+    site = road.site_bytes(reused)
+    reused.certbot(
+        "certonly", "-a", "seafile", "-d", road.NAME, "--force-renewal", "--cert-name", road.NAME,
+        *reused.plugin_options, env={"CERTBOT_MUST_STAPLE": "no"},
+    )  # fmt: skip
+    assert road.site_bytes(reused) == site
+    assert road.served_is_lineage(reused)
+    assert road.staples_lineage(reused)
+
+
 @pytest.mark.long
-def test_certbot_never_removes_the_version_that_the_site_is_pinned_to(issued: World) -> None:
-    """Newer certbots keep five old versions: before the pinned one would go, the site is pinned to a later one."""
-    site = road.site_bytes(issued)
-    issued.stop_responder()
-    issued.certbot("renew", "--force-renewal", check=False)
-    assert b"/fullchain1.pem" in road.site_bytes(issued)
-    renumber(issued, 2, 6)
-    issued.certbot("renew", "--force-renewal", check=False)
-    assert b"/fullchain6.pem" in road.site_bytes(issued)
-    issued.run(issued.nginx_ctl, "-t")
-    issued.start_responder()
-    issued.certbot("renew")
+@pytest.mark.parametrize("change", ["key type", "a name more", "a name less"])
+def test_the_lineage_changes_and_stays_served(world: World, change: str) -> None:
+    """Another type of key, a name added, a name taken away: the site goes on without an edit for the certificate."""
+    world.start_pebble(must_staple=True)
+    world.start_responder()
+    names = ["-d", "www.seafile.com"] if change == "a name less" else []
+    world.write_site(road.SITE_NAME, world.adapt(road.TUTORIAL_SITE.replace(b"!ECDSA:", b"")))
+    world.start_nginx()
+    road.certonly(world, "--must-staple", "--key-type", "rsa", *names)
+    words = {"key type": ["--key-type", "ecdsa"], "a name more": ["-d", "www.seafile.com"], "a name less": []}[change]
+    certbot_words = ["--cert-name", road.NAME, "--force-renewal", "--must-staple", "--renew-with-new-domains"]
+    road.certonly(world, *certbot_words, *words)
+    assert_accepted(world)
+    assert road.served_is_lineage(world)
+
+
+@pytest.mark.parametrize("order", ["must-staple second", "must-staple first"])
+def test_beside_another_type_of_key_it_is_refused_before_the_ca(world: World, order: str) -> None:
+    """nginx has one staple for both: the run says so, spends no order, and what is served stays."""
+    world.start_pebble(must_staple=True)
+    world.start_responder()
+    world.write_site(road.SITE_NAME, world.adapt(road.TUTORIAL_SITE.replace(b"!ECDSA:", b"")))
+    world.start_nginx()
+    none: list[str] = []
+    first, second = (["--must-staple"], none) if order == "must-staple first" else (none, ["--must-staple"])
+    road.certonly(world, "--key-type", "rsa", *first)
+    served, orders = world.handshake(road.NAME), len(list((world.config_dir / "live").iterdir()))
+    run = road.certonly(world, "--key-type", "ecdsa", "--cert-name", "other", *second, check=False)
+    assert run.exit_code == 1
+    assert "one of the two must be stapled" in run.output
+    assert world.handshake(road.NAME) == served
+    assert len(list((world.config_dir / "live").iterdir())) == orders
+
+
+@pytest.mark.parametrize("loss", ["certbot delete", "archive moved away"])
+def test_nginx_serves_on_without_certbots_files(issued: World, loss: str) -> None:
+    """It stops and starts from what is on disk; check names the certificate that certbot knows no more."""
+    served = issued.handshake(road.NAME)
+    if loss == "certbot delete":
+        issued.certbot("delete", "--cert-name", road.NAME)
+    else:
+        (issued.config_dir / "archive").rename(issued.config_dir / "moved")
+    issued.stop_nginx()
+    issued.start_nginx()
+    assert issued.handshake(road.NAME) == served
+    machine = ["--seafile-ctl", str(issued.nginx_ctl), "--seafile-staple-dir", str(issued.staple_dir),
+               "--https-port", str(issued.https_port), "--http-01-port", str(issued.http_port)]  # fmt: skip
+    run = issued.seafile(*machine, "check", check=False)
+    assert run.exit_code == 1
+    assert road.NAME in run.stdout
+    if loss == "certbot delete":
+        assert "certbot knows it no more" in run.stdout
+        assert road.NAME in issued.seafile(*machine, "status").stdout
+        issued.set_responder(this_update_offset_hours=60)
+        issued.seafile(*machine, "refresh", "--force", env=road.clock(issued, hours=60))
+        assert issued.handshake(road.NAME).staple == road.response_path(issued).read_bytes() != served.staple
+
+
+def test_undo_leaves_no_key_of_ours(world: World) -> None:
+    """The site is what it was, byte for byte, and the key is nowhere but where certbot keeps it."""
+    site = start(world)
+    road.certonly(world, "--must-staple")
+    world.certbot("renew", "--force-renewal")
+    keys = [path.read_bytes() for path in (world.config_dir / "archive" / road.NAME).glob("privkey*.pem")]
+    lines = {line for key in keys for line in key.splitlines()[1:-1] if len(line) == 64}
+    assert holding(world, lines) != []
+    world.seafile("undo", "--cert-name", road.NAME)
+    assert road.site_bytes(world) == site
+    assert holding(world, lines) == []
+    assert list(world.staple_dir.iterdir()) == []
+
+
+def holding(world: World, lines: set[bytes]) -> list[Path]:
+    """Return the files outside certbot's own folder that hold a line of a private key."""
+    files = [path for path in world.folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    foreign = [path for path in files if world.config_dir / "archive" not in path.parents]
+    return [path for path in foreign if lines & set(path.read_bytes().splitlines())]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_rollback_leaves_an_nginx_that_starts(issued: World, count: int) -> None:
+    """Whatever certbot's checkpoints bring back: nginx starts, and the site hands out a certificate."""
+    issued.certbot("rollback", "--checkpoints", str(count), *issued.plugin_options, "-i", "seafile", check=False)
+    issued.stop_nginx()
+    issued.start_nginx()
+    assert issued.handshake(road.NAME).certificate is not None
+    issued.seafile("deploy", "--cert-name", road.NAME)
     assert_accepted(issued)
-    assert road.site_bytes(issued) == site
 
 
-def renumber(world: World, old: int, new: int) -> None:
-    """Give a lineage's newest version a higher number, as if certbot had renewed it more often."""
-    for link in world.lineage(road.NAME).glob("*.pem"):
-        path = link.resolve()
-        later = path.with_name(path.name.replace(f"{old}.pem", f"{new}.pem"))
-        path.rename(later)
-        link.unlink()
-        link.symlink_to(f"../../archive/{road.NAME}/{later.name}")
+def test_a_rollback_to_a_snippet_that_is_gone_is_taken_back(world: World) -> None:
+    """After undo the sealed versions are gone: a site that needs them does not come back, and the run says so.
+
+    nginx alone would take the http level's certificate and be content.
+    """
+    start(world)
+    own = (world.path("/etc/ssl/private/cacert.pem"), world.path("/etc/ssl/private/privkey.pem"))
+    world.path("/etc/nginx/conf.d/certificate.conf").write_text(
+        f"ssl_certificate {own[0]};\nssl_certificate_key {own[1]};\n"
+    )
+    road.certonly(world, "--must-staple")
+    world.certbot("enhance", "-i", "seafile", "--hsts", "--cert-name", road.NAME, *world.plugin_options)
+    world.seafile("undo", "--cert-name", road.NAME)
+    site = road.site_bytes(world)
+    run = world.certbot("rollback", "--checkpoints", "1", "-i", "seafile", *world.plugin_options, check=False)
+    assert run.exit_code == 1
+    assert "nothing was rolled back" in run.output
+    assert road.site_bytes(world) == site
+    world.run(world.nginx_ctl, "-t")
+
+
+@pytest.mark.parametrize("name", ["$host", "a;b", "a b", "a\nb", "*", "a'b", "x.conf", "-x"])
+def test_a_name_that_could_write_into_a_file_is_refused_before_the_ca(world: World, name: str) -> None:
+    """certbot takes nearly any name; a line end in it would be a directive in the snippet."""
+    site = start(world)
+    run = road.certonly(world, f"--cert-name={name}", check=False)
+    assert run.exit_code != 0
+    assert "must not be called" in run.output
+    assert road.site_bytes(world) == site
+    assert not (world.config_dir / "live").exists()
+
+
+def test_a_missing_snippet_is_written_again(issued: World) -> None:
+    """From the newest whole version; and where none is whole, nginx starts all the same and hands out nothing."""
+    served, snippet = issued.handshake(road.NAME), issued.staple_dir / f"{road.NAME}.conf"
+    snippet.unlink()
+    issued.certbot("renew")
+    issued.stop_nginx()
+    issued.start_nginx()
+    assert issued.handshake(road.NAME).certificate == served.certificate
+    assert_accepted(issued)
 
 
 def test_it_goes_live_with_its_staple(issued: World) -> None:
@@ -248,39 +342,36 @@ def test_renewal_without_responder_keeps_the_old_certificate_through_everything(
             step()
         assert issued.handshake(road.NAME) == old
         assert_accepted(issued)
-    assert b"/archive/" in road.site_bytes(issued)
+    assert road.site_bytes(issued) == site
     issued.start_responder()
     issued.certbot("renew")
     assert road.served_is_lineage(issued)
     assert_accepted(issued)
     assert road.site_bytes(issued) == site
-    assert staple_files(issued) == ["ocsp.response"]
 
 
 @pytest.mark.long
-def test_undo_while_pinned_restores_the_original_site(world: World) -> None:
-    """Taking everything out takes the pin out too, and leaves no file of ours."""
+def test_undo_while_a_new_one_waits_restores_the_original_site(world: World) -> None:
+    """Taking everything out leaves no file of ours."""
     site = start(world)
     road.certonly(world, "--must-staple")
     world.stop_responder()
     world.certbot("renew", "--force-renewal", check=False)
-    assert b"/archive/" in road.site_bytes(world)
     world.seafile("undo", "--cert-name", road.NAME)
     assert road.site_bytes(world) == site
     assert list(world.staple_dir.iterdir()) == []
 
 
 @pytest.mark.long
-def test_a_second_renewal_without_responder_keeps_the_pin(issued: World) -> None:
-    """The site goes on naming the version that has a staple, not the one in between."""
+def test_a_second_renewal_without_responder_keeps_the_first(issued: World) -> None:
+    """The version that has a staple goes on being served, not the one in between."""
     site, old = road.site_bytes(issued), issued.handshake(road.NAME)
     issued.stop_responder()
-    issued.certbot("renew", "--force-renewal", check=False)
-    pinned = road.site_bytes(issued)
-    issued.certbot("renew", "--force-renewal", check=False)
-    assert road.site_bytes(issued) == pinned
-    issued.reload_nginx()
-    assert issued.handshake(road.NAME) == old
+    for _ in range(2):
+        issued.certbot("renew", "--force-renewal", check=False)
+        assert road.site_bytes(issued) == site
+        issued.reload_nginx()
+        assert issued.handshake(road.NAME) == old
     issued.start_responder()
     issued.seafile("deploy", "--cert-name", road.NAME)
     assert road.site_bytes(issued) == site
@@ -300,7 +391,7 @@ def waiting(issued: World) -> World:
 @pytest.mark.parametrize("verb", ["renew", "refresh"])
 def test_the_staple_of_the_certificate_before_is_refreshed(waiting: World, verb: str) -> None:
     """While the site keeps it, a newer staple for it is fetched and served, though the new one has none."""
-    old, kept = waiting.handshake(road.NAME), waiting.staple_dir / road.NAME / "pinned.response"
+    old, kept = waiting.handshake(road.NAME), road.response_path(waiting)
     assert kept.read_bytes() == old.staple
     run_verb = {"renew": waiting.certbot, "refresh": waiting.seafile}[verb]
     run = run_verb(verb, check=False, env=road.clock(waiting, hours=7))
@@ -341,7 +432,7 @@ def test_a_bad_answer_about_the_certificate_before_is_not_served(waiting: World)
 
 @pytest.mark.long
 def test_check_and_status_say_that_the_certificate_before_is_kept(waiting: World) -> None:
-    """One sentence says what is so, until when, and which command says why; deploy is that, and mends it at last."""
+    """One sentence says what is so, until when, and which command says why; deploy is that, and ends it at last."""
     road.give_scheduler(waiting)
     run = waiting.seafile("check", "--root", waiting.folder, check=False)
     assert run.exit_code == 1
@@ -451,7 +542,7 @@ def test_a_revoked_must_staple_certificate_loses_its_staple(issued: World) -> No
 
 @pytest.mark.long
 def test_no_client_is_refused_over_a_whole_life(issued: World) -> None:
-    """Refresh, renewal, renewal without responder, reloads and what mends it: not one connection is refused."""
+    """Refresh, renewal, renewal without responder, reloads and what ends it: not one connection is refused."""
     said = reload_before_our_hook(issued)
     with client_in_a_loop(issued) as refused:
         for _ in range(3):

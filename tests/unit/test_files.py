@@ -89,54 +89,23 @@ def test_folders_are_made_with_their_parents(tmp_path: Path) -> None:
         files.make_folder(str(tmp_path / "file" / "c"))
 
 
-# --- folders that another user can write
+def test_a_whole_folder_is_there_with_its_files_or_not_at_all(tmp_path: Path) -> None:
+    """Only its owner may look into it; one that is there already is left as it is, and nothing else stays behind."""
+    files.make_whole_folder(str(tmp_path / "version"), {"key": b"secret", "response": None})
+    assert [path.name for path in (tmp_path / "version").iterdir()] == ["key"]
+    modes = [path.stat().st_mode & 0o777 for path in (tmp_path / "version", tmp_path / "version" / "key")]
+    assert modes == [0o700, 0o600]
+    with pytest.raises(errors.FileRefused, match="cannot be made"):
+        files.make_whole_folder(str(tmp_path / "version"), {"key": b"other"})
+    assert (tmp_path / "version" / "key").read_bytes() == b"secret"
+    assert os.listdir(tmp_path) == ["version"]
 
 
-def test_owned_bytes_are_read_through_plain_folders(tmp_path: Path) -> None:
-    """A regular file of the user's, below folders of the user's."""
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    (tmp_path / "a" / "b" / "response").write_bytes(b"DER")
-    assert files.read_owned(os.geteuid(), str(tmp_path), "a", "b", "response", at_most_bytes=3) == b"DER"
-
-
-@pytest.mark.parametrize("what", ["link", "link above", "fifo", "folder", "large", "absent", "another's"])
-def test_anything_else_is_refused(tmp_path: Path, what: str) -> None:
-    """Links at any step, other kinds, too many bytes, and files of others: not opened, and named."""
-    place, owner = tmp_path / "a" / "response", os.geteuid()
-    place.parent.mkdir()
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "response").write_bytes(b"DER")
-    if what == "link":
-        place.symlink_to(tmp_path / "elsewhere" / "response")
-    elif what == "link above":
-        place.parent.rmdir()
-        place.parent.symlink_to(tmp_path / "elsewhere")
-    elif what == "fifo":
-        os.mkfifo(place)
-    elif what == "folder":
-        place.mkdir()
-    elif what == "large":
-        place.write_bytes(b"DERx")
-    elif what == "another's":
-        place.write_bytes(b"DER")
-        owner += 1
-    with pytest.raises(errors.FileRefused, match="response"):
-        files.read_owned(owner, str(tmp_path), "a", "response", at_most_bytes=3)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_only_what_is_plain_and_the_givers_is_given(tmp_path: Path) -> None:
-    """What links point to, files with a second name and files of others stay whose they are."""
-    folder, outside = tmp_path / "folder", tmp_path / "outside"
-    (folder / "inner").mkdir(parents=True)
-    outside.write_bytes(b"precious")
-    (folder / "inner" / "plain").write_bytes(b"x")
-    (folder / "link").symlink_to(outside)
-    os.link(outside, folder / "hard")
-    (folder / "other").write_bytes(b"x")
-    os.chown(folder / "other", 2, 2)
-    files.give(str(folder), 0, 1, 1)
-    owners = {path.name: path.lstat().st_uid for path in (folder, *folder.rglob("*"), outside)}
-    assert owners == {"folder": 1, "inner": 1, "plain": 1, "link": 1, "hard": 0, "other": 2, "outside": 0}
-    assert files.has_owned(str(folder), 0)
-    assert not files.has_owned(str(folder), 0, whole=False)
+def test_what_killed_runs_left_is_swept(tmp_path: Path) -> None:
+    """Folders too; what a process that still runs is writing stays."""
+    (tmp_path / ".version.999999999.certbot-seafile").mkdir()
+    (tmp_path / ".version.999999999.certbot-seafile" / "key").write_bytes(b"secret")
+    (tmp_path / ".site.999999998.certbot-seafile").write_bytes(b"half")
+    (tmp_path / f".site.{os.getpid()}.certbot-seafile").write_bytes(b"being written")
+    files.sweep(str(tmp_path))
+    assert os.listdir(tmp_path) == [f".site.{os.getpid()}.certbot-seafile"]

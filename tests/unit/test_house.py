@@ -14,16 +14,17 @@ PACKAGE = Path(__file__).resolve().parents[2] / "certbot_seafile"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("site.syntax", "ocsp.verify", "system.files"),
-    ("site.config", "ocsp.fetch", "system.webroot", "system.lineages"),
+    ("site.config", "ocsp.fetch", "system.webroot", "system.lineages", "system.users"),
     ("doctor.schedule", "doctor.seahub", "site.model", "system.records", "system.nginx", "sealed.settings"),
-    ("system.handshake", "site.edits", "sealed.units"),
-    ("site.plan", "system.journal"),
+    ("system.handshake", "site.edits", "sealed.units", "sealed.bundle"),
+    ("site.plan", "system.journal", "sealed.handover", "sealed.versions"),
     ("system.context",),
     ("system.writing", "system.serving", "ocsp.store"),
-    ("system.challenge", "sealed.pinning", "sealed.settling", "usecases.boundary"),
-    ("usecases.refresh",),
-    ("usecases.deploy", "usecases.undo"),
-    ("usecases.preflight", "usecases.enhance", "usecases.status", "sealed.handover"),
+    ("system.challenge", "usecases.boundary"),
+    ("usecases.refresh", "usecases.install", "sealed.setup"),
+    ("sealed.seal", "sealed.former", "usecases.undo"),
+    ("usecases.deploy", "sealed.apply"),
+    ("usecases.preflight", "usecases.enhance", "usecases.status"),
     ("doctor.findings", "doctor.formats"),
     ("assembly",),
     ("plugin", "commands"),
@@ -32,7 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 ROOMS = sorted(FLOOR)
-PURE = [room for room in ROOMS if room.startswith("site.")] + ["ocsp.verify"]
+PURE = [room for room in ROOMS if room.startswith("site.")] + ["ocsp.verify", "sealed.bundle"]
 IMPURE_MODULES = {"os", "subprocess", "requests", "urllib3", "time", "socket", "shutil", "tempfile", "pathlib", "glob"}
 MAY_KNOW_CERTBOT = {"errors", "plugin", "assembly"}
 

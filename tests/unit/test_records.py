@@ -49,7 +49,7 @@ def test_nothing_is_known_of_a_new_lineage(tmp_path: Path, lineage: Lineage) -> 
 
 def test_what_is_written_is_loaded_again(tmp_path: Path, lineage: Lineage) -> None:
     """A record with every field comes back as it was."""
-    record = records.Record(f"{lineage.leaf.serial_number:x}", NOW, NOW, "revoked", True, NOW, "the CA was down")
+    record = records.Record(f"{lineage.leaf.serial_number:x}", NOW, NOW, "revoked", True, NOW, NOW, "the CA was down")
     records.write(state_dir(tmp_path), NAME, record)
     assert records.load(state_dir(tmp_path), lineage) == record
 
@@ -67,11 +67,11 @@ def test_the_file_is_json_with_a_version_and_for_its_owner_only(tmp_path: Path, 
 
 def test_a_new_leaf_leaves_behind_what_was_about_the_old_one(tmp_path: Path, lineage: Lineage) -> None:
     """Success, newest thisUpdate and revocation are the leaf's; the rest is the lineage's."""
-    record = records.Record(f"{lineage.leaf.serial_number:x}", NOW, NOW, "revoked", True, NOW, "failed")
+    record = records.Record(f"{lineage.leaf.serial_number:x}", NOW, NOW, "revoked", True, NOW, NOW, "failed")
     records.write(state_dir(tmp_path), NAME, record)
     renewed = mint(tmp_path, number=2)
     assert records.load(state_dir(tmp_path), renewed) == records.Record(
-        f"{renewed.leaf.serial_number:x}", needs_reload=True, last_run=NOW, last_failure="failed"
+        f"{renewed.leaf.serial_number:x}", needs_reload=True, last_reload=NOW, last_run=NOW, last_failure="failed"
     )
 
 
@@ -117,7 +117,7 @@ def test_an_old_note_goes_once_the_record_says_the_same(tmp_path: Path, lineage:
     note.parent.mkdir(parents=True)
     note.write_text(f"{lineage.leaf.serial_number:x} the CA revoked the certificate\n")
     record = records.load(state_dir(tmp_path), lineage)
-    nginx, checkpoints = Nginx(), assembly.NoCheckpoints()
+    nginx, checkpoints = Nginx(), assembly.Reverter(None)
     context = Context(nginx, lineage.options, lineage.config_dir, checkpoints, print, now=lambda: NOW)
     store.Round(context).write(lineage, store.Outcome(None, record, record.revocation, is_revoked=True))
     assert not note.exists()

@@ -1,0 +1,152 @@
+"""Root's step, where certificates come from a folder that root does not trust: received, judged, served.
+
+The law: no network but this machine's own nginx; what is served where follows from root's settings alone. What lies in
+the folder is read by a child that has become the file's owner, and is data: chain, key and staple are parsed, judged,
+and written by root as a version of its own. What is served never goes back to an older certificate or staple.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from certbot_seafile import errors
+from certbot_seafile.ocsp import store, verify
+from certbot_seafile.sealed import bundle, seal, versions
+from certbot_seafile.sealed.bundle import Bundle
+from certbot_seafile.sealed.settings import Entry, Settings
+from certbot_seafile.sealed.versions import Version
+from certbot_seafile.system import files, records, users
+from certbot_seafile.system.context import Context
+from certbot_seafile.system.lineages import Lineage, Options, Paths
+from certbot_seafile.usecases.boundary import Failure, attempt_each
+
+logger = logging.getLogger(__name__)
+
+#: Reloads that come faster leave workers behind that wait for their clients.
+RELOAD_INTERVAL = datetime.timedelta(minutes=1)
+
+
+def apply(settings: Settings, context_for: Callable[[Options], Context]) -> list[Failure]:
+    """Serve the newest good set of each entry of root's settings; return what went wrong."""
+
+    def work(name: str) -> None:
+        entry = settings.entries[name]
+        if _remembered(context_for(entry.options), entry):  # systemd's path unit does not see what comes meanwhile
+            _remembered(context_for(entry.options), entry)
+
+    return attempt_each(sorted(settings.entries), work)[1]
+
+
+def _remembered(context: Context, entry: Entry) -> bool:
+    """Apply one entry, and remember how that ended, for `check`; return whether it brought a new certificate."""
+    own = Paths(entry.name, context.config_dir, entry.options)
+    with files.lock(context.lock_path):
+        failure: str | None = None
+        try:
+            return _apply(context, entry, own)
+        except errors.CertbotError as error:
+            failure = str(error)
+            raise
+        finally:
+            version = versions.served(own, entry.names)
+            if version is not None:
+                known = records.load(context.state_dir, version)
+                if failure != known.last_failure:
+                    record = replace(known, last_run=context.now(), last_failure=failure)
+                    records.write(context.state_dir, entry.name, record)
+
+
+def _apply(context: Context, entry: Entry, own: Paths) -> bool:
+    served = versions.served(own, entry.names)
+    if served is not None:
+        served = seal.resume(context, served)
+    received, refusal = _receive(context, entry, served)
+    is_news = received is not None and (served is None or received.leaf != served.leaf)
+    if is_news and _wait_for_turn(context):
+        received, refusal = _receive(context, entry, served)
+        is_news = received is not None and (served is None or received.leaf != served.leaf)
+    if received is not None and is_news:
+        _serve(context, entry, own, received)
+    elif served is not None:
+        _keep_staple(context, served, None if received is None else received.response)
+    if refusal is not None:
+        raise refusal
+    return is_news
+
+
+def _receive(context: Context, entry: Entry, served: Version | None) -> tuple[Bundle | None, errors.Error | None]:
+    """Return the set that was handed over, judged but for its staple (None without), and why one is refused."""
+    now = context.now()
+    try:
+        content = users.read_as(entry.uid, entry.gid, entry.path)
+        if content is None:
+            return None, None
+        received = bundle.parse(content)
+        bundle.refuse_unfit(received, entry.names, now)
+        begins = verify.time_of(received.leaf, "not_valid_before")
+        if served is not None and begins < served.not_before and now < served.not_after:
+            raise errors.BundleRefused(["it is older than the certificate that is served"])
+    except (errors.BundleRefused, errors.FileRefused) as refused:
+        return None, errors.FileRefused(f"what was handed over in {entry.path} is not served: {refused}")
+    return received, None
+
+
+def _wait_for_turn(context: Context) -> bool:
+    """Wait until the last reload for a new certificate is long enough ago; return whether that took any time."""
+    last = records.last_reload(context.state_dir)
+    wait = RELOAD_INTERVAL - (context.now() - last) if last else datetime.timedelta(0)
+    seconds = min(wait, RELOAD_INTERVAL).total_seconds()
+    if seconds > 0:
+        time.sleep(seconds)
+    return seconds > 0
+
+
+def _serve(context: Context, entry: Entry, own: Paths, received: Bundle) -> None:
+    """Serve a new certificate, with its staple where that is good. Raises errors.NotStapled where it demands one."""
+    leaf = Lineage(own.name, own.config_dir, own.options, received.leaf, received.issuers, {})
+    outcome = _verified(context, leaf, received.response, None)
+    if leaf.is_must_staple and outcome.staple is None:
+        raise errors.NotStapled(
+            f"{entry.name} must be stapled, and was handed over without a good staple, so the old certificate stays: "
+            f"{outcome.reason}"
+        )
+    seal.serve(context, own, replace(received, response=outcome.response), outcome.record, entry.names)
+    logger.info("%s: served, %s", entry.name, outcome)
+
+
+def _keep_staple(context: Context, served: Version, response: bytes | None) -> None:
+    """Let the served version have the staple that was handed over, where that is newer; withdraw one that ends soon."""
+    outcome = _verified(context, served, response, served.stored_response())
+    loading = store.Round(context)
+    if loading.write(served, outcome):
+        logger.info("%s: %s", served.name, outcome)
+    loading.finish()
+    if outcome.is_revoked:
+        raise errors.NotStapled(f"{served.name}: {outcome.reason}; get a new certificate")
+
+
+def _verified(context: Context, leaf: Lineage, response: bytes | None, stored: bytes | None) -> store.Outcome:
+    """Return what to serve of a staple that was handed over, beside the one that is stored."""
+    record = records.load(context.state_dir, leaf)
+    if reason := store.why_unstapled(leaf):
+        return store.Outcome(None, record, reason)
+    present = store.stored_staple(leaf, context.now()) if stored is not None else None
+    due = store.Due("", b"", present, record)
+    outcome = store.verify_response(context, leaf, due, partial(_handed, response))
+    return replace(outcome, record=record) if outcome.staple == present is not None else outcome
+
+
+def _handed(response: bytes | None) -> bytes:
+    if response is None:
+        raise errors.ResponseRefused(["no staple was handed over"])
+    return response
+
+
+def escaped(text: str) -> str:
+    """Return text in which nothing can steer a terminal: whoever may write a handover file may have put it there."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -1,0 +1,151 @@
+"""How a new version of a sealed certificate reaches nginx: the order of writes, told once for all uses.
+
+The law: whatever is killed between any two steps leaves an nginx that starts and serves nothing unstapled that must be
+stapled, and the next run goes on from there. A version is whole and tried before anything names it; that nginx has not
+read it yet is written down before the snippet names it; what nginx or a TLS client refuses is taken back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from certbot_seafile import errors
+from certbot_seafile.ocsp import store
+from certbot_seafile.sealed import handover, versions
+from certbot_seafile.sealed.bundle import Bundle
+from certbot_seafile.sealed.versions import Version
+from certbot_seafile.site import plan
+from certbot_seafile.system import files, lineages, records, serving
+from certbot_seafile.system.context import Context
+from certbot_seafile.system.lineages import Lineage, Paths
+from certbot_seafile.system.records import Record
+from certbot_seafile.usecases import install
+
+logger = logging.getLogger(__name__)
+
+_FORMER = ("ocsp.response", "pinned.response")
+
+
+def serve(context: Context, lineage: Paths, bundle: Bundle, record: Record, for_names: Sequence[str] = ()) -> Version:
+    """Let nginx serve the set, whose staple is verified, as a new version; return that. The lock is the caller's.
+
+    record: what is to be remembered of the leaf. Raises errors.Error; then nginx serves what it served.
+    """
+    files.sweep(lineage.options.staple_dir)
+    version = versions.write(lineage, bundle, context.now(), for_names)
+    former = files.read_if_present(version.snippet_path)
+    (*_, (path, snippet)) = version.contents(bundle.response)
+    with contextlib.ExitStack() as undoing:
+        undoing.callback(versions.remove, version)
+        context.nginx.test_alone((snippet or b"").decode().splitlines(), version.options.staple_dir)
+        known, now = records.load(context.state_dir, version), context.now()
+        undoing.callback(records.write, context.state_dir, version.name, replace(known, last_reload=now))
+        pending = replace(record, needs_reload=True, last_reload=now)
+        records.write(context.state_dir, version.name, pending, is_synced=True)
+        undoing.callback(_put_back, context, version, former)
+        store.put([(path, snippet)])
+        context.nginx.changed()
+        load(context, version)
+        undoing.pop_all()
+    # Each version has a staple of its own; what the plain lineage had is named no more.
+    store.remove_unnamed(context, [os.path.join(lineage.own_folder, name) for name in _FORMER])
+    if version.options.handover:
+        handover.write(version, bundle.response)
+    return version
+
+
+def load(context: Context, version: Version) -> None:
+    """Let nginx read the version that the snippet names, and see that clients are handed it. Raises errors.Error."""
+    if not install.put_into_site(context, version, serving.find_site(context, version.names)):
+        context.nginx.test()
+        context.nginx.reload()
+        install.verify_served(context, version)
+    record = replace(records.load(context.state_dir, version), needs_reload=False, last_reload=context.now())
+    records.write(context.state_dir, version.name, record)
+    versions.prune(version)
+
+
+def resume(context: Context, version: Version) -> Version:
+    """Go on where a killed run had switched the snippet; return the version that is served then.
+
+    Where nginx or a client refuses it, the version before comes back. Raises errors.Error where neither can be served.
+    """
+    versions.repair(version)
+    if not records.load(context.state_dir, version).needs_reload:
+        return version
+    earlier = versions.before(version)
+    try:
+        load(context, version)
+    except (errors.NginxRefused, errors.NotServed) as refused:
+        if earlier is None:
+            raise
+        logger.warning("%s: the version before is served again: %s", version.name, refused)
+        _put_back(context, version, earlier.contents(earlier.stored_response())[-1][1])
+        versions.remove(version)
+        load(context, earlier)
+        return earlier
+    return version
+
+
+def _put_back(context: Context, version: Version, snippet: bytes | None) -> None:
+    """Let the snippet be what it was, and nginx read that; a site that includes it by now keeps the version."""
+    context.nginx.changed()
+    if snippet is None and install.is_included(context, version):
+        return
+    store.put([(version.snippet_path, snippet)])
+    context.nginx.changed()
+    with contextlib.suppress(errors.NginxRefused):
+        context.nginx.test()
+        context.nginx.reload()
+
+
+def seal_present(context: Context, lineage: Lineage) -> None:
+    """Seal what the site serves of a plain lineage now, so that certbot's next step cannot bring an unstapled one.
+
+    Nothing is done where it is sealed already, or where the site does not name it. Raises errors.Error.
+    """
+    if versions.is_sealed(lineage):
+        return
+    with files.lock(context.lock_path):
+        site = serving.find_site(context, lineage.names)
+        if (present := _present(lineage, site)) is None:
+            return
+        staple, record = store.stored_staple(present, context.now()), records.load(context.state_dir, present)
+        response = None if staple is None else staple.response
+        serve(context, lineage, handover.read_bundle(present, response), record)
+
+
+@dataclass(frozen=True)
+class _Named(Lineage):
+    """A plain lineage by the path that the site names: in live/, or in archive/, to which version 0.0 pinned sites."""
+
+    path: str = ""
+
+    @property
+    def fullchain_path(self) -> str:
+        return self.path
+
+    @property
+    def key_path(self) -> str:
+        folder, name = os.path.split(self.path)
+        return os.path.join(folder, name.replace("fullchain", "privkey"))
+
+    @property
+    def response_path(self) -> str:
+        is_pinned = not self.path.startswith(self.folder)
+        return os.path.join(self.own_folder, "pinned.response" if is_pinned else "ocsp.response")
+
+
+def _present(lineage: Lineage, site: plan.Site) -> _Named | None:
+    """Return what the site names of a plain lineage; None where it names none of it."""
+    folders = (f"{lineage.folder}/", os.path.join(lineage.config_dir, "archive", lineage.name, ""))
+    lines = [line for server in site.tls for line in server.level(b"ssl_certificate")]
+    for path in [os.fsdecode(line.arguments[0]) for line in lines]:
+        if path.startswith(folders):
+            leaf, *chain = lineages.certificates(path)
+            return _Named(**{**vars(lineage), "leaf": leaf, "chain": tuple(chain)}, path=path)
+    return None

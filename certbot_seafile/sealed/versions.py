@@ -1,0 +1,175 @@
+"""The versions of a sealed certificate, and the snippet that names the one that nginx reads.
+
+A version is the folder STAPLE-DIR/NAME/ID/ with fullchain.pem, privkey.pem and, where there is a staple, ocsp.response.
+
+The law: a version is written whole before anything names it, under an ID that is never used again, and nothing of it
+but the staple is ever rewritten: at the same path with the same inode and time, newer versions of nginx serve the
+old certificate with the new staple. The snippet switches all three by one rename, and is never removed while a site
+includes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import re
+import shutil
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from certbot_seafile import errors
+from certbot_seafile.sealed.bundle import Bundle
+from certbot_seafile.system import files, lineages
+from certbot_seafile.system.lineages import Lineage, Paths
+
+_ID = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{16}")
+_REJECTING = b"# The certificate's files are damaged, so that no client is served until a new one is here.\n"
+
+
+@dataclass(frozen=True)
+class Version(Lineage):
+    """One version of a sealed lineage. id: the folder's name: when it was written, and how the leaf's SHA-256 begins.
+
+    for_names: those for which it is to be served, where root's settings limit them; (): the leaf's.
+    """
+
+    id: str = ""
+    for_names: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names for which it is to be served."""
+        return self.for_names or super().names
+
+    @property
+    def folder(self) -> str:
+        """Return the version's folder, which holds fullchain.pem and privkey.pem."""
+        return os.path.join(self.own_folder, self.id)
+
+    @property
+    def response_path(self) -> str:
+        """Return the path of the version's staple."""
+        return os.path.join(self.folder, "ocsp.response")
+
+    def contents(self, response: bytes | None) -> list[tuple[str, bytes | None]]:
+        """Return what is to be on disk with this staple: the snippet stays without one, and turns stapling off."""
+        lines = [
+            f"# The sealed certificate {self.name}, {lineages.KEPT}: written whole, at each renewal.",
+            f"ssl_certificate {lineages.quoted(self.fullchain_path)};",
+            f"ssl_certificate_key {lineages.quoted(self.key_path)};",
+            *(["ssl_stapling off;"] if response is None else self.stapling_lines),
+        ]
+        snippet = self.snippet_path, "\n".join([*lines, ""]).encode()
+        return [snippet] if response is None else [(self.response_path, response), snippet]
+
+
+def names(staple_dir: str) -> list[str]:
+    """Return the names of all sealed lineages, sorted."""
+    entries = os.listdir(staple_dir) if os.path.isdir(staple_dir) else ()
+    return sorted(name for name in entries if _ids(os.path.join(staple_dir, name)))
+
+
+def is_sealed(lineage: Paths) -> bool:
+    """Tell whether nginx is to read a version of the lineage instead of certbot's own files."""
+    return bool(_ids(lineage.own_folder))
+
+
+def served(lineage: Paths, for_names: Sequence[str] = ()) -> Version | None:
+    """Return the version that the snippet names; the newest whole one where it names none; None where there is none."""
+    ids = _ids(lineage.own_folder)
+    snippet = (files.read_if_present(lineage.snippet_path) or b"") if ids else b""
+    for each in sorted(ids, key=lambda each: (each.encode() in snippet, each), reverse=True):
+        with contextlib.suppress(errors.LineageRefused):
+            return _load(lineage, each, for_names)
+    return None
+
+
+def before(version: Version) -> Version | None:
+    """Return the newest version that is older; None where there is none."""
+    for each in sorted((each for each in _ids(version.own_folder) if each < version.id), reverse=True):
+        with contextlib.suppress(errors.LineageRefused):
+            return _load(version, each, version.for_names)
+    return None
+
+
+def _ids(folder: str) -> list[str]:
+    return [name for name in os.listdir(folder) if _ID.fullmatch(name)] if os.path.isdir(folder) else []
+
+
+def _load(lineage: Paths, each: str, for_names: Sequence[str]) -> Version:
+    folder = os.path.join(lineage.own_folder, each)
+    leaf, *chain = lineages.certificates(os.path.join(folder, "fullchain.pem"))
+    if not os.path.exists(os.path.join(folder, "privkey.pem")):
+        raise errors.LineageRefused(f"{folder} has no key")
+    known = lineage.name, lineage.config_dir, lineage.options
+    return Version(*known, leaf, tuple(chain), getattr(lineage, "renewal", {}), id=each, for_names=tuple(for_names))
+
+
+def write(lineage: Paths, bundle: Bundle, now: datetime.datetime, for_names: Sequence[str] = ()) -> Version:
+    """Write the set as a new version, which nothing names yet, and return it. Raises errors.FileRefused."""
+    lineages.check_name(lineage.name)
+    folder = lineage.own_folder
+    for each in (lineage.options.staple_dir, folder):
+        files.make_folder(each)
+        _refuse_foreign(each)
+    if not os.path.exists(ignored := os.path.join(folder, ".gitignore")):
+        files.replace(ignored, b"# Private keys are not for etckeeper and the like.\n*\n")
+    known = lineage.name, lineage.config_dir, lineage.options
+    version = Version(*known, bundle.leaf, bundle.issuers, getattr(lineage, "renewal", {}), for_names=tuple(for_names))
+    each = f"{now.astimezone(datetime.UTC):%Y%m%dT%H%M%S%fZ}-{version.fingerprint.hex()[:16]}"
+    contents = {"privkey.pem": bundle.key_pem, "fullchain.pem": bundle.chain_pem, "ocsp.response": bundle.response}
+    files.make_whole_folder(os.path.join(folder, each), contents)
+    return _load(lineage, each, for_names)
+
+
+def _refuse_foreign(folder: str) -> None:
+    facts = os.lstat(folder)
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & 0o022:
+        raise errors.FileRefused(
+            f"{folder} is not a folder that root alone can write; look at what is in it, then run "
+            f"`chown root {folder}` and `chmod 755 {folder}`"
+        )
+
+
+def remove(version: Version) -> None:
+    """Remove the version, the key first, unless the snippet names it. Raises errors.FileRefused."""
+    if version.id.encode() in (files.read_if_present(version.snippet_path) or b""):
+        return
+    files.remove(version.key_path)
+    shutil.rmtree(version.folder, ignore_errors=True)
+
+
+def prune(version: Version) -> None:
+    """Remove all versions but this one and the one before, and what killed runs left. Raises errors.FileRefused."""
+    earlier = before(version)
+    for each in _ids(version.own_folder):
+        if each not in (version.id, earlier and earlier.id):
+            files.remove(os.path.join(version.own_folder, each, "privkey.pem"))
+            shutil.rmtree(os.path.join(version.own_folder, each), ignore_errors=True)
+    files.sweep(version.own_folder)
+
+
+def remove_all(lineage: Paths) -> None:
+    """Remove every version, the keys first; nothing includes the snippet any more. Raises errors.FileRefused."""
+    for each in _ids(lineage.own_folder):
+        files.remove(os.path.join(lineage.own_folder, each, "privkey.pem"))
+        shutil.rmtree(os.path.join(lineage.own_folder, each), ignore_errors=True)
+    files.sweep(lineage.own_folder)
+    files.remove(os.path.join(lineage.own_folder, ".gitignore"))
+
+
+def repair(lineage: Paths) -> None:
+    """Write the snippet of a sealed lineage again where it names no whole version. Raises errors.FileRefused."""
+    if not is_sealed(lineage):
+        return
+    snippet, version = files.read_if_present(lineage.snippet_path) or b"", served(lineage)
+    if version is None:
+        content = _REJECTING + f"# {lineages.KEPT}\n".encode() + b"ssl_reject_handshake on;\n"
+    elif version.id.encode() in snippet:
+        return
+    else:
+        (*_, (_, named)) = version.contents(version.stored_response())
+        content = named or b""
+    files.replace(lineage.snippet_path, content)

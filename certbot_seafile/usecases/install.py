@@ -1,0 +1,86 @@
+"""A certificate put into the site: planned, written, loaded, and looked at.
+
+The law: what is to stand in a site for a certificate is planned here for every use, so that a plan which is checked
+before the CA is asked is the one that a deployment carries out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from certbot_seafile.ocsp import store
+from certbot_seafile.sealed import versions
+from certbot_seafile.sealed.versions import Version
+from certbot_seafile.site import edits, plan
+from certbot_seafile.system import challenge, lineages, serving, writing
+from certbot_seafile.system.context import Context
+from certbot_seafile.system.lineages import Lineage, Paths
+
+
+def put_into_site(context: Context, lineage: Lineage, site: plan.Site) -> bool:
+    """Edit the site where needed, see that the leaf is served; return whether it was edited. Raises errors.Error."""
+    planned = plan_for(context, lineage, site)
+    if planned:
+        with writing.edited(context, planned, f"certbot-seafile deploy {lineage.name}"):
+            context.nginx.reload()
+            verify_served(context, lineage)
+        context.say(f"Site edited: {writing.count_lines(planned)}")
+    return bool(planned)
+
+
+def verify_served(context: Context, lineage: Lineage) -> None:
+    """Wait until TLS clients are handed the leaf, and with a sealed version its staple. Raises errors.NotServed."""
+    response = lineage.stored_response() if isinstance(lineage, Version) else None
+    serving.verify_served(context, lineage, response)
+
+
+def plan_for(context: Context, lineage: Lineage, site: plan.Site) -> edits.Edits:
+    """Plan what lets the site answer challenges and use the lineage's certificate."""
+    is_stapled = store.why_unstapled(lineage) is None and serving.why_paired(lineage, site) is None
+    pairs = lineages.pairs_beside(lineage)
+    return _plan(context, site, lineage, is_stapled, pairs, is_sealed=isinstance(lineage, Version))
+
+
+def check_plan(context: Context, names: Sequence[str], cert_name: str | None, *, must_staple: bool) -> plan.Site:
+    """Return the site for the names, where a deployment can be planned; write nothing. Raises errors.SiteRefused."""
+    site = serving.find_site(context, names)
+    paths = Paths(cert_name or names[0], context.config_dir, context.options)
+    _plan(context, site, paths, is_sealed=must_staple or versions.is_sealed(paths))
+    for server in site.tls:
+        if strangers := plan.strangers(server, names):
+            context.say(
+                f"{', '.join(strangers)}: {server} answers for this name too, and the certificate is not for it; "
+                f"add it with -d {' -d '.join(strangers)}"
+            )
+    return site
+
+
+def _plan(
+    context: Context,
+    site: plan.Site,
+    paths: Paths,
+    is_stapled: bool = True,
+    pairs: frozenset[str] = frozenset(),
+    *,
+    is_sealed: bool,
+) -> edits.Edits:
+    files = paths.fullchain_path, paths.key_path, paths.snippet_path
+    certificate = plan.Certificate(*files, is_stapled, frozenset() if is_sealed else pairs, is_sealed)
+    planned = challenge.plan_challenge(context, site, only_missing=True)
+    for server, domain in site.nameless:
+        if server in site.tls and server not in site.plain:
+            plan.add_name(planned, server, domain)
+    for server in site.tls:
+        plan.install(planned, site, server, certificate)
+    if not site.tls:
+        for server in site.plain:
+            plan.add_tls(planned, site, server, certificate, context.options.https_port)
+    return planned
+
+
+def is_included(context: Context, paths: Paths) -> bool:
+    """Tell whether anything that nginx reads includes the lineage's snippet."""
+    include = os.fsencode(plan.staple_include(paths.snippet_path))
+    statements = context.nginx.configuration().mentioning(include)
+    return any(statement.arguments[:1] == (include,) for statement in statements)
