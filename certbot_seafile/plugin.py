@@ -224,7 +224,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
 
         chosen = {name.replace("-", "_"): self.conf(name) for name in _OPTIONS}
         ports = {"http_port": self.config.http01_port, "https_port": self.config.https_port}
-        given = lineages.Options(**chosen | ports)
+        given = lineages.Options(**chosen | ports, no_redirect=self.config.redirect is False)
         if self.config.verb in ("install", "enhance") and self.config.certname:
             # certbot gives these verbs nothing of the renewal file.
             return lineages.merged_options(self.config.config_dir, self.config.certname, given)

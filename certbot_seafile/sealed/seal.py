@@ -35,7 +35,6 @@ def serve(context: Context, lineage: Paths, bundle: Bundle, record: Record, for_
 
     record: what is to be remembered of the leaf. Raises errors.Error; then nginx serves what it served.
     """
-    files.sweep(lineage.options.staple_dir)
     version = versions.write(lineage, bundle, context.now(), for_names)
     former = files.read_if_present(version.snippet_path)
     (*_, (path, snippet)) = version.contents(bundle.response)
@@ -74,6 +73,8 @@ def resume(context: Context, version: Version) -> Version:
 
     Where nginx or a client refuses it, the version before comes back. Raises errors.Error where neither can be served.
     """
+    for folder in (version.options.staple_dir, version.own_folder, version.folder):
+        files.sweep(folder)
     versions.repair(version)
     if not records.load(context.state_dir, version).needs_reload:
         return version

@@ -43,7 +43,8 @@ class Options:
     """What a person can choose; saved in a renewal file as seafile_NAME.
 
     forward: the URL that challenges are passed on to (None: they are answered here). is_users_webroot: an unprivileged
-    user writes the validation files. Both come from root's settings (sealed/settings.py).
+    user writes the validation files. Both come from root's settings (sealed/settings.py). no_redirect: certbot's
+    --no-redirect.
     """
 
     site: str | None = None
@@ -59,13 +60,14 @@ class Options:
     https_port: int = 443
     forward: str | None = None
     is_users_webroot: bool = False
+    no_redirect: bool = False
 
     def chosen(self) -> dict[str, Any]:
         """Return the options that are not at their defaults."""
         return {each.name: value for each in fields(self) if (value := getattr(self, each.name)) != each.default}
 
 
-_UNSAVED = ("http_port", "https_port", "forward", "is_users_webroot")  # ports are certbot's to save
+_UNSAVED = ("http_port", "https_port", "forward", "is_users_webroot", "no_redirect")  # ports are certbot's to save
 _SAVED = [each.name for each in fields(Options) if each.name not in _UNSAVED]
 
 

@@ -17,7 +17,8 @@ from typing import TypeVar
 
 from certbot_seafile import errors
 from certbot_seafile.ocsp import store, verify
-from certbot_seafile.system import files
+from certbot_seafile.sealed.versions import Version
+from certbot_seafile.system import files, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
 from certbot_seafile.system.nginx import Nginx
@@ -56,10 +57,11 @@ class Refreshed:
 
 @dataclass
 class _Turn:
-    """One nginx's round, and the results that wait for it to load what was written."""
+    """One nginx's round, the results that wait for it to load what was written, and what is to be looked at then."""
 
     round: store.Round
     waiting: list[Refreshed] = field(default_factory=list)
+    sealed: list[Version] = field(default_factory=list)
 
 
 def refresh(
@@ -121,6 +123,7 @@ def _write(turn: _Turn, lineage: Lineage, outcome: store.Outcome) -> Refreshed:
     result = Refreshed(lineage.name, _phrase(outcome) if is_changed else None, failure, is_fault)
     if is_changed:
         turn.waiting.append(result)
+        turn.sealed += [lineage] if isinstance(lineage, Version) else []
     return result
 
 
@@ -131,12 +134,18 @@ def _phrase(outcome: store.Outcome) -> str:
 
 
 def _load(turn: _Turn) -> Iterator[Refreshed]:
+    context = turn.round.context
     try:
         turn.round.finish()
     except errors.Error as error:
-        yield from [
-            replace(result, done=None, failure=f"stored, but not served: {error}", is_fault=True)
-            for result in turn.waiting
-        ] or [Refreshed("nginx", failure=str(error), is_fault=True)]
+        reasons = {result.name: str(error) for result in turn.waiting}
+        if not reasons:
+            yield Refreshed("nginx", failure=str(error), is_fault=True)
     else:
-        yield from turn.waiting
+        look = serving.verify_served
+        looked = [attempt(each.name, look, context, each, each.stored_response()) for each in turn.sealed]
+        reasons = {each.name: each.reason for each in looked if isinstance(each, Failure)}
+    for result in turn.waiting:
+        reason = reasons.get(result.name)
+        failure = f"stored, but not served: {reason}"
+        yield replace(result, done=None, failure=failure, is_fault=True) if reason else result

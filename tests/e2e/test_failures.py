@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -111,13 +113,13 @@ def test_two_runs_at_once_do_not_interleave(prepared: World) -> None:
 
 @contextmanager
 def mounted(folder: Path, options: str) -> Iterator[None]:
-    """Lay a small file system of memory over a folder, with the folder's files in it; skip where nobody may."""
-    content = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("only root may mount a file system, and not everywhere")
+    """Lay a small file system of memory over a folder, with all that is in it; skip where nobody may."""
+    with tempfile.TemporaryDirectory() as aside:
+        shutil.copytree(folder, aside, symlinks=True, dirs_exist_ok=True)
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48k", "tmpfs", folder], capture_output=True).returncode:
+            pytest.skip("only root may mount a file system, and not everywhere")
+        shutil.copytree(aside, folder, symlinks=True, dirs_exist_ok=True)
     try:
-        for name, data in content.items():
-            (folder / name).write_bytes(data)
         subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
         yield
     finally:
