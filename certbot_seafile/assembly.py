@@ -76,12 +76,12 @@ def context_for(config: Any, options: Options, say: Callable[[str], None], **cho
         "renewer": pwd.getpwuid(os.geteuid()).pw_name if is_handing else None,
         "checkpoints": Reverter(config),
         "now": lambda: datetime.datetime.now(datetime.UTC),
-        "hook_command": hook_command(config),
+        "hook_command": hook_command(config, options.https_port),
     }
     return Context(nginx, options, config.config_dir, say=say, **facts | chosen)
 
 
-def hook_command(config: Any) -> str:
+def hook_command(config: Any, https_port: int) -> str:
     """Return the deploy hook for a renewal file: an absolute path, because schedulers have short PATHs."""
     name = "certbot-seafile"
     beside = os.pathsep.join(os.path.dirname(path) for path in (os.path.abspath(sys.argv[0]), sys.executable))
@@ -89,6 +89,6 @@ def hook_command(config: Any) -> str:
     for name, usual in _FOLDERS.items():
         if (folder := getattr(config, f"{name}_dir")) != usual:
             words += [f"--{name}-dir", folder]
-    if config.https_port != 443:
-        words += ["--https-port", str(config.https_port)]
+    if https_port != 443:
+        words += ["--https-port", str(https_port)]
     return shlex.join([*words, "deploy"])

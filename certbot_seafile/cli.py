@@ -7,6 +7,7 @@ that a person can cause ends in a traceback. What commands use is imported when 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -16,12 +17,32 @@ from certbot_seafile import __version__, errors
 
 logger = logging.getLogger(__name__)
 
+_FAILED = 1
 _ELSE = "where no certificate names one"
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
+    try:
+        code = _run(sys.argv[1:] if words is None else words)
+        sys.stdout.flush()
+        return code
+    except errors.CertbotError as error:
+        logger.debug("failed", exc_info=True)
+        print(f"certbot-seafile: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("certbot-seafile: interrupted; the next run goes on from here", file=sys.stderr)
+    except OSError as error:  # of stdout: all else was turned into errors.FileRefused
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's last flush would fail again
+        if not isinstance(error, BrokenPipeError):
+            print(f"certbot-seafile: the output cannot be written: {error.strerror}", file=sys.stderr)
+    return _FAILED
+
+
+def _run(words: Sequence[str]) -> int:
     parser = _parser()
+    if any("\0" in word for word in words):
+        parser.error("an argument holds a NUL byte")
     arguments = parser.parse_args(words)
     arguments.refuse_usage = parser.error
     arguments.cert_names = list(dict.fromkeys(getattr(arguments, "cert_names", ())))
@@ -29,14 +50,9 @@ def main(words: Sequence[str] | None = None) -> int:
         setattr(arguments, key, os.path.abspath(getattr(arguments, key)))
     from certbot_seafile import commands
 
-    try:
-        commands.read_settings(arguments)
-        _set_up_logging(arguments)
-        return commands.COMMANDS[arguments.command](arguments)
-    except errors.CertbotError as error:
-        logger.debug("failed", exc_info=True)
-        print(f"certbot-seafile: {error}", file=sys.stderr)
-        return commands.FAILED
+    commands.read_settings(arguments)
+    _set_up_logging(arguments)
+    return commands.COMMANDS[arguments.command](arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,15 +128,17 @@ def _set_up_logging(arguments: argparse.Namespace) -> None:
 
     root = logging.getLogger("certbot_seafile")
     root.setLevel(logging.DEBUG)
+    logging.raiseExceptions = False  # a full disk is no reason for a traceback
     root.propagate = False
     console = logging.StreamHandler(sys.stderr)
     console.setLevel(logging.DEBUG if arguments.verbose else logging.WARNING)
     console.setFormatter(logging.Formatter("%(message)s"))
     root.addHandler(console)
-    if os.access(arguments.logs_dir, os.W_OK):
+    with contextlib.suppress(OSError):  # a log that cannot be written stops nothing
         path = os.path.join(arguments.logs_dir, "certbot-seafile.log")
-        log = logging.handlers.RotatingFileHandler(
-            path, maxBytes=1_000_000, backupCount=5, encoding="utf-8", delay=True
-        )
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        os.fchmod(descriptor, 0o600)
+        os.close(descriptor)
+        log = logging.handlers.RotatingFileHandler(path, maxBytes=1_000_000, backupCount=5, encoding="utf-8")
         log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         root.addHandler(log)

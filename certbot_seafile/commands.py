@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 from certbot_seafile import assembly, errors
 from certbot_seafile.doctor import findings, formats
 from certbot_seafile.sealed import apply, former, settings, setup, versions
-from certbot_seafile.system import lineages
+from certbot_seafile.sealed.versions import Version
+from certbot_seafile.system import lineages, renewal
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Options, Paths
 from certbot_seafile.usecases import deploy, refresh, status, undo
@@ -51,8 +52,10 @@ def _context(arguments: argparse.Namespace, options: Options) -> Context:
 
 
 def _say(arguments: argparse.Namespace, text: str) -> None:
+    """Print text; what was closed or is full does not stop the work that is told."""
     if not arguments.quiet:
-        print(text)
+        with contextlib.suppress(OSError):
+            print(text, flush=True)
 
 
 def _given(arguments: argparse.Namespace, *keys: str) -> dict[str, Any]:
@@ -144,6 +147,13 @@ def _refresh(arguments: argparse.Namespace) -> int:
 
     def load(name: str) -> tuple[Context, Lineage] | None:
         lineage = _load(arguments, name)
+        if renewal.UNDONE in lineage.renewal and not versions.is_sealed(lineage):
+            return None
+        if not isinstance(lineage, Version) and not renewal.is_whole(lineage.renewal):
+            raise errors.LineageRefused(
+                f"the renewal file {lineage.renewal_path} is not whole, so its options are not known; run "
+                f"`certbot-seafile deploy --cert-name {name}` with the options that it had"
+            )
         context = context_for(lineage.options)
         current = deploy.subject(context, lineage)
         if current.leaf != lineage.leaf:
@@ -220,8 +230,8 @@ def _undo(arguments: argparse.Namespace) -> int:
 
 def _report_undo(context: Context, is_clean: bool) -> int:
     if is_clean:
-        context.say("The site is as it was. The certificates stay certbot's: `certbot delete` ends their renewal,")
-        context.say("which would put them into the site again.")
+        context.say("The site is as it was. certbot renews the certificates on, and leaves the site alone until")
+        context.say("`certbot-seafile deploy`; `certbot delete` ends their renewal.")
         return DONE
     print(
         "certbot-seafile: lines of ours that somebody has changed since were left in the site; "
@@ -283,8 +293,8 @@ def _bring_over(arguments: argparse.Namespace, before: settings.FormerSettings) 
     if _apply(arguments) == FAILED:
         return FAILED
     folders = {f"{name}_dir": os.path.join(arguments.home, name) for name in ("config", "work", "logs")}
-    user_config = argparse.Namespace(**folders, https_port=arguments.https_port or 443)
-    former.move(before, arguments.home, assembly.hook_command(user_config))
+    hook = assembly.hook_command(argparse.Namespace(**folders), arguments.https_port or 443)
+    former.move(before, arguments.home, hook)
     arguments.config_dir = before.config_dir
     set_up()
     former.forget(before, arguments.settings)

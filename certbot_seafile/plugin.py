@@ -71,7 +71,8 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         if self.config.verb not in ("certonly", "run", "renew") or not is_asked_for:
             return
         request = self._request()
-        preflight.refuse_wildcards(request.names)
+        if self.name in (self.config.authenticator, self.config.configurator):
+            preflight.refuse_wildcards(request.names)
         preflight.refuse_name(request)
         context.nginx.test()
         if request.names and (reason := preflight.why_rsa(context, request)):
@@ -81,10 +82,13 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         preflight.refuse_pairs(context, request)
         if self.config.dry_run:
             return
-        self._add_hook()
         if self.config.verb == "renew":
+            if not preflight.is_undone(self.config.config_dir, request):
+                self._add_hook()
             preflight.refresh_before_renewal(self.config.config_dir, request.names, self._context_for)
         else:
+            self._carry_over(request)
+            self._add_hook()
             self._move_over(request)
         if context.renewer is None:
             preflight.seal_present(context, request)
@@ -149,6 +153,10 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         from certbot_seafile.system import lineages
         from certbot_seafile.usecases import deploy
 
+        if not fullchain_path:
+            raise certbot_errors.PluginError(
+                "only a certificate that certbot keeps can be installed: name it with --cert-name, not by its files"
+            )
         folder = self.config.config_dir
         name = lineages.from_environment(folder, os.path.dirname(os.path.abspath(fullchain_path)))
         if name not in self._deployed:
@@ -222,40 +230,54 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
     def _options(self) -> Options:
         from certbot_seafile.system import lineages
 
-        chosen = {name.replace("-", "_"): self.conf(name) for name in _OPTIONS}
-        ports = {"http_port": self.config.http01_port, "https_port": self.config.https_port}
-        given = lineages.Options(**chosen | ports, no_redirect=self.config.redirect is False)
-        if self.config.verb in ("install", "enhance") and self.config.certname:
-            # certbot gives these verbs nothing of the renewal file.
-            return lineages.merged_options(self.config.config_dir, self.config.certname, given)
-        return given
+        values = {name.replace("-", "_"): self.conf(name) for name in _OPTIONS}
+        values |= {"http_port": self.config.http01_port, "https_port": self.config.https_port}
+        values["no_redirect"] = self.config.redirect is False
+        if self.config.certname and self.config.verb in ("install", "enhance", "renew"):
+            # certbot gives the first two nothing of the renewal file, and never the port for https.
+            names = {name: f"seafile_{name}" for name in values}
+            names |= {"http_port": "http01_port", "https_port": "https_port", "no_redirect": "redirect"}
+            given = {name: value for name, value in values.items() if self._is_chosen(names[name])}
+            with contextlib.suppress(certbot_errors.PluginError):
+                return lineages.merged_options(self.config.config_dir, self.config.certname, given)
+        return lineages.Options(**values)
 
     def _request(self) -> preflight.Request:
         from certbot_seafile.usecases import preflight
 
         names = tuple(map(_identifier, (*self.config.domains, *getattr(self.config, "ip_addresses", ()))))
-        key_type = self.config.key_type, self._is_key_type_chosen()
+        key_type = self.config.key_type, self._is_chosen("key_type")
         must_staple = bool(getattr(self.config, "must_staple", False))
         return preflight.Request(names, self.config.certname, *key_type, must_staple)
 
-    def _is_key_type_chosen(self) -> bool:
-        """Tell whether the person chose it themselves: on the command line or in certbot's own files."""
+    def _is_chosen(self, name: str) -> bool:
+        """Tell whether the person chose an option of this name: on the command line or in certbot's own files."""
         if hasattr(self.config, "set_by_user"):
-            return bool(self.config.set_by_user("key_type"))
+            return bool(self.config.set_by_user(name))
         words = list(sys.argv)
         for path in getattr(self.config, "config_files", None) or ():
             with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as stream:
                 words += [f"--{line}" for line in stream]
-        return any(word.split("=")[0].strip() == "--key-type" for word in words)
+        option = "--http-01-port" if name == "http01_port" else f"--{name.replace('_', '-')}"
+        return any(word.split("=")[0].strip() == option for word in words)
 
     def _add_hook(self) -> None:
         from certbot_seafile import assembly
-        from certbot_seafile.system import lineages
+        from certbot_seafile.system import renewal
 
-        hook = assembly.hook_command(self.config)
+        hook = assembly.hook_command(self.config, self._options().https_port)
         for attribute in ("deploy_hook", "renew_hook"):
             if hasattr(self.config, attribute):
-                setattr(self.config, attribute, lineages.join_hooks(hook, getattr(self.config, attribute)))
+                setattr(self.config, attribute, renewal.join_hooks(hook, getattr(self.config, attribute)))
+
+    def _carry_over(self, request: preflight.Request) -> None:
+        """Keep what the lineage's renewal file says and the person did not say again: certbot would forget it."""
+        from certbot_seafile.usecases import preflight
+
+        for name, value in preflight.saved(self.config.config_dir, request).items():
+            if hasattr(self.config, name) and not self._is_chosen(name):
+                usual = getattr(self.config, name)
+                setattr(self.config, name, value == "True" if isinstance(usual, bool) else type(usual or "")(value))
 
     def _move_over(self, request: preflight.Request) -> None:
         """Let certbot get a new certificate for a lineage that another plugin made, so that this one renews it."""

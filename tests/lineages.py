@@ -29,7 +29,8 @@ def make(
         (live / f"{kind}.pem").unlink(missing_ok=True)
         (live / f"{kind}.pem").symlink_to(f"../../archive/{name}/{kind}{number}.pem")
     lines = [f"{kind} = {live / kind}.pem" for kind in kinds]
-    parameters = {"authenticator": "seafile", "installer": "seafile", **options}
+    hook = {"renew_hook": "certbot-seafile deploy"}  # certbot writes it last
+    parameters = {"authenticator": "seafile", "installer": "seafile", **options, **hook}
     lines += ["[renewalparams]", *(f"{key} = {value}" for key, value in parameters.items())]
     (config_dir / "renewal" / f"{name}.conf").write_text("\n".join(lines) + "\n")
 

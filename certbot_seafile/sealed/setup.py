@@ -271,7 +271,7 @@ def take_back(settings_path: str, chosen: Settings, say: Callable[[str], None]) 
     remove_units([path for path in chosen.made if path.endswith((".service", ".timer", ".path"))])
     for owned in chosen.webroots:
         if os.path.isdir(owned.path):
-            _set_owner(owned.path, owned.uid, owned.gid)
+            files.set_owner(owned.path, owned.uid, owned.gid)
     user = chosen.user or ""
     if users.uid_of(user) is not None:
         users.as_user(user, _clear, chosen.home)
@@ -338,24 +338,7 @@ def _give(path: str, user: str, mode: int) -> None:
     files.make_folder(os.path.dirname(path))
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700)
-    _set_owner(path, *_ids(user), mode)
-
-
-def _set_owner(path: str, uid: int, gid: int, mode: int | None = None) -> None:
-    """Give the folder at path itself, and none that a link names: mkdir then chmod by name would follow that."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            if mode is not None:
-                os.fchmod(descriptor, mode)
-            os.fchown(descriptor, uid, gid)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise errors.FileRefused(
-            f"the owner of {path} cannot be changed: {error.strerror}; look at what is there, then run again"
-        ) from error
+    files.set_owner(path, *_ids(user), mode)
 
 
 def _fill_home(folder: str, path: str, content: bytes) -> None:

@@ -172,12 +172,28 @@ def make_folder(path: str, mode: int = FOLDER_MODE) -> list[str]:
     for folder in missing:
         with _explained(f"the folder {folder} cannot be made: "):
             try:
-                os.mkdir(folder)
-                os.chmod(folder, mode)
+                os.mkdir(folder, 0o700)
+                set_owner(folder, mode=mode)
             except FileExistsError:
                 if not os.path.isdir(folder):
                     raise errors.FileRefused(f"{folder} is not a folder; move it away, or name another path") from None
     return missing
+
+
+def set_owner(path: str, uid: int = -1, gid: int = -1, mode: int | None = None) -> None:
+    """Give the folder at path, and none that a link names, this owner and mode: by name, a link would be followed.
+
+    -1 and None for what is to stay. Raises errors.FileRefused.
+    """
+    with _explained(f"the owner or mode of {path} cannot be set: "):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if mode is not None:
+                os.fchmod(descriptor, mode)
+            os.fchown(descriptor, uid, gid)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
-import configobj
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -24,14 +23,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from certbot_seafile import errors
 from certbot_seafile.ocsp import verify
 from certbot_seafile.site import syntax
-from certbot_seafile.system import files
+from certbot_seafile.system import files, renewal
 
-PLUGIN_NAME = "seafile"
-PLUGIN_COMMAND = "certbot-seafile"
+PLUGIN_NAME, PLUGIN_COMMAND = renewal.PLUGIN_NAME, renewal.PLUGIN_COMMAND
 
-_WORD = r"(?:'[^']*'|[^\s';|&])+"
-_PROGRAM = rf"(?:'[^']*{PLUGIN_COMMAND}'|[^\s';|&]*{PLUGIN_COMMAND})"
-_OUR_HOOK = re.compile(rf"{_PROGRAM}(?: --[a-z0-9-]+ {_WORD})* deploy\b")
 _BEGIN = b"-----BEGIN CERTIFICATE-----"
 # What is written into nginx's files and joined to paths; certbot itself allows any file name, with line ends in it.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*(?<!\.conf)")
@@ -121,7 +116,12 @@ class Lineage(Paths):
 
     leaf: x509.Certificate
     chain: tuple[x509.Certificate, ...]
-    renewal: dict[str, str]
+    renewal: Mapping[str, str]
+
+    @property
+    def hooks(self) -> str:
+        """Return the deploy hook of the renewal file; "" without."""
+        return renewal.hook(self.renewal)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -147,12 +147,6 @@ class Lineage(Paths):
     def not_after(self) -> datetime:
         """Return when the leaf expires, aware, UTC."""
         return verify.time_of(self.leaf, "not_valid_after")  # type: ignore[no-any-return]
-
-    @property
-    def hooks(self) -> str:
-        """Return the deploy hook of the renewal file, under the name that this certbot gives it; "" without."""
-        hooks = (self.renewal.get("deploy_hook"), self.renewal.get("renew_hook"))
-        return next((hook for hook in hooks if hook and hook != "None"), "")
 
     @property
     def key_type(self) -> str:
@@ -247,21 +241,16 @@ def all_names(config_dir: str) -> list[str]:
 
 
 def names_of_plugin(config_dir: str) -> list[str]:
-    """Return the names of the lineages whose renewal file names this plugin, sorted."""
+    """Return the names of the lineages that are this plugin's, or whose renewal file cannot tell, sorted."""
     return [name for name in all_names(config_dir) if is_of_plugin(config_dir, name)]
 
 
 def is_of_plugin(config_dir: str, name: str) -> bool:
-    """Tell whether the lineage's renewal file names this plugin as authenticator or installer."""
+    """Tell whether the lineage's renewal file names this plugin as authenticator or installer, or is damaged."""
     try:
-        return names_plugin(_parameters(config_dir, name))
+        return renewal.names_plugin(_parameters(config_dir, name))
     except errors.LineageRefused:
-        return False
-
-
-def names_plugin(parameters: dict[str, str]) -> bool:
-    """Tell whether a renewal file's parameters name this plugin as authenticator or installer."""
-    return PLUGIN_NAME in (parameters.get("authenticator"), parameters.get("installer"))
+        return True
 
 
 def pairs_beside(lineage: Lineage) -> frozenset[str]:
@@ -312,65 +301,30 @@ def certificates(path: str, at_least: int = 1, content: bytes | None = None) -> 
     return parsed
 
 
-def _read_renewal(path: str) -> configobj.ConfigObj:
-    try:
-        content = files.read(path)
-        return configobj.ConfigObj(io.BytesIO(content), encoding="utf-8", default_encoding="utf-8", interpolation=False)
-    except (errors.FileRefused, configobj.ConfigObjError, UnicodeDecodeError) as error:
-        raise errors.LineageRefused(
-            f"the renewal file {path} cannot be read ({error}); `certbot certificates` lists the lineages"
-        ) from error
-
-
 def _parameters(config_dir: str, name: str) -> dict[str, str]:
-    section = _read_renewal(Paths(name, config_dir, Options()).renewal_path).get("renewalparams", {})
-    return {key: value for key, value in section.items() if isinstance(value, str)}
+    return renewal.parameters(Paths(name, config_dir, Options()).renewal_path)
 
 
-def _options(parameters: dict[str, str], **ports: int) -> Options:
-    saved: dict[str, Any] = {name: parameters.get(f"seafile_{name}") for name in _SAVED}
+def _options(known: Mapping[str, str], **ports: int) -> Options:
+    saved: dict[str, Any] = {name: known.get(f"seafile_{name}") for name in _SAVED}
     saved = {name: value for name, value in saved.items() if value not in (None, "", "None")}
-    for name, key in (("http_port", "http01_port"), ("https_port", "https_port")):
-        if parameters.get(key, "").isdigit():
-            saved[name] = int(parameters[key])
+    for name, key in (("http_port", "http01_port"), ("https_port", "seafile_https_port")):
+        if known.get(key, "").isdigit():
+            saved[name] = int(known[key])
     return Options(**saved | ports)
 
 
 def complete_renewal(lineage: Lineage, hook_command: str) -> bool:
     """Put installer, deploy hook and options into the renewal file where they are missing; return whether it changed.
 
-    Options at their defaults are not written. A person's own deploy hook is kept behind ours.
-    Raises errors.LineageRefused, errors.FileRefused.
+    Options at their defaults are not written. Raises errors.LineageRefused, errors.FileRefused.
     """
-    before = files.read(lineage.renewal_path)
-    renewal = _read_renewal(lineage.renewal_path)
-    parameters = renewal.setdefault("renewalparams", {})
-    wanted = {f"seafile_{name}": value for name, value in lineage.options.chosen().items() if name in _SAVED}
-    # certbot <= 5.x keeps the deploy hook under its old name, renew_hook; a file has one of the two.
-    hook_key = "deploy_hook" if "deploy_hook" in parameters else "renew_hook"
-    wanted |= {"installer": PLUGIN_NAME, hook_key: join_hooks(hook_command, parameters.get(hook_key))}
-    if all(parameters.get(key) == value for key, value in wanted.items()):
-        return False
-    parameters.update(wanted)
-    after = io.BytesIO()
-    renewal.write(after)
-    files.replace(lineage.renewal_path, after.getvalue(), expected=before)
-    return True
+    chosen = lineage.options.chosen()
+    keys = {name: f"seafile_{name}" for name in (*_SAVED, "https_port")} | {"http_port": "http01_port"}
+    wanted = {key: chosen[name] for name, key in keys.items() if name in chosen}
+    return renewal.complete(lineage.renewal_path, hook_command, wanted)
 
 
-def merged_options(config_dir: str, name: str, given: Options) -> Options:
-    """Return the lineage's saved options, but what is given and not at its default. Raises errors.LineageRefused."""
-    return replace(_options(_parameters(config_dir, name)), **given.chosen())
-
-
-def join_hooks(ours: str, theirs: str | None) -> str:
-    """Return one shell command that runs our deploy hook, then the person's own; it fails where either fails.
-
-    theirs: None or "" where there is none, or a command that may hold ours already, as an earlier run wrote it: then
-    only that part is brought up to date.
-    """
-    if not theirs or theirs == "None":
-        return ours
-    if _OUR_HOOK.search(theirs):
-        return _OUR_HOOK.sub(lambda _: ours, theirs, count=1)
-    return f"{ours} || trap 'exit 1' EXIT; {theirs}"
+def merged_options(config_dir: str, name: str, given: Mapping[str, Any]) -> Options:
+    """Return the lineage's saved options, but for what is given. Raises errors.LineageRefused."""
+    return replace(_options(_parameters(config_dir, name)), **given)

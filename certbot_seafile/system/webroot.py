@@ -72,18 +72,24 @@ def _opened(folder: str, made: list[str] | None = None) -> Iterator[int]:
         opened.callback(os.close, descriptor)
         for name in names:
             path = f"{path}/{name}"
+            is_new = False
             with contextlib.suppress(FileExistsError):
                 if made is not None:
-                    os.mkdir(name, files.FOLDER_MODE, dir_fd=descriptor)
-                    os.chmod(name, files.FOLDER_MODE, dir_fd=descriptor)
+                    os.mkdir(name, 0o700, dir_fd=descriptor)
                     made.append(path)
-            descriptor = _enter(name, descriptor)
+                    is_new = True
+            descriptor = _enter(name, descriptor, is_new=is_new)
             opened.callback(os.close, descriptor)
+            if is_new:  # by what was opened: its name may name something else by now
+                os.fchmod(descriptor, files.FOLDER_MODE)
         yield descriptor
 
 
-def _enter(name: str, parent: int) -> int:
-    """Open a folder below an open one; follow a link only where nobody but root or we could have put it there."""
+def _enter(name: str, parent: int, *, is_new: bool) -> int:
+    """Open a folder below an open one; follow a link only where nobody but root or we could have put it there.
+
+    is_new: the folder was made just now, so that a link in its place is not ours.
+    """
     facts = os.fstat(parent)
-    is_ours = facts.st_uid in (0, os.geteuid()) and not facts.st_mode & 0o022
+    is_ours = not is_new and facts.st_uid in (0, os.geteuid()) and not facts.st_mode & 0o022
     return os.open(name, _FOLDER if is_ours else _FOLDER | os.O_NOFOLLOW, dir_fd=parent)

@@ -16,7 +16,7 @@ from certbot_seafile.ocsp import store
 from certbot_seafile.sealed import handover, seal, versions
 from certbot_seafile.sealed.versions import Version
 from certbot_seafile.site import plan
-from certbot_seafile.system import files, lineages, records, serving
+from certbot_seafile.system import files, lineages, records, renewal, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
 from certbot_seafile.usecases import install, refresh
@@ -31,6 +31,7 @@ def deploy(context: Context, lineage: Lineage) -> None:
 
     Raises errors.Error; then the site is as it was, and nginx serves what it served.
     """
+    _refuse_unfit(context, lineage)
     with files.lock(context.lock_path):
         if context.renewer is not None:
             outcome = _hand_over(context, lineage)
@@ -43,6 +44,17 @@ def deploy(context: Context, lineage: Lineage) -> None:
     if outcome.is_revoked:
         raise errors.NotStapled(
             f"{lineage.name}: {outcome.reason}; get a new certificate with "
+            f"`certbot renew --force-renewal --cert-name {lineage.name}`"
+        )
+
+
+def _refuse_unfit(context: Context, lineage: Lineage) -> None:
+    """Refuse a certificate that no client would accept. Raises errors.LineageRefused."""
+    if not lineage.names:
+        raise errors.LineageRefused(f"the certificate {lineage.name} is for no name; get a new one with -d NAME")
+    if lineage.not_after <= context.now():
+        raise errors.LineageRefused(
+            f"the certificate {lineage.name} expired on {lineage.not_after:%Y-%m-%d %H:%M} UTC; get a new one with "
             f"`certbot renew --force-renewal --cert-name {lineage.name}`"
         )
 
@@ -156,6 +168,11 @@ def keep(context: Context, lineage: Lineage) -> None:
 
 
 def _keep(context: Context, lineage: Lineage) -> None:
+    if not renewal.is_whole(lineage.renewal):
+        raise errors.LineageRefused(
+            f"the renewal file {lineage.renewal_path} is cut off, so the options of {lineage.name} are not known; get "
+            "the certificate again with `certbot certonly -a seafile` and the options that it had"
+        )
     site = serving.find_site(context, lineage.names)
     if not serving.is_served(lineage, site):
         deploy(context, lineage)
@@ -170,6 +187,7 @@ def _keep(context: Context, lineage: Lineage) -> None:
         return
     result = refresh.refresh_one(context, current)
     result.report(context.say)
+    _complete_renewal(context, lineage)  # `certbot reconfigure --deploy-hook` may have taken our hook out
     if result.is_fault:
         raise errors.NotStapled(f"{lineage.name}: {result.failure}; `certbot-seafile check` says what to do")
 

@@ -14,13 +14,18 @@ from dataclasses import dataclass
 
 from certbot_seafile import errors
 from certbot_seafile.sealed import seal, versions
-from certbot_seafile.system import lineages, serving
+from certbot_seafile.system import lineages, renewal, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Options
 from certbot_seafile.usecases import deploy, install, refresh
 from certbot_seafile.usecases.boundary import attempt_each
 
 logger = logging.getLogger(__name__)
+
+_KEPT = (
+    "pre_hook", "post_hook", "rsa_key_size", "elliptic_curve", "reuse_key",
+    "preferred_chain", "preferred_profile", "required_profile",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,34 @@ def refuse_name(request: Request) -> None:
     """Refuse names of lineages that must not be written into nginx's files. Raises errors.LineageRefused."""
     for name in filter(None, [request.cert_name, *request.names[:1]]):
         lineages.check_name(name.removeprefix("*."))
+
+
+def is_undone(config_dir: str, request: Request) -> bool:
+    """Tell whether `undo` took the lineage's certificate out of the site, which renewals leave alone then."""
+    lineage = _same(config_dir, request)
+    return lineage is not None and renewal.UNDONE in lineage.renewal
+
+
+def saved(config_dir: str, request: Request) -> dict[str, str]:
+    """Return what the renewal file of the lineage says that certbot does not read again when it is asked for again."""
+    lineage = _same(config_dir, request)
+    known = lineage.renewal if lineage is not None else {}
+    kept = {key: value for key, value in known.items() if key in _KEPT or key.startswith("seafile_")}
+    kept |= dict.fromkeys(renewal.HOOKS, renewal.hook(known) or "None")  # certbot has one name in the file, one here
+    kept.pop(renewal.UNDONE, None)
+    if request.key_type != "rsa":
+        kept.pop("rsa_key_size", None)
+    return {key: value for key, value in kept.items() if value != "None"}
+
+
+def _same(config_dir: str, request: Request) -> Lineage | None:
+    """Return the lineage that is asked for again: that of the name, else that for just these names."""
+    for name in [request.cert_name] if request.cert_name else lineages.all_names(config_dir):
+        with contextlib.suppress(errors.LineageRefused):
+            lineage = lineages.load(config_dir, name)
+            if request.cert_name or set(lineage.names) == set(request.names):
+                return lineage
+    return None
 
 
 def find_foreign(config_dir: str, names: Sequence[str]) -> tuple[str, str] | None:

@@ -1,7 +1,7 @@
 """Taking out what was put in.
 
 The law: the site comes first, so that nothing names staples and sealed versions any more when they go; certificates
-and renewal files are certbot's and stay.
+are certbot's and stay, and renewals leave the site alone until the next deployment.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from certbot_seafile import errors
 from certbot_seafile.sealed import handover, versions
 from certbot_seafile.site import model
-from certbot_seafile.system import files, journal, lineages, records, writing
+from certbot_seafile.system import files, journal, lineages, records, renewal, writing
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Paths
 from certbot_seafile.usecases import install
@@ -38,6 +38,9 @@ def undo(context: Context, names: Sequence[str], *, is_whole: bool = False) -> b
             context.nginx.reload()
         for each in own:
             _remove_files(context, each)
+            if os.path.lexists(each.renewal_path):
+                with contextlib.suppress(errors.LineageRefused):  # which `check` tells
+                    renewal.take_out(each.renewal_path)
     return is_clean and len(own) == len(names)
 
 

@@ -26,6 +26,7 @@ def configuration(world: World, **chosen: Any) -> NamespaceConfig:
     words = {
         "site": None, "server_root": None, "ctl": str(world.nginx_ctl), "reload_cmd": None,
         "webroot": str(world.webroot), "staple_dir": str(world.staple_dir), "stapling": "auto", "ocsp_url": None,
+        "handover": None,
     }  # fmt: skip
     facts = {
         "verb": "certonly", "authenticator": None, "installer": None, "configurator": None, "certname": None,
@@ -33,6 +34,7 @@ def configuration(world: World, **chosen: Any) -> NamespaceConfig:
         "renew_by_default": False, "deploy_hook": None, "renew_hook": None, "http01_port": world.http_port,
         "https_port": world.https_port, "config_dir": str(world.config_dir), "work_dir": str(world.work_dir),
         "logs_dir": str(world.logs_dir), "config_files": [], "strict_permissions": False, "server": "",
+        "redirect": None,
     }  # fmt: skip
     words = {f"seafile_{key}": value for key, value in words.items()}
     return NamespaceConfig(argparse.Namespace(**words | facts | chosen))

@@ -1,51 +1,13 @@
-"""A lineage's files, as far as no CA is needed: hooks that are joined, folders that are refused."""
+"""A lineage's folder as certbot names it, and what is refused in its place."""
 
 from __future__ import annotations
 
-import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from certbot_seafile import errors
 from certbot_seafile.system import lineages
-
-OURS = "/usr/bin/certbot-seafile --https-port 8443 deploy"
-
-JOINED = {
-    "none": (None, OURS),
-    "none, as certbot writes it": ("None", OURS),
-    "ours": (OURS, OURS),
-    "ours of an earlier place": ("/opt/venv/bin/certbot-seafile deploy", OURS),
-    "ours of a place with a space": ("'/opt/my venv/bin/certbot-seafile' --config-dir '/a b' deploy", OURS),
-    "theirs": ("systemctl reload postfix", f"{OURS} || trap 'exit 1' EXIT; systemctl reload postfix"),
-    "both already": (f"{OURS} || trap 'exit 1' EXIT; x", f"{OURS} || trap 'exit 1' EXIT; x"),
-    "both, ours of an earlier place": (
-        "certbot-seafile deploy || trap 'exit 1' EXIT; x", f"{OURS} || trap 'exit 1' EXIT; x"
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("theirs", "joined"), JOINED.values(), ids=JOINED)
-def test_hooks_are_joined_once(theirs: str | None, joined: str) -> None:
-    """A person's hook stays, ours stands before it once, and an old spelling of ours is brought up to date."""
-    assert lineages.join_hooks(OURS, theirs) == joined
-    assert lineages.join_hooks(OURS, joined) == joined
-
-
-@pytest.mark.parametrize("ours", [0, 1])
-@pytest.mark.parametrize("theirs", ["true", "false", "exit 3", "echo done # a comment"])
-def test_both_hooks_run_and_either_failure_counts(tmp_path: Path, ours: int, theirs: str) -> None:
-    """The shell runs the person's hook whatever became of ours, and fails where one of them failed."""
-    script = tmp_path / "certbot-seafile"
-    script.write_text(f"#!/bin/sh\nexit {ours}\n")
-    script.chmod(0o755)
-    mark = tmp_path / "mark"
-    joined = lineages.join_hooks(f"{shlex.quote(str(script))} deploy", f"echo ran > {mark}; {theirs}")
-    done = subprocess.run(["/bin/sh", "-c", joined], check=False)
-    assert mark.read_text() == "ran\n"
-    assert (done.returncode != 0) == (ours != 0 or theirs in ("false", "exit 3"))
 
 
 @pytest.fixture
@@ -70,3 +32,18 @@ def test_anything_else_is_refused(config_dir: Path, path: str) -> None:
     """Missing, planted, outside, or too high up."""
     with pytest.raises(errors.LineageRefused, match="RENEWED_LINEAGE"):
         lineages.from_environment(str(config_dir), str(config_dir / path) if path else "")
+
+
+NAMES = {"home.seafile.com": True, "a-0001": True, "2001:db8::1": True, "X_1": True, "$host": False, "a;b": False,
+         "a b": False, "a\nssl_verify_client on;": False, "*": False, "a'b": False, 'a"b': False, "../x": False,
+         "x.conf": False, "-x": False, ".x": False, "": False, "a{b": False}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "is_good"), NAMES.items())
+def test_a_name_that_could_write_into_a_file_is_refused(name: str, is_good: bool) -> None:
+    """It stands in paths, and in a snippet that nginx reads."""
+    if is_good:
+        lineages.check_name(name)
+    else:
+        with pytest.raises(errors.LineageRefused, match="must not be called"):
+            lineages.check_name(name)

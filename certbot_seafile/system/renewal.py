@@ -1,0 +1,147 @@
+"""A lineage's renewal file, which certbot writes: read, completed, and freed of what is ours.
+
+The law: what a person has in it stays; it is replaced whole, and never where someone else changed it meanwhile. A file
+that is damaged or cut off says nothing: its options are not guessed.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import configobj
+
+from certbot_seafile import errors
+from certbot_seafile.system import files
+
+PLUGIN_NAME = "seafile"
+PLUGIN_COMMAND = "certbot-seafile"
+
+#: What `undo` leaves in a renewal file: neither hook nor installer is ours, because a person wants it so.
+UNDONE = "seafile_undone"
+#: certbot keeps the deploy hook under the one or the other.
+HOOKS = ("deploy_hook", "renew_hook")
+_JOINT = " || trap 'exit 1' EXIT; "  # between our hook and a person's: both run, and it fails where either does
+
+
+def parameters(path: str) -> dict[str, str]:
+    """Return what the file says in its section [renewalparams]. Raises errors.LineageRefused where it is not whole."""
+    section = _read(path).get("renewalparams")
+    if not isinstance(section, dict) or "authenticator" not in section:
+        raise errors.LineageRefused(
+            f"the renewal file {path} is cut off or empty, so nothing is done for its certificate; bring it back from "
+            "a backup, or get the certificate again with `certbot certonly -a seafile`"
+        )
+    return {key: value for key, value in section.items() if isinstance(value, str)}
+
+
+def _read(path: str) -> configobj.ConfigObj:
+    try:
+        content = files.read(path)
+        return configobj.ConfigObj(io.BytesIO(content), encoding="utf-8", default_encoding="utf-8", interpolation=False)
+    except (errors.FileRefused, configobj.ConfigObjError, UnicodeDecodeError) as error:
+        raise errors.LineageRefused(
+            f"the renewal file {path} cannot be read ({error}); `certbot certificates` lists the lineages"
+        ) from error
+
+
+def names_plugin(known: Mapping[str, str]) -> bool:
+    """Tell whether a file's parameters name this plugin as authenticator or installer."""
+    return PLUGIN_NAME in (known.get("authenticator"), known.get("installer"))
+
+
+def is_whole(known: Mapping[str, str]) -> bool:
+    """Tell whether parameters have what stands last in the file: one that is cut off has lost options before that."""
+    return known.get("installer") == PLUGIN_NAME and bool(hook(known))
+
+
+def hook(known: Mapping[str, str]) -> str:
+    """Return the deploy hook of a file's parameters; "" without."""
+    return next((command for key in HOOKS if (command := known.get(key)) and command != "None"), "")
+
+
+def complete(path: str, hook_command: str, options: Mapping[str, Any]) -> bool:
+    """Put installer, deploy hook and options into the file where they are missing; return whether it changed.
+
+    options: by the name that they have in the file. A person's own deploy hook is kept behind ours.
+    Raises errors.LineageRefused, errors.FileRefused.
+    """
+    before, renewal = files.read(path), _read(path)
+    known = renewal.setdefault("renewalparams", {})
+    key = next((key for key in HOOKS if key in known), HOOKS[-1])
+    wanted = {**{name: str(value) for name, value in options.items()}, "installer": PLUGIN_NAME}
+    wanted[key] = join_hooks(hook_command, known.get(key))
+    if UNDONE not in known and all(known.get(name) == value for name, value in wanted.items()):
+        return False
+    known.pop(UNDONE, None)
+    known.update(wanted)
+    _write(path, renewal, before)
+    return True
+
+
+def take_out(path: str) -> None:
+    """Take installer and deploy hook of ours out of the file, so that renewals leave the site alone.
+
+    Raises errors.LineageRefused, errors.FileRefused.
+    """
+    before, renewal = files.read(path), _read(path)
+    known = renewal.get("renewalparams", {})
+    if known.get("installer") == PLUGIN_NAME:
+        del known["installer"]
+    for key in [key for key in HOOKS if is_ours(_first(known.get(key)))]:
+        own = known.pop(key).partition(_JOINT)[2]
+        if own:
+            known[key] = own
+    known[UNDONE] = "True"
+    _write(path, renewal, before)
+
+
+def _write(path: str, renewal: configobj.ConfigObj, before: bytes) -> None:
+    after = io.BytesIO()
+    renewal.write(after)
+    files.replace(path, after.getvalue(), expected=before)
+
+
+def join_hooks(ours: str, present: str | None) -> str:
+    """Return one shell command that runs our deploy hook, then the person's own; it fails where either fails.
+
+    present: None or "" where there is none, or a command that may begin with ours already: that part is brought up to
+    date.
+    """
+    if not present or present == "None" or is_ours(present):
+        return ours
+    first, joint, own = present.partition(_JOINT)
+    return ours + joint + own if is_ours(first) else ours + _JOINT + present
+
+
+def _first(command: str | None) -> str:
+    return (command or "").partition(_JOINT)[0]
+
+
+def is_ours(command: str) -> bool:
+    """Tell whether a shell command is our deploy hook and nothing else: `certbot-seafile [OPTION...] deploy`."""
+    words = _words(command)
+    is_program = words[:1] != [] and os.path.basename(words[0]) == PLUGIN_COMMAND
+    is_module = words[1:3] == ["-m", "certbot_seafile"]
+    return (is_program or is_module) and words[-1] == "deploy"
+
+
+def program(known: Mapping[str, str]) -> str | None:
+    """Return the absolute path of the program that our hook in a file's parameters runs; None without one."""
+    words = _words(_first(hook(known)))
+    return words[0] if is_ours(_first(hook(known))) and os.path.isabs(words[0]) else None
+
+
+def _words(command: str) -> list[str]:
+    """Return a command's words as a shell has them; [] where it is more than one command, or cannot be read."""
+    split = shlex.shlex(command, posix=True, punctuation_chars=True)
+    split.whitespace_split = True
+    split.commenters = ""
+    try:
+        words = list(split)
+    except ValueError:  # a quote that is not closed
+        return []
+    return [] if any(set(word) <= set("();<>|&") for word in words if word) else words
