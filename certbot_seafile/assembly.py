@@ -16,8 +16,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import certbot
 from certbot import errors as certbot_errors
 
+import certbot_seafile
+from certbot_seafile.system import nginx as nginx_room
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Options
 from certbot_seafile.system.nginx import Nginx, Observed
@@ -27,6 +30,13 @@ logger = logging.getLogger(__name__)
 _FOLDERS = {"config": "/etc/letsencrypt", "work": "/var/lib/letsencrypt", "logs": "/var/log/letsencrypt"}
 # One nginx for all lineages that name the same, so that its configuration is read once.
 _nginx, _observed = functools.cache(Nginx), functools.cache(Observed)
+
+
+def _module_words() -> list[str]:
+    """Return what runs this program where no console script is, as in a snap: Python, with the folders it needs."""
+    packages = (certbot, certbot_seafile)
+    folders = dict.fromkeys(os.path.dirname(os.path.dirname(os.path.abspath(str(each.__file__)))) for each in packages)
+    return ["env", f"PYTHONPATH={os.pathsep.join(folders)}", sys.executable, "-m", "certbot_seafile"]
 
 
 class Reverter:
@@ -69,6 +79,10 @@ class Reverter:
 
 def context_for(config: Any, options: Options, say: Callable[[str], None], **chosen: Any) -> Context:
     """Return what the use cases work with, for certbot's configuration and our options; chosen: other fields."""
+    if "CERTBOT_SNAPPED" in os.environ:
+        from certbot import util
+
+        nginx_room.environment = util.env_no_snap_for_external_calls
     is_handing = os.geteuid() != 0 and options.handover is not None
     nginx = (_observed if is_handing else _nginx)(options.ctl, options.server_root, options.reload_cmd)
     nginx.changed()  # whatever was read before, somebody else may have written since
@@ -85,7 +99,8 @@ def hook_command(config: Any, https_port: int) -> str:
     """Return the deploy hook for a renewal file: an absolute path, because schedulers have short PATHs."""
     name = "certbot-seafile"
     beside = os.pathsep.join(os.path.dirname(path) for path in (os.path.abspath(sys.argv[0]), sys.executable))
-    words = [shutil.which(name, path=beside) or shutil.which(name) or name]
+    script = shutil.which(name, path=beside) or shutil.which(name)
+    words = [script] if script else _module_words()
     for name, usual in _FOLDERS.items():
         if (folder := getattr(config, f"{name}_dir")) != usual:
             words += [f"--{name}-dir", folder]

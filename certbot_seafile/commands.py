@@ -20,7 +20,7 @@ from certbot_seafile import assembly, errors
 from certbot_seafile.doctor import findings, formats
 from certbot_seafile.sealed import apply, former, settings, setup, versions
 from certbot_seafile.sealed.versions import Version
-from certbot_seafile.system import lineages, renewal
+from certbot_seafile.system import lineages, records, renewal
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Options, Paths
 from certbot_seafile.usecases import deploy, refresh, status, undo
@@ -124,7 +124,7 @@ def _deploy(arguments: argparse.Namespace) -> int:
 def _deploy_each(arguments: argparse.Namespace, names: Iterable[str]) -> int:
     def work(name: str) -> None:
         lineage = _load(arguments, name)
-        deploy.deploy(_context(arguments, lineage.options), lineage)
+        deploy.deploy(_context(arguments, lineage.options), lineage, is_upkeep="RENEWED_LINEAGE" in os.environ)
 
     failures = attempt_each(names, work)[1]
     for failure in failures:
@@ -147,7 +147,7 @@ def _refresh(arguments: argparse.Namespace) -> int:
 
     def load(name: str) -> tuple[Context, Lineage] | None:
         lineage = _load(arguments, name)
-        if renewal.UNDONE in lineage.renewal and not versions.is_sealed(lineage):
+        if records.is_undone(lineages.state_dir(arguments.config_dir), name):
             return None
         if not isinstance(lineage, Version) and not renewal.is_whole(lineage.renewal):
             raise errors.LineageRefused(

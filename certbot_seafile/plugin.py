@@ -83,7 +83,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         if self.config.dry_run:
             return
         if self.config.verb == "renew":
-            if not preflight.is_undone(self.config.config_dir, request):
+            if not preflight.is_undone(context, request):
                 self._add_hook()
             preflight.refresh_before_renewal(self.config.config_dir, request.names, self._context_for)
         else:
@@ -228,13 +228,16 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         return assembly.context_for(self.config, options, display_util.notify, **chosen)
 
     def _options(self) -> Options:
-        from certbot_seafile.system import lineages
+        from certbot_seafile.system import lineages, renewal
 
         values = {name.replace("-", "_"): self.conf(name) for name in _OPTIONS}
         values |= {"http_port": self.config.http01_port, "https_port": self.config.https_port}
         values["no_redirect"] = self.config.redirect is False
-        if self.config.certname and self.config.verb in ("install", "enhance", "renew"):
-            # certbot gives the first two nothing of the renewal file, and never the port for https.
+        hook = getattr(self.config, "deploy_hook", None) or getattr(self.config, "renew_hook", None)
+        if self.config.verb == "renew" and not self._is_chosen("https_port"):
+            values["https_port"] = renewal.https_port(hook) or values["https_port"]
+        if self.config.certname and self.config.verb in ("install", "enhance"):
+            # certbot gives these verbs nothing of the renewal file.
             names = {name: f"seafile_{name}" for name in values}
             names |= {"http_port": "http01_port", "https_port": "https_port", "no_redirect": "redirect"}
             given = {name: value for name, value in values.items() if self._is_chosen(names[name])}

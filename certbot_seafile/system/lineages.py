@@ -57,6 +57,11 @@ class Options:
     is_users_webroot: bool = False
     no_redirect: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("site", "server_root", "webroot", "staple_dir", "handover"):  # nginx has another working folder
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, os.path.abspath(path))
+
     def chosen(self) -> dict[str, Any]:
         """Return the options that are not at their defaults."""
         return {each.name: value for each in fields(self) if (value := getattr(self, each.name)) != each.default}
@@ -147,6 +152,11 @@ class Lineage(Paths):
     def not_after(self) -> datetime:
         """Return when the leaf expires, aware, UTC."""
         return verify.time_of(self.leaf, "not_valid_after")  # type: ignore[no-any-return]
+
+    @property
+    def is_renewed(self) -> bool:
+        """Tell whether the lineage has had a certificate before this one, as far as its number in archive/ tells."""
+        return os.path.basename(os.path.realpath(os.path.join(self.folder, "cert.pem"))) != "cert1.pem"
 
     @property
     def key_type(self) -> str:
@@ -308,7 +318,7 @@ def _parameters(config_dir: str, name: str) -> dict[str, str]:
 def _options(known: Mapping[str, str], **ports: int) -> Options:
     saved: dict[str, Any] = {name: known.get(f"seafile_{name}") for name in _SAVED}
     saved = {name: value for name, value in saved.items() if value not in (None, "", "None")}
-    for name, key in (("http_port", "http01_port"), ("https_port", "seafile_https_port")):
+    for name, key in (("http_port", "http01_port"), ("https_port", "https_port")):
         if known.get(key, "").isdigit():
             saved[name] = int(known[key])
     return Options(**saved | ports)
@@ -320,7 +330,7 @@ def complete_renewal(lineage: Lineage, hook_command: str) -> bool:
     Options at their defaults are not written. Raises errors.LineageRefused, errors.FileRefused.
     """
     chosen = lineage.options.chosen()
-    keys = {name: f"seafile_{name}" for name in (*_SAVED, "https_port")} | {"http_port": "http01_port"}
+    keys = {name: f"seafile_{name}" for name in _SAVED} | {"http_port": "http01_port", "https_port": "https_port"}
     wanted = {key: chosen[name] for name, key in keys.items() if name in chosen}
     return renewal.complete(lineage.renewal_path, hook_command, wanted)
 

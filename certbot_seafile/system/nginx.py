@@ -16,7 +16,7 @@ import shutil
 import ssl
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from certbot_seafile import errors
@@ -24,6 +24,9 @@ from certbot_seafile.site import config
 from certbot_seafile.system import files, lineages
 
 logger = logging.getLogger(__name__)
+
+#: What nginx runs with; the door says else where certbot's own environment is not for other programs.
+environment: Callable[[], dict[str, str]] = os.environ.copy
 
 SETTLE_SECONDS = 10.0
 _RUN_SECONDS = 120
@@ -256,11 +259,12 @@ def _complaint(output: str) -> str:
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    ctl, path = command[0], os.pathsep.join([os.environ.get("PATH", os.defpath), *_SYSTEM_FOLDERS])
+    ctl, known = command[0], environment()
+    path = os.pathsep.join([known.get("PATH", os.defpath), *_SYSTEM_FOLDERS])
     try:
         return subprocess.run(
             command,
-            env=os.environ | {"PATH": path},
+            env=known | {"PATH": path},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",

@@ -30,8 +30,9 @@ class Record:
     last_success: when the responder last gave a response that was accepted. newest_update: the newest thisUpdate that
     was ever accepted for the leaf. revocation: when and why, in words, where the CA says that the leaf is revoked.
     needs_reload: what nginx reads was changed on disk, and nginx has not read it since. last_reload: when nginx last
-    read a new version of a sealed lineage. last_run: when `certbot renew` or root's step last came by for the lineage.
-    last_failure: how that run ended (None: well).
+    read a new version of a sealed lineage. last_run: when `certbot renew` or root's step last came by.
+    last_failure: how that run ended (None: well). is_undone: `undo` took the certificate out of the site, which renewals
+    leave alone until the next deployment.
     """
 
     serial: str
@@ -42,6 +43,7 @@ class Record:
     last_reload: datetime.datetime | None = None
     last_run: datetime.datetime | None = None
     last_failure: str | None = None
+    is_undone: bool = False
 
 
 _TIMES = ("last_success", "newest_update", "last_reload", "last_run")
@@ -80,6 +82,12 @@ def last_reload(state_dir: str) -> datetime.datetime | None:
     names = os.listdir(folder) if os.path.isdir(folder) else ()
     read = (_read(os.path.join(folder, name)) for name in names if name.endswith(".json"))
     return max((record.last_reload for record in read if record and record.last_reload), default=None)
+
+
+def is_undone(state_dir: str, name: str) -> bool:
+    """Tell whether `undo` took the certificate of the lineage called name out of its site."""
+    record = _read(path(state_dir, name))
+    return record is not None and record.is_undone
 
 
 def forget(state_dir: str, name: str) -> None:

@@ -7,6 +7,7 @@ that is damaged or cut off says nothing: its options are not guessed.
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import shlex
 from collections.abc import Mapping
@@ -20,8 +21,6 @@ from certbot_seafile.system import files
 PLUGIN_NAME = "seafile"
 PLUGIN_COMMAND = "certbot-seafile"
 
-#: What `undo` leaves in a renewal file: neither hook nor installer is ours, because a person wants it so.
-UNDONE = "seafile_undone"
 #: certbot keeps the deploy hook under the one or the other.
 HOOKS = ("deploy_hook", "renew_hook")
 _JOINT = " || trap 'exit 1' EXIT; "  # between our hook and a person's: both run, and it fails where either does
@@ -66,7 +65,8 @@ def hook(known: Mapping[str, str]) -> str:
 def complete(path: str, hook_command: str, options: Mapping[str, Any]) -> bool:
     """Put installer, deploy hook and options into the file where they are missing; return whether it changed.
 
-    options: by the name that they have in the file. A person's own deploy hook is kept behind ours.
+    options: by the name that they have in the file; older certbots refuse a file with a name that begins as a plugin's
+    and is none of its options. A person's own deploy hook is kept behind ours.
     Raises errors.LineageRefused, errors.FileRefused.
     """
     before, renewal = files.read(path), _read(path)
@@ -74,9 +74,8 @@ def complete(path: str, hook_command: str, options: Mapping[str, Any]) -> bool:
     key = next((key for key in HOOKS if key in known), HOOKS[-1])
     wanted = {**{name: str(value) for name, value in options.items()}, "installer": PLUGIN_NAME}
     wanted[key] = join_hooks(hook_command, known.get(key))
-    if UNDONE not in known and all(known.get(name) == value for name, value in wanted.items()):
+    if all(known.get(name) == value for name, value in wanted.items()):
         return False
-    known.pop(UNDONE, None)
     known.update(wanted)
     _write(path, renewal, before)
     return True
@@ -95,7 +94,6 @@ def take_out(path: str) -> None:
         own = known.pop(key).partition(_JOINT)[2]
         if own:
             known[key] = own
-    known[UNDONE] = "True"
     _write(path, renewal, before)
 
 
@@ -122,8 +120,11 @@ def _first(command: str | None) -> str:
 
 
 def is_ours(command: str) -> bool:
-    """Tell whether a shell command is our deploy hook and nothing else: `certbot-seafile [OPTION...] deploy`."""
-    words = _words(command)
+    """Tell whether a shell command is our deploy hook and nothing else: `certbot-seafile [OPTION...] deploy`.
+
+    The program may be `env NAME=VALUE... PYTHON -m certbot_seafile`, too.
+    """
+    words = _program_words(command)
     is_program = words[:1] != [] and os.path.basename(words[0]) == PLUGIN_COMMAND
     is_module = words[1:3] == ["-m", "certbot_seafile"]
     return (is_program or is_module) and words[-1] == "deploy"
@@ -131,8 +132,21 @@ def is_ours(command: str) -> bool:
 
 def program(known: Mapping[str, str]) -> str | None:
     """Return the absolute path of the program that our hook in a file's parameters runs; None without one."""
-    words = _words(_first(hook(known)))
+    words = _program_words(_first(hook(known)))
     return words[0] if is_ours(_first(hook(known))) and os.path.isabs(words[0]) else None
+
+
+def https_port(command: str | None) -> int | None:
+    """Return the port that our hook in a person's command is told; None without: certbot itself forgets it."""
+    words = _program_words(_first(command))
+    ports = [words[place + 1] for place, word in enumerate(words[:-1]) if word == "--https-port"]
+    return int(ports[0]) if is_ours(_first(command)) and ports and ports[0].isdigit() else None
+
+
+def _program_words(command: str) -> list[str]:
+    """Return a command's words from the program on, behind `env` and what that sets."""
+    words = _words(command)
+    return list(itertools.dropwhile(lambda word: "=" in word, words[1:])) if words[:1] == ["env"] else words
 
 
 def _words(command: str) -> list[str]:

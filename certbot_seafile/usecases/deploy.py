@@ -26,12 +26,22 @@ logger = logging.getLogger(__name__)
 _HANDED_SECONDS = 60.0  # within which root's step lets nginx serve what was handed over
 
 
-def deploy(context: Context, lineage: Lineage) -> None:
+def deploy(context: Context, lineage: Lineage, *, is_upkeep: bool = False) -> None:
     """Let the site use the lineage's certificate, with its staple: the whole of the deploy hook.
 
+    is_upkeep: certbot has renewed it; a site that has another valid certificate for its names is left to that one.
     Raises errors.Error; then the site is as it was, and nginx serves what it served.
     """
     _refuse_unfit(context, lineage)
+    if is_upkeep and lineage.is_renewed:
+        site = serving.find_site(context, lineage.names)
+        if (owner := owner_of_site(context, lineage, site)) is not None:
+            context.say(
+                f"Left alone: the site has the certificate {owner}, which is for the names of {lineage.name} too; "
+                f"`certbot delete` removes the one that is not needed, `certbot-seafile deploy --cert-name "
+                f"{lineage.name}` puts this one into the site"
+            )
+            return
     with files.lock(context.lock_path):
         if context.renewer is not None:
             outcome = _hand_over(context, lineage)
@@ -39,6 +49,9 @@ def deploy(context: Context, lineage: Lineage) -> None:
             outcome = _deploy_sealed(context, lineage)
         else:
             outcome = _deploy_plain(context, lineage)
+        if records.is_undone(context.state_dir, lineage.name):
+            record = records.load(context.state_dir, subject(context, lineage))
+            records.write(context.state_dir, lineage.name, replace(record, is_undone=False))
         context.say(f"Served: the certificate of {lineage.name}, {outcome}")
     _complete_renewal(context, lineage)
     if outcome.is_revoked:
@@ -168,6 +181,8 @@ def keep(context: Context, lineage: Lineage) -> None:
 
 
 def _keep(context: Context, lineage: Lineage) -> None:
+    if records.is_undone(context.state_dir, lineage.name):
+        return
     if not renewal.is_whole(lineage.renewal):
         raise errors.LineageRefused(
             f"the renewal file {lineage.renewal_path} is cut off, so the options of {lineage.name} are not known; get "
@@ -175,6 +190,9 @@ def _keep(context: Context, lineage: Lineage) -> None:
         )
     site = serving.find_site(context, lineage.names)
     if not serving.is_served(lineage, site):
+        if (owner := owner_of_site(context, lineage, site)) is not None:
+            logger.info("%s: the site is left to the certificate %s, which is for its names too", lineage.name, owner)
+            return
         deploy(context, lineage)
         return
     current = subject(context, lineage)
@@ -190,6 +208,19 @@ def _keep(context: Context, lineage: Lineage) -> None:
     _complete_renewal(context, lineage)  # `certbot reconfigure --deploy-hook` may have taken our hook out
     if result.is_fault:
         raise errors.NotStapled(f"{lineage.name}: {result.failure}; `certbot-seafile check` says what to do")
+
+
+def owner_of_site(context: Context, lineage: Lineage, site: plan.Site) -> str | None:
+    """Return the other valid lineage whose certificate the site has for all names of this one; None without."""
+    named = {os.fsdecode(line.arguments[0]) for server in site.tls for line in server.level(b"ssl_certificate")}
+    for name in lineages.names_of_plugin(context.config_dir) if named - {lineage.fullchain_path} else ():
+        with contextlib.suppress(errors.LineageRefused):
+            other = lineages.load(context.config_dir, name)
+            is_like = other.key_type == lineage.key_type and set(lineage.names) <= set(other.names)
+            is_named = (versions.served(other) or other).fullchain_path in named
+            if name != lineage.name and is_like and is_named and context.now() < other.not_after:
+                return name
+    return None
 
 
 def subject(context: Context, lineage: Lineage) -> Lineage:

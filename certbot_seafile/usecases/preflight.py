@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from certbot_seafile import errors
 from certbot_seafile.sealed import seal, versions
-from certbot_seafile.system import lineages, renewal, serving
+from certbot_seafile.system import lineages, records, renewal, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Options
 from certbot_seafile.usecases import deploy, install, refresh
@@ -93,10 +93,10 @@ def refuse_name(request: Request) -> None:
         lineages.check_name(name.removeprefix("*."))
 
 
-def is_undone(config_dir: str, request: Request) -> bool:
+def is_undone(context: Context, request: Request) -> bool:
     """Tell whether `undo` took the lineage's certificate out of the site, which renewals leave alone then."""
-    lineage = _same(config_dir, request)
-    return lineage is not None and renewal.UNDONE in lineage.renewal
+    lineage = _same(context.config_dir, request)
+    return lineage is not None and records.is_undone(context.state_dir, lineage.name)
 
 
 def saved(config_dir: str, request: Request) -> dict[str, str]:
@@ -105,7 +105,6 @@ def saved(config_dir: str, request: Request) -> dict[str, str]:
     known = lineage.renewal if lineage is not None else {}
     kept = {key: value for key, value in known.items() if key in _KEPT or key.startswith("seafile_")}
     kept |= dict.fromkeys(renewal.HOOKS, renewal.hook(known) or "None")  # certbot has one name in the file, one here
-    kept.pop(renewal.UNDONE, None)
     if request.key_type != "rsa":
         kept.pop("rsa_key_size", None)
     return {key: value for key, value in kept.items() if value != "None"}

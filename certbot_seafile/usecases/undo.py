@@ -39,6 +39,7 @@ def undo(context: Context, names: Sequence[str], *, is_whole: bool = False) -> b
         for each in own:
             _remove_files(context, each)
             if os.path.lexists(each.renewal_path):
+                records.write(context.state_dir, each.name, records.Record("", is_undone=True))
                 with contextlib.suppress(errors.LineageRefused):  # which `check` tells
                     renewal.take_out(each.renewal_path)
     return is_clean and len(own) == len(names)

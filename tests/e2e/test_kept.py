@@ -55,7 +55,7 @@ def test_ports_are_remembered(issued: World) -> None:
         del command[place : place + 2]
     site = road.site_bytes(issued)
     issued.run(*command)
-    assert road.renewal(issued)["seafile_https_port"] == str(issued.https_port)
+    assert road.renewal(issued)["https_port"] == str(issued.https_port)
     assert f"--https-port {issued.https_port} deploy" in road.renewal(issued)["renew_hook"]
     assert road.site_bytes(issued) == site
     assert road.staples_lineage(issued)
@@ -144,3 +144,25 @@ def test_the_log_is_its_owners(issued: World) -> None:
     """Nobody else reads it."""
     log = issued.logs_dir / "certbot-seafile.log"
     assert log.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_second_certificate_for_the_name_keeps_the_site(issued: World) -> None:
+    """The newest owns the site: idle and due renewals of the older one leave it alone; deploy by hand takes it."""
+    road.certonly(issued, "--cert-name", f"{road.NAME}-0001", "--duplicate")
+    site = road.site_bytes(issued)
+    assert road.served_is_lineage(issued, f"{road.NAME}-0001") or b"-0001/fullchain.pem" in site
+    issued.certbot("renew")
+    assert road.site_bytes(issued) == site
+    issued.certbot("renew", "--force-renewal", "--cert-name", road.NAME)
+    assert road.site_bytes(issued) == site
+    issued.seafile("deploy", "--cert-name", road.NAME)
+    assert f"/live/{road.NAME}/fullchain.pem;".encode() in road.site_bytes(issued)
+
+
+def test_relative_folders_are_meant_from_where_certbot_runs(world: World) -> None:
+    """The site and the renewal file name the whole path."""
+    road.start(world, authz_reuse=100)
+    words = ["--seafile-ctl", world.nginx_ctl, "--seafile-webroot", world.webroot, "--seafile-staple-dir", "ocsp"]
+    world.certbot("certonly", "-a", "seafile", "-d", road.NAME, *words)
+    assert road.renewal(world)["seafile_staple_dir"] == str(world.folder / "ocsp")
+    assert f"{world.folder}/ocsp/".encode() in road.site_bytes(world)

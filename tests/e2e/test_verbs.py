@@ -60,7 +60,7 @@ def test_run_gets_and_installs(world: World, chosen: tuple[str, ...]) -> None:
     saved = road.renewal(world)
     assert (saved["authenticator"], saved["installer"]) == ("seafile", "seafile")
     assert {key for key in saved if key.startswith("seafile_")} == {
-        "seafile_ctl", "seafile_webroot", "seafile_staple_dir", "seafile_https_port"
+        "seafile_ctl", "seafile_webroot", "seafile_staple_dir"
     }  # fmt: skip
 
 

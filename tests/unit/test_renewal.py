@@ -23,6 +23,7 @@ JOINED = {
     "ours, with words of a person's": ("certbot-seafile -q deploy", OURS),
     "ours, with an option in one word": ("certbot-seafile --config-dir=/x deploy", OURS),
     "ours as a module": ("/usr/bin/python3 -m certbot_seafile deploy", OURS),
+    "ours as a module with folders": ("env PYTHONPATH=/a:/b /usr/bin/python3 -m certbot_seafile deploy", OURS),
     "ours with a quote in a folder": ("""certbot-seafile --config-dir '/o'"'"'neill' deploy""", OURS),
     "theirs mentions ours": (
         "echo certbot-seafile deploy", f"{OURS} || trap 'exit 1' EXIT; echo certbot-seafile deploy"
@@ -74,21 +75,19 @@ renew_hook = certbot-seafile deploy
 
 
 def test_completing_and_taking_out_are_inverse(tmp_path: Path) -> None:
-    """What a person has there stays; after undo neither hook nor installer is ours, and that is written down."""
+    """What a person has there stays; after undo neither hook nor installer is ours."""
     path = tmp_path / "x.conf"
     path.write_text(WHOLE.replace("certbot-seafile deploy", "echo mine").replace("installer = seafile\n", ""))
-    assert renewal.complete(str(path), OURS, {"seafile_https_port": 8443})
+    assert renewal.complete(str(path), OURS, {"https_port": 8443})
     known = renewal.parameters(str(path))
     assert known["renew_hook"] == f"{OURS} || trap 'exit 1' EXIT; echo mine"
-    assert (known["installer"], known["seafile_https_port"]) == ("seafile", "8443")
-    assert not renewal.complete(str(path), OURS, {"seafile_https_port": 8443})
+    assert (known["installer"], known["https_port"]) == ("seafile", "8443")
+    assert not renewal.complete(str(path), OURS, {"https_port": 8443})
     renewal.take_out(str(path))
     known = renewal.parameters(str(path))
     assert known["renew_hook"] == "echo mine"
     assert "installer" not in known
-    assert renewal.UNDONE in known
     assert renewal.complete(str(path), OURS, {})
-    assert renewal.UNDONE not in renewal.parameters(str(path))
 
 
 @pytest.mark.parametrize("content", ["", "version = 1\n", "renewalparams = 1\n", "[renewalparams]\na = 1\na = 2\n",
