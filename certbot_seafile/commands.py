@@ -188,13 +188,14 @@ def _status(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     readable, damaged = _each(arguments, lambda lineage: lineage)
     context = _machine_context(arguments, readable)
+    renews_here = any(lineage.name not in arguments.entries for lineage in readable)
     known = lineages.all_names(arguments.config_dir)  # what was deleted, machine_findings() names
     results = [findings.Finding(f"{failure}.") for failure in damaged if failure.name in known]
     context_for = functools.cache(functools.partial(_context, arguments))
     for lineage in readable:
         result = attempt(lineage.name, findings.lineage_findings, context_for(lineage.options), lineage)
         results += [findings.Finding(f"{result}.")] if isinstance(result, Failure) else result
-    results += findings.machine_findings(context, bool(readable), arguments.root)
+    results += findings.machine_findings(context, renews_here, arguments.root)
     results += findings.sealed_findings(context, readable, arguments.entries)
     if not readable and not results:
         raise errors.LineageRefused(str(damaged[0])) if damaged else _no_lineage(arguments)

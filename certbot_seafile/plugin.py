@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from acme import challenges
 from certbot import errors as certbot_errors
@@ -23,8 +23,9 @@ from certbot.plugins import common
 if TYPE_CHECKING:
     from certbot_seafile.system import challenge
     from certbot_seafile.system.context import Context
-    from certbot_seafile.system.lineages import Options
+    from certbot_seafile.system.lineages import Lineage, Options
     from certbot_seafile.usecases import preflight
+    from certbot_seafile.usecases.refresh import Refreshed
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,10 @@ _OPTIONS = ("site", "server-root", "ctl", "reload-cmd", "webroot", "staple-dir",
 
 class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeployer, interfaces.GenericUpdater):
     """Get and serve certificates for Seafile behind nginx."""
+
+    # certbot makes an object for each lineage: what one has refreshed, the others of this process know.
+    _refreshed: ClassVar[dict[str, Refreshed]] = {}
+    _runs: ClassVar[list[bool]] = []
 
     description = "Seafile behind nginx: gets the certificate, edits the site, keeps its OCSP staple fresh"
 
@@ -85,7 +90,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         if self.config.verb == "renew":
             if not preflight.is_undone(context, request):
                 self._add_hook()
-            preflight.refresh_before_renewal(self.config.config_dir, request.names, self._context_for)
+            self._refresh_all()  # where the CA turns out to be down, certbot calls nobody for this lineage again
         else:
             self._carry_over(request)
             self._add_hook()
@@ -211,11 +216,34 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         from certbot_seafile.system import lineages
         from certbot_seafile.usecases import deploy
 
+        self._refresh_all()
         loaded = lineages.load(self.config.config_dir, lineage.lineagename)
-        deploy.keep(self._context_for(loaded.options, must_staple_tries=(0,)), loaded)
+        context = self._context_for(loaded.options, must_staple_tries=(0,))
+        deploy.keep(context, loaded, self._refreshed.pop(loaded.name, None))
         self._has_loaded = True
 
-    renew_deploy = generic_updates  # the deploy hook has run before: see that the renewed certificate is served
+    def renew_deploy(self, lineage: Any, *args: Any, **kwargs: Any) -> None:
+        """See that the renewed certificate is served; the deploy hook has run before."""
+        self._refreshed.pop(lineage.lineagename, None)  # it was about the certificate before
+        self.generic_updates(lineage)
+
+    def _refresh_all(self) -> None:
+        """Refresh what is due of all lineages, side by side: certbot calls for one after the other."""
+        from certbot_seafile.system import lineages, records, renewal
+        from certbot_seafile.usecases import deploy, refresh
+
+        def load(name: str) -> tuple[Context, Lineage] | None:
+            loaded = lineages.load(self.config.config_dir, name)
+            context = self._context_for(loaded.options)
+            is_left_alone = records.is_undone(context.state_dir, name) or not renewal.is_whole(loaded.renewal)
+            return None if is_left_alone else (context, deploy.subject(context, loaded))
+
+        if not self._runs:
+            self._runs.append(True)
+            names = [self.config.certname] if self.config.certname else lineages.names_of_plugin(self.config.config_dir)
+            for result in refresh.refresh(names, load):
+                result.report(display_util.notify)
+                self._refreshed[result.name] = result
 
     # --- what stands between certbot and the rest
 

@@ -65,12 +65,15 @@ class Bundle:
         return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
     def pem(self) -> bytes:
-        """Return the handover file's bytes: chain, key, response."""
-        content = self.chain_pem + self.key_pem
-        if self.response is None:
-            return content
-        lines = base64.encodebytes(self.response)
-        return content + b"-----BEGIN %b-----\n%b-----END %b-----\n" % (_RESPONSE, lines, _RESPONSE)
+        """Return the handover file's bytes: chain, response, key.
+
+        The key comes last, so that a file which is cut off, or written over an older one by half, never fits together.
+        """
+        response = b""
+        if self.response is not None:
+            lines = base64.encodebytes(self.response)
+            response = b"-----BEGIN %b-----\n%b-----END %b-----\n" % (_RESPONSE, lines, _RESPONSE)
+        return self.chain_pem + response + self.key_pem
 
 
 @contextlib.contextmanager

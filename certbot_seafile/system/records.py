@@ -31,8 +31,8 @@ class Record:
     was ever accepted for the leaf. revocation: when and why, in words, where the CA says that the leaf is revoked.
     needs_reload: what nginx reads was changed on disk, and nginx has not read it since. last_reload: when nginx last
     read a new version of a sealed lineage. last_run: when `certbot renew` or root's step last came by.
-    last_failure: how that run ended (None: well). is_undone: `undo` took the certificate out of the site, which renewals
-    leave alone until the next deployment.
+    last_failure: how that run ended (None: well). is_undone: `undo` took the certificate out of the site, and renewals
+    leave that alone until the next deployment.
     """
 
     serial: str

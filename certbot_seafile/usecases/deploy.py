@@ -160,15 +160,15 @@ def _prepared_site(context: Context, lineage: Lineage) -> plan.Site:
     return site
 
 
-def keep(context: Context, lineage: Lineage) -> None:
+def keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | None = None) -> None:
     """Do what every `certbot renew` is to do for a lineage: refresh its staple, and serve it where it is not served.
 
-    How that ended is remembered. Raises errors.Error where a client would be hurt: revoked, must-staple without a
-    staple, or not served.
+    refreshed: what became of its staple, where this run has refreshed it already. How the run ended is remembered.
+    Raises errors.Error where a client would be hurt: revoked, must-staple without a staple, or not served.
     """
     failure: str | None = "it was interrupted"
     try:
-        _keep(context, lineage)
+        _keep(context, lineage, refreshed)
         failure = None
     except errors.CertbotError as error:
         failure = str(error)
@@ -180,7 +180,7 @@ def keep(context: Context, lineage: Lineage) -> None:
             records.write(context.state_dir, lineage.name, record)
 
 
-def _keep(context: Context, lineage: Lineage) -> None:
+def _keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | None) -> None:
     if records.is_undone(context.state_dir, lineage.name):
         return
     if not renewal.is_whole(lineage.renewal):
@@ -203,8 +203,9 @@ def _keep(context: Context, lineage: Lineage) -> None:
                 current = seal.resume(context, current)
     if serving.why_paired(current, site) is not None:
         return
-    result = refresh.refresh_one(context, current)
-    result.report(context.say)
+    result = refreshed or refresh.refresh_one(context, current)
+    if refreshed is None:
+        result.report(context.say)
     _complete_renewal(context, lineage)  # `certbot reconfigure --deploy-hook` may have taken our hook out
     if result.is_fault:
         raise errors.NotStapled(f"{lineage.name}: {result.failure}; `certbot-seafile check` says what to do")
@@ -239,5 +240,7 @@ def _remove_leftovers(context: Context, lineage: Lineage, site: plan.Site) -> No
 
 
 def _complete_renewal(context: Context, lineage: Lineage) -> None:
+    if isinstance(lineage, Version):  # another user or machine renews it
+        return
     if context.hook_command and lineages.complete_renewal(lineage, context.hook_command):
         logger.info("installer and deploy hook were added to %s", lineage.renewal_path)

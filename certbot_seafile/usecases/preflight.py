@@ -9,16 +9,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from certbot_seafile import errors
 from certbot_seafile.sealed import seal, versions
 from certbot_seafile.system import lineages, records, renewal, serving
 from certbot_seafile.system.context import Context
-from certbot_seafile.system.lineages import Lineage, Options
-from certbot_seafile.usecases import deploy, install, refresh
-from certbot_seafile.usecases.boundary import attempt_each
+from certbot_seafile.system.lineages import Lineage
+from certbot_seafile.usecases import install
 
 logger = logging.getLogger(__name__)
 
@@ -129,19 +128,6 @@ def find_foreign(config_dir: str, names: Sequence[str]) -> tuple[str, str] | Non
             if set(lineage.names) == set(names) and authenticator != lineages.PLUGIN_NAME:
                 return name, authenticator
     return None
-
-
-def refresh_before_renewal(config_dir: str, names: Sequence[str], context_for: Callable[[Options], Context]) -> None:
-    """Refresh what is due now: where the CA turns out to be down, certbot calls nobody for this lineage again."""
-
-    def refresh_if_for_names(name: str) -> None:
-        lineage = lineages.load(config_dir, name)
-        if set(lineage.names) == set(names):
-            context = context_for(lineage.options)
-            refresh.refresh_one(context, deploy.subject(context, lineage)).report(context.say)
-
-    for failure in attempt_each(lineages.names_of_plugin(config_dir), refresh_if_for_names)[1]:
-        logger.warning("no refreshed staple before the renewal: %s", failure)
 
 
 def refuse_pairs(context: Context, request: Request) -> None:
