@@ -263,7 +263,7 @@ def test_a_message_is_found_wherever_it_is_made() -> None:
     said = messages()
     places = {
         "nginx refuses its configuration: ": "nginx", "it is empty": "verify", "the answer is larger": "fetch",
-        "no timer and no crontab runs certbot renew": "findings", "no refreshed staple": "preflight",
+        "no timer and no crontab runs certbot renew": "findings", f"{GAP}: the version before": "seal",
         "lines of ours": "commands", f"the OCSP responder {GAP} gave no answer": "errors", "stored, but": "refresh",
         f"as a response of a delegate, {GAP}": "verify", "the response cannot be read: ": "verify",
         "the site cannot serve an ECDSA certificate": "preflight", "no certificate in ": "commands",
