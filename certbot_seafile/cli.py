@@ -55,13 +55,26 @@ def _run(words: Sequence[str]) -> int:
     return commands.COMMANDS[arguments.command](arguments)
 
 
+def _usual_folders() -> dict[str, str]:
+    """Return certbot's own folders; for an ordinary user those of the user's cli.ini, as `setup --user` writes it."""
+    usual = {"config": "/etc/letsencrypt", "work": "/var/lib/letsencrypt", "logs": "/var/log/letsencrypt"}
+    config_home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    if os.geteuid() != 0:
+        with contextlib.suppress(OSError), open(f"{config_home}/letsencrypt/cli.ini", encoding="utf-8") as stream:
+            lines = (line.partition("=") for line in stream)
+            written = {key.strip().removesuffix("-dir"): value.strip() for key, _, value in lines}
+            usual |= {name: written[name] for name in usual if written.get(name)}
+    return usual
+
+
 def _parser() -> argparse.ArgumentParser:
     description = "What certbot's seafile plugin does around renewals, and how things stand."
     parser = argparse.ArgumentParser(prog="certbot-seafile", description=description)
     parser.add_argument("--version", action="version", version=f"certbot-seafile {__version__}")
-    parser.add_argument("--config-dir", default="/etc/letsencrypt", metavar="D", help="certbot's configuration folder")
-    parser.add_argument("--work-dir", default="/var/lib/letsencrypt", metavar="D", help="certbot's work folder")
-    parser.add_argument("--logs-dir", default="/var/log/letsencrypt", metavar="D", help="certbot's log folder")
+    usual = _usual_folders()
+    parser.add_argument("--config-dir", default=usual["config"], metavar="D", help="certbot's configuration folder")
+    parser.add_argument("--work-dir", default=usual["work"], metavar="D", help="certbot's work folder")
+    parser.add_argument("--logs-dir", default=usual["logs"], metavar="D", help="certbot's log folder")
     parser.add_argument("--http-01-port", dest="http_port", type=int, help="as certbot's option of that name")
     parser.add_argument("--https-port", dest="https_port", type=int, help="as certbot's option of that name")
     parser.add_argument("--seafile-ctl", dest="ctl", metavar="PATH", help=f"nginx binary, {_ELSE}")

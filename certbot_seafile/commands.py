@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from certbot_seafile import assembly, errors
 from certbot_seafile.doctor import findings, formats
 from certbot_seafile.sealed import apply, former, settings, setup, versions
+from certbot_seafile.sealed.handover import Handed
 from certbot_seafile.sealed.versions import Version
 from certbot_seafile.system import lineages, records, renewal
 from certbot_seafile.system.context import Context
@@ -151,12 +152,12 @@ def _refresh(arguments: argparse.Namespace) -> int:
             return None
         if not isinstance(lineage, Version) and not renewal.is_whole(lineage.renewal):
             raise errors.LineageRefused(
-                f"the renewal file {lineage.renewal_path} is not whole, so its options are not known; run "
-                f"`certbot-seafile deploy --cert-name {name}` with the options that it had"
+                f"the renewal file {lineage.renewal_path} is cut off, so the options of {name} are not known; get the "
+                "certificate again with `certbot certonly -a seafile` and the options that it had"
             )
         context = context_for(lineage.options)
         current = deploy.subject(context, lineage)
-        if current.leaf != lineage.leaf:
+        if current.leaf != lineage.leaf or (isinstance(current, Handed) and current.bundle is None):
             waiting.append(name)
         return context, current
 

@@ -5,6 +5,7 @@ The law: a file is written whole and replaced by one rename, only when it is com
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, replace
 
@@ -40,13 +41,17 @@ def path(lineage: Paths) -> str:
     return os.path.join(lineage.options.handover or "", f"{lineage.name}.pem")
 
 
-def load(lineage: Lineage) -> Handed | None:
-    """Return the set in the lineage's handover file; None without. Raises errors.FileRefused, errors.BundleRefused."""
-    content = files.read_if_present(path(lineage))
-    if content is None:
-        return None
-    handed = bundle.parse(content)
-    known = lineage.name, lineage.config_dir, lineage.options
+def load(lineage: Lineage) -> Handed:
+    """Return the set in the lineage's handover file; one without a bundle where that is missing or damaged.
+
+    Raises errors.FileRefused.
+    """
+    known, handed = (lineage.name, lineage.config_dir, lineage.options), None
+    with contextlib.suppress(errors.BundleRefused):
+        content = files.read_if_present(path(lineage))
+        handed = None if content is None else bundle.parse(content)
+    if handed is None:
+        return Handed(*known, lineage.leaf, lineage.chain, lineage.renewal)
     return Handed(*known, handed.leaf, handed.issuers, lineage.renewal, bundle=handed)
 
 

@@ -107,13 +107,14 @@ def _put_back(context: Context, version: Version, snippet: bytes | None) -> None
 def seal_present(context: Context, lineage: Lineage) -> None:
     """Seal what the site serves of a plain lineage now, so that certbot's next step cannot bring an unstapled one.
 
-    Nothing is done where it is sealed already, or where the site does not name it. Raises errors.Error.
+    Nothing is done where the site does not name it; a version that is there already was left by a killed run then.
+    Raises errors.Error.
     """
-    if versions.is_sealed(lineage):
-        return
     with files.lock(context.lock_path):
         site = serving.find_site(context, lineage.names)
         if (present := _present(lineage, site)) is None:
+            if (served := versions.served(lineage)) is not None:
+                resume(context, served)
             return
         staple, record = store.stored_staple(present, context.now()), records.load(context.state_dir, present)
         response = None if staple is None else staple.response

@@ -122,9 +122,10 @@ def _deploy_again(context: Context, served: Version, site: plan.Site) -> store.O
 def _hand_over(context: Context, lineage: Lineage) -> store.Outcome:
     """Leave the set for root's step, and wait until that has let nginx serve it. Raises errors.NotServed."""
     handed = handover.load(lineage)
-    outcome = store.ensure_staple(context, handed if handed and handed.leaf == lineage.leaf else lineage)
+    tries = context.must_staple_tries if lineage.is_must_staple else (0,)
+    outcome = store.ensure_staple(context, handed if handed.leaf == lineage.leaf else _unstored(lineage), tries)
     if lineage.is_must_staple and outcome.staple is None:
-        _keep_earlier(context, lineage, handed, outcome)
+        _keep_earlier(context, lineage, handed if handed.bundle else None, outcome)
     handover.write(lineage, outcome.response)
     records.write(context.state_dir, lineage.name, outcome.record)
     try:
@@ -136,6 +137,12 @@ def _hand_over(context: Context, lineage: Lineage) -> store.Outcome:
             f"`sudo certbot-seafile apply` ({failure})"
         ) from failure
     return outcome
+
+
+def _unstored(lineage: Lineage) -> handover.Handed:
+    """Return the lineage as a set that is not handed over yet: what root stores is not this user's to read."""
+    known = lineage.name, lineage.config_dir, lineage.options
+    return handover.Handed(*known, lineage.leaf, lineage.chain, lineage.renewal)
 
 
 def _keep_earlier(context: Context, lineage: Lineage, earlier: Lineage | None, outcome: store.Outcome) -> NoReturn:
@@ -196,6 +203,9 @@ def _keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | Non
         deploy(context, lineage)
         return
     current = subject(context, lineage)
+    if isinstance(current, handover.Handed) and current.bundle is None:  # somebody removed the handover file
+        deploy(context, lineage)
+        return
     if context.renewer is None:
         with files.lock(context.lock_path):
             _remove_leftovers(context, lineage, site)
@@ -227,7 +237,7 @@ def owner_of_site(context: Context, lineage: Lineage, site: plan.Site) -> str | 
 def subject(context: Context, lineage: Lineage) -> Lineage:
     """Return what is served for the lineage, whose staple is to be fresh: a set handed over, a version, or itself."""
     if context.renewer is not None:
-        return handover.load(lineage) or lineage
+        return handover.load(lineage)
     return versions.served(lineage) or lineage
 
 
