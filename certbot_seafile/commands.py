@@ -125,7 +125,8 @@ def _deploy(arguments: argparse.Namespace) -> int:
 def _deploy_each(arguments: argparse.Namespace, names: Iterable[str]) -> int:
     def work(name: str) -> None:
         lineage = _load(arguments, name)
-        deploy.deploy(_context(arguments, lineage.options), lineage, is_upkeep="RENEWED_LINEAGE" in os.environ)
+        is_renewed = "RENEWED_LINEAGE" in os.environ and lineage.is_renewed  # a first certificate was asked for
+        deploy.deploy(_context(arguments, lineage.options), lineage, is_upkeep=is_renewed)
 
     failures = attempt_each(names, work)[1]
     for failure in failures:

@@ -73,7 +73,7 @@ def _apply(context: Context, entry: Entry, own: Paths) -> bool:
     if received is not None and is_news:
         _serve(context, entry, own, received)
     elif served is not None:
-        _keep_staple(context, served, None if received is None else received.response)
+        _keep_staple(context, served, received)
     if refusal is not None:
         raise refusal
     return is_news
@@ -119,9 +119,14 @@ def _serve(context: Context, entry: Entry, own: Paths, received: Bundle) -> None
     logger.info("%s: served, %s", entry.name, outcome)
 
 
-def _keep_staple(context: Context, served: Version, response: bytes | None) -> None:
-    """Let the served version have the staple that was handed over, where that is newer; withdraw one that ends soon."""
-    outcome = _verified(context, served, response, served.stored_response())
+def _keep_staple(context: Context, served: Version, received: Bundle | None) -> None:
+    """Let the served version have the staple that was handed over, where that is newer.
+
+    Withdraw one that ends soon, or is handed over no more, as of a revoked certificate; one that is demanded stays.
+    """
+    response = None if received is None else received.response
+    is_withdrawn = received is not None and response is None and not served.is_must_staple
+    outcome = _verified(context, served, response, None if is_withdrawn else served.stored_response())
     loading = store.Round(context)
     if loading.write(served, outcome):
         logger.info("%s: %s", served.name, outcome)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -163,6 +163,20 @@ class Configuration:
         """Tell whether nginx reads the same from both: the same files, unchanged, by the same includes."""
         return (self._root, self._targets) == (other._root, other._targets)
 
+    def changed(self, contents: Mapping[str, bytes]) -> Configuration:
+        """Return the configuration as it would be with these bytes in its files, by real path.
+
+        What stays as it is, is the same object there. Raises errors.FileRefused, errors.SyntaxRefused.
+        """
+        now = {path: file.source for path, file in self.files.items() if path in contents}
+        files = {path: File(path, contents[path]) for path in now if now[path] != contents[path]}
+
+        def targets(pattern: bytes) -> tuple[File, ...]:
+            now = self._targets[pattern] if pattern in self._targets else self._find_targets(pattern)
+            return tuple(files.get(file.path, file) for file in now)
+
+        return Configuration(files.get(self._root.path, self._root), targets)
+
     def statements(
         self, domains: Collection[str] | None = None, *, site_path: str | None = None
     ) -> tuple[Statement, ...]:
@@ -176,14 +190,26 @@ class Configuration:
             return tuple(self._include(self._root, self._main, (), is_whole=True))
         for file in self._faulty:
             _ = file.tree  # which says why
-        servers = self._servers
-        wanted = servers.wanted(domains)
+        wanted = self._servers.wanted(domains)
         if site_path:
-            readers = self.readers(site_path)
-            own = (n for n, one in enumerate(servers.blocks) if one.path == site_path or one.block in readers)
-            wanted = wanted.union(own)
-        blocks = (self._whole(servers.blocks[number]) for number in sorted(wanted))
-        return (replace(servers.http, children=(*servers.inherited, *blocks)),) if servers.http else ()
+            wanted |= self._servers.reading({site_path}, self.readers(site_path))
+        return self._http(map(self.whole, self._servers.chosen(wanted)))
+
+    def outline_for(self, names: Collection[str]) -> tuple[Statement, ...]:
+        """Return the http block with the outlines of the server blocks that could take part in who answers for a name.
+
+        Each listen line that nginx reads is among theirs.
+        """
+        return self._http(self._servers.chosen(self._servers.wanted(names)))
+
+    def servers_reading(self, paths: Collection[str]) -> list[Statement]:
+        """Return the outlines of the server blocks of http that stand in one of the files, or read one."""
+        readers = {block for path in paths for block in self.readers(path)}
+        return self._servers.chosen(self._servers.reading(paths, readers))
+
+    def _http(self, servers: Iterable[Statement]) -> tuple[Statement, ...]:
+        http = self._servers.http
+        return (replace(http, children=(*self._servers.inherited, *servers)),) if http else ()
 
     def outline(self) -> tuple[Statement, ...]:
         """Return every server block with its names and sockets, and little else; parses nothing."""
@@ -273,8 +299,8 @@ class Configuration:
         sources = [server.written, *(self.files[path].source for path in self._read.get(server.block, ()))]
         return any(sign in source for source in sources for sign in _SIGNS_OF_SEAFILE)
 
-    def _whole(self, outlined: Statement) -> Statement:
-        """Return a server block with all of its statements."""
+    def whole(self, outlined: Statement) -> Statement:
+        """Return a server block with all of its statements. Raises errors.SyntaxRefused."""
         file, block = self.files[outlined.path], outlined.block
         directive = file.blocks[block.start]
         children = self._expand(directive.block or (), block, (file.path,), is_whole=True)
@@ -293,17 +319,17 @@ class _Servers:
         self.inherited: list[Statement] = []
         self.blocks: list[Statement] = []
         self.by_key: dict[str, set[int]] = defaultdict(set)
-        self._sockets: set[bytes] = set()
+        self._listens: set[tuple[bytes, ...]] = set()
 
     def add(self, block: Statement, *, may_proxy: bool) -> None:
         """Add a server block, in nginx's order: its outline, and whether it may proxy Seafile."""
         names = [text(name).lower() for child in block.named(b"server_name") for name in child.arguments]
         is_nameless = all("." not in name or _ADDRESS.fullmatch(name) for name in names)
-        # A socket's default is the one that is marked so, else the first (ngx_http_add_address); here, the first with
-        # each spelling of the socket.
+        # A socket's default is the one that is marked so, else the first, and the socket is what all its listen lines
+        # say (ngx_http_add_addresses); here, the first with each such line.
         listens = [child.arguments for child in block.named(b"listen")] or [(b"80",)]
-        new = {words[0] for words in listens if words} - self._sockets
-        self._sockets |= new
+        new = set(listens) - self._listens
+        self._listens |= new
         is_leading = bool(new) or any({b"default_server", b"default"}.intersection(words[1:]) for words in listens)
         keys = {key for name in names for key in _keys(name)}
         keys |= {_ANY_NAME} if is_leading or (is_nameless and may_proxy) else set()
@@ -317,6 +343,14 @@ class _Servers:
         keys = {_ANY_NAME}.union(*(_asked(domain.lower()) for domain in domains))
         wanted = set().union(*(self.by_key.get(key, ()) for key in keys))
         return wanted.union(*(self.by_key.get(self.blocks[number].path, ()) for number in wanted))
+
+    def reading(self, paths: Collection[str], readers: Collection[Block]) -> set[int]:
+        """Return the numbers of the blocks that stand in one of the files, or are among their readers."""
+        return {n for n, one in enumerate(self.blocks) if one.path in paths or one.block in readers}
+
+    def chosen(self, numbers: Iterable[int]) -> list[Statement]:
+        """Return the outlines of the blocks with these numbers, in nginx's order."""
+        return [self.blocks[number] for number in sorted(numbers)]
 
 
 def _keys(written: str) -> tuple[str, ...]:

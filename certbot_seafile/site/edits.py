@@ -31,26 +31,37 @@ _Chain = tuple[int, int, "_Chain | None"]
 
 @dataclass
 class Edits:
-    """The insertions that are planned, by file; texts at one offset keep the order in which they came."""
+    """The insertions that are planned, by file; texts at one offset keep the order in which they came.
 
+    names: for whom; all others are to be answered as before. earlier: edits that go before, so that these are to what
+    those made of the files. proven_on: the configuration in which nobody else is hurt by them.
+    """
+
+    names: tuple[str, ...] = ()
+    earlier: Edits | None = None
+    proven_on: object = None
     _sources: dict[str, bytes] = field(default_factory=dict)
     _inserted: dict[str, list[tuple[int, int, bytes]]] = field(default_factory=dict)
     _commented: set[tuple[str, int]] = field(default_factory=set)
 
     def __bool__(self) -> bool:
-        return bool(self._inserted)
+        return bool(self.paths)
 
     @property
     def paths(self) -> tuple[str, ...]:
         """Return the files that would change."""
-        return tuple(self._inserted)
+        return tuple(dict.fromkeys((*(self.earlier.paths if self.earlier else ()), *self._inserted)))
 
     def before(self, path: str) -> bytes:
         """Return the file's bytes as they were read."""
+        if self.earlier and path in self.earlier.paths:
+            return self.earlier.before(path)
         return self._sources[path]
 
     def after(self, path: str) -> bytes:
         """Return the file's bytes with the insertions."""
+        if self.earlier and path not in self._inserted:
+            return self.earlier.after(path)
         source, parts, at = self._sources[path], [], 0
         for offset, _, text in sorted(self._inserted[path], key=lambda insertion: insertion[:2]):
             parts += [source[at:offset], text]
@@ -89,6 +100,11 @@ class Edits:
             self._insert(block, close, b"".join(line.strip() + b" " for line in lines))
         else:
             self._insert(block, start, _joined(lines, _inner_indentation(block), _line_of(block).ending))
+
+    def insert_block(self, statement: Statement, text: bytes) -> None:
+        """Insert text, of some lines that are indented already, behind the statement and an empty line."""
+        ending = _line_of(statement).ending
+        self._insert(statement, statement.directive.end, ending + ending + text)
 
     def comment_out(self, statement: Statement) -> None:
         """Make a comment of the statement's lines, and of nothing else. A second call for the same one does nothing."""

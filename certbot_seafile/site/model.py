@@ -1,7 +1,7 @@
 """nginx's server blocks, and which of them nginx itself would choose.
 
-The law: whatever nginx decides from its configuration alone (listen sockets, names, locations) is decided here in the
-same way, with nginx's source named; nothing here knows what we want. Pure: statements in, facts out.
+The law: whatever nginx decides from its configuration alone (sockets, what they speak, names, locations) is decided
+here in the same way, with nginx's source named; nothing here knows what we want. Pure: statements in, facts out.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 
 from certbot_seafile.site.config import Statement, flat, text
 
@@ -21,6 +22,23 @@ class Socket:
 
     address: str
     port: int
+
+    def __str__(self) -> str:
+        if self.address.startswith("unix:"):
+            return self.address
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+    @property
+    def wildcard(self) -> Socket:
+        """Return the socket for all addresses of its family, on its port; of a unix socket, itself."""
+        if self.address.startswith("unix:"):
+            return self
+        return Socket("::" if ":" in self.address else "*", self.port)
+
+    @property
+    def is_internal(self) -> bool:
+        """Tell whether nobody reaches it but this machine itself."""
+        return self.address.startswith(("unix:", "127.")) or self.address == "::1"
 
 
 @dataclass(frozen=True)
@@ -39,10 +57,14 @@ class Listen:
 
 @dataclass(frozen=True, eq=False)
 class Server:
-    """One server block of http, with the http-level statements it inherits from."""
+    """One server block of http, with the http-level statements it inherits from.
+
+    spoken: by socket, all that any server block says about it: `ssl`, `proxy_protocol` and the like are the socket's.
+    """
 
     statement: Statement
     http: Statement
+    spoken: dict[Socket, set[bytes]] = field(repr=False)
 
     @property
     def path(self) -> str:
@@ -65,7 +87,7 @@ class Server:
     def listens(self) -> tuple[Listen, ...]:
         """Return what it listens on; nginx implies *:80 where it says nothing (ngx_http_core_server)."""
         statements = self.level(b"listen")
-        return tuple(filter(None, map(_read_listen, statements))) if statements else (Listen(Socket("*", 80)),)
+        return tuple(chain.from_iterable(map(_read_listen, statements))) if statements else (Listen(Socket("*", 80)),)
 
     @cached_property
     def sockets(self) -> dict[Socket, Listen]:
@@ -78,32 +100,28 @@ class Server:
         names = [text(name) for statement in self.level(b"server_name") for name in statement.arguments]
         return tuple(name if name.startswith("~") else name.lower() for name in names) or ("",)
 
-    @cached_property
-    def _is_ssl_on(self) -> bool:
-        # Gone since nginx 1.25.
-        statement = self.effective(b"ssl")
-        return statement is not None and statement.arguments == (b"on",)
-
     def is_tls(self, listen: Listen) -> bool:
         """Tell whether this listen of it speaks TLS."""
-        return b"ssl" in listen.parameters or self._is_ssl_on
+        return b"ssl" in self.spoken[listen.socket]
 
 
-def _read_listen(statement: Statement) -> Listen | None:
-    """Read a listen directive; None where it is no single socket (a port range) or speaks QUIC."""
+def _read_listen(statement: Statement) -> list[Listen]:
+    """Read a listen directive: the sockets of its ports; none where it speaks QUIC."""
     words = statement.arguments
-    socket = _socket(text(words[0])) if words and b"quic" not in words[1:] else None
-    return Listen(socket, words[1:], statement) if socket else None
+    sockets = _sockets(text(words[0])) if words and b"quic" not in words[1:] else []
+    return [Listen(socket, words[1:], statement) for socket in sockets]
 
 
-def _socket(written: str) -> Socket | None:
+def _sockets(written: str) -> list[Socket]:
     if written.startswith("unix:"):
-        return Socket(written, 0)
-    parts = re.fullmatch(r"(\[[^]]+\]|[^:]+)(?::(\d+))?", written)
+        return [Socket(written, 0)]
+    parts = re.fullmatch(r"(?:(\[[^]]+\]|[^:]*[^:\d-][^:]*)(?::|\Z))?(?:(\d+)(?:-(\d+))?)?", written)
     if parts is None:
-        return None
-    host, port = ("*", parts[1]) if parts[1].isdigit() else (parts[1].strip("[]"), parts[2] or "80")
-    return Socket("*" if host == "0.0.0.0" else _address(host), int(port))
+        return []
+    host = (parts[1] or "*").strip("[]")
+    first = int(parts[2] or 80)
+    address = "*" if host == "0.0.0.0" else _address(host)
+    return [Socket(address, port) for port in range(first, int(parts[3] or first) + 1)]
 
 
 def _address(written: str) -> str:
@@ -123,13 +141,32 @@ def is_address(name: str) -> bool:
 
 def http_servers(statements: Iterable[Statement]) -> tuple[Server, ...]:
     """Return the server blocks of every http block, in nginx's order."""
-    return tuple(
-        Server(child, block)
+    spoken: dict[Socket, set[bytes]] = {}
+    servers = tuple(
+        Server(child, block, spoken)
         for block in flat(statements)
         if block.name == b"http" and block.directive.block is not None
         for child in block.named(b"server")
         if child.directive.block is not None
     )
+    for server in servers:
+        for listen in server.listens:
+            spoken.setdefault(listen.socket, set()).update(listen.parameters)
+    _hear_ssl_on(servers, spoken)
+    for words in spoken.values():
+        words -= {b"default_server", b"default"}
+    return servers
+
+
+def _hear_ssl_on(servers: Sequence[Server], spoken: dict[Socket, set[bytes]]) -> None:
+    """Note the sockets whose default server says `ssl on`, gone since nginx 1.25 (ngx_http_init_connection)."""
+    of_http = {block: block.named(b"ssl") for block in dict.fromkeys(server.http for server in servers)}
+    for server in servers:
+        statements = server.level(b"ssl") or of_http[server.http]
+        if statements and statements[-1].arguments == (b"on",):
+            for socket in server.sockets:
+                if default_server(servers, socket) is server:
+                    spoken[socket].add(b"ssl")
 
 
 def sockets(servers: Iterable[Server]) -> tuple[Socket, ...]:
@@ -140,6 +177,29 @@ def sockets(servers: Iterable[Server]) -> tuple[Socket, ...]:
 def on_socket(servers: Iterable[Server], socket: Socket) -> list[Server]:
     """Return the servers that listen on exactly this socket, in order."""
     return [server for server in servers if socket in server.sockets]
+
+
+def socket_at(servers: Iterable[Server], socket: Socket) -> Socket | None:
+    """Return the socket that takes what arrives at an address and port: of this address, else of all of its family.
+
+    None where nginx does not listen there.
+    """
+    known = set(sockets(servers))
+    return next((one for one in (socket, socket.wildcard) if one in known), None)
+
+
+def places(servers: Iterable[Server], socket: Socket) -> list[Socket]:
+    """Return where a server block must listen to be reached at an address and port, and nobody loses a client by it.
+
+    A socket on an address takes that address's clients from the wildcard; and a running nginx cannot open the wildcard
+    where it holds sockets on addresses of the same port (bind(2): EADDRINUSE). Empty where that is so, and only this
+    machine reaches those.
+    """
+    known = sockets(servers)
+    if (present := socket_at(servers, socket)) is not None:
+        return [present]
+    held = [one for one in known if one.wildcard == socket]
+    return [one for one in held if not one.is_internal] if held else [socket]
 
 
 def default_server(servers: Iterable[Server], socket: Socket) -> Server | None:
@@ -162,7 +222,7 @@ def _name_rank(written: str, name: str) -> tuple[int, int] | None:
     if written.startswith("~"):
         # The name is in lower case already (ngx_http_validate_host), and a pattern with a capital letter in it is
         # matched without regard to case (ngx_http_core_server_name): so none is a matter of case.
-        return (3, 0) if _matches(written[1:], name, ignore_case=True) else None
+        return (3, 0) if matches(written[1:], name, ignore_case=True) else None
     if written == f".{name}":  # which is both "example.com" and "*.example.com" (ngx_hash_add_key)
         return (0, 0)
     end = written.removeprefix("*")
@@ -173,13 +233,25 @@ def _name_rank(written: str, name: str) -> tuple[int, int] | None:
     return (0, 0) if written == name and name else None
 
 
-def _matches(pattern: str, subject: str, *, ignore_case: bool) -> bool:
+def matches(pattern: str, subject: str, *, ignore_case: bool = False) -> bool:
     """Tell whether a PCRE pattern matches, as far as Python reads it; one that it cannot read matches nothing."""
     try:
         compiled = re.compile(re.sub(r"\(\?P?<(\w)", r"(?P<\1", pattern), re.IGNORECASE if ignore_case else 0)
     except re.error:
         return False
     return compiled.search(subject) is not None
+
+
+def owner(servers: Sequence[Server], socket: Socket, name: str) -> Server | None:
+    """Return the server that answers on this socket for a name as it is written in server_name.
+
+    For a wildcard, that is the one which answers for a name below it that no block has; for a regular expression, the
+    first that has the expression, else the default server.
+    """
+    if name.startswith("~"):
+        having = [server for server in on_socket(servers, socket) if name in server.names]
+        return having[0] if having else default_server(servers, socket)
+    return choose(servers, socket, name.lstrip(".").replace("*", "certbot-seafile"))
 
 
 def choose(servers: Sequence[Server], socket: Socket, name: str | None) -> Server | None:
@@ -194,12 +266,12 @@ def choose(servers: Sequence[Server], socket: Socket, name: str | None) -> Serve
 
 def locations_for(server: Server, uri: str) -> list[Statement]:
     """Return the location that nginx would choose for uri (ngx_http_core_find_location), behind those around it."""
-    chain: list[Statement] = []
+    path: list[Statement] = []
     chosen = _location_at(server.statement, uri)
     while chosen is not None:
-        chain.append(chosen)
+        path.append(chosen)
         chosen = None if chosen.arguments[0] in (b"~", b"~*") else _location_at(chosen, uri)
-    return chain
+    return path
 
 
 def _location_at(level: Statement, uri: str) -> Statement | None:
@@ -214,7 +286,7 @@ def _location_at(level: Statement, uri: str) -> Statement | None:
         if modifier == "^~" or (inner is not None and location_path(inner)[0] in ("~", "~*")):
             return best
     for modifier, written, child in locations:
-        if modifier in ("~", "~*") and _matches(written, uri, ignore_case=modifier == "~*"):
+        if modifier in ("~", "~*") and matches(written, uri, ignore_case=modifier == "~*"):
             return child
     return best
 

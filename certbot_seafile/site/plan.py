@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import NoReturn
 
 from certbot_seafile import errors
@@ -26,6 +26,8 @@ _REDIRECTS = (b"return", b"rewrite", b"if")
 _HEADER = b"proxy_set_header"
 _STAPLING = (b"ssl_stapling", b"ssl_stapling_file", b"ssl_stapling_verify", b"ssl_stapling_responder")
 _GUARD = rb"rewrite ^(/\.well-known/acme-challenge/.*)$ $1 break;"
+# nginx refuses an alias where a break has ended the rewriting (ngx_http_map_uri_to_path).
+_GUARD_OF_ALIAS = _GUARD.replace(b"break", b"last")
 _NO_LINKS = b"disable_symlinks on from=$document_root;"
 # With this header comes what another machine has passed on, which would go round and round where two do so.
 _ENDS_LOOPS = b"if ($http_certbot_seafile_forwarded) { return 508; }"
@@ -43,9 +45,14 @@ _FORWARD = (
     b"proxy_send_timeout 5s;",
     b"proxy_read_timeout 5s;",
 )
+# The conditions under which all that comes in clear for the site is redirected.
+_IN_CLEAR = re.compile(rb"if\s*\(\s*\$(?:scheme|https|server_port|host|http_host|server_name)\b")
+_SOME_URIS = ("/", "/certbot-seafile", "/certbot-seafile/x.y")
 _PAIR = (b"ssl_certificate", b"ssl_certificate_key")
 _NAMES = (b"server_name", b"listen")
 _NEAR = (b"ssl_certificate", *_NAMES)
+# What listen lines of several servers may say of a socket; the rest may stand only once (ngx_http_add_addresses).
+_REPEATED = (b"ssl", b"http2", b"spdy", b"proxy_protocol", b"quic")
 
 
 @dataclass(frozen=True)
@@ -151,18 +158,51 @@ def _answering(every: Sequence[Server], members: Sequence[Server], socket: Socke
 def _members(every: Sequence[Server], domain: str, site_path: str | None) -> list[Server]:
     """Return the server blocks that belong to the domain's site, whatever nginx chooses today."""
     if site_path is not None:
-        pool = [s for s in every if site_path in (s.path, *(inner.path for inner in s.statement.walk()))]
-        if not pool:
-            raise errors.SiteNotFound(
-                f"nginx loads no server block from {site_path}: --seafile-site must name a file that it includes"
-            )
-        return _named(pool, domain) + list(filter(_is_nameless, pool)) or pool
-    return _with_nameless(every, _named(every, domain)) or _recognised(every, domain)
+        return _members_in(every, domain, site_path)
+    members = _with_nameless(every, _named(every, domain))
+    if members and not any(map(_is_seafile, members)) and not any(map(_speaks_tls, members)):
+        return _with_target(every, domain, members)
+    return members or _recognised(every, domain)
+
+
+def _members_in(every: Sequence[Server], domain: str, site_path: str) -> list[Server]:
+    pool = [s for s in every if site_path in (s.path, *(inner.path for inner in s.statement.walk()))]
+    if not pool:
+        raise errors.SiteNotFound(
+            f"nginx loads no server block from {site_path}: --seafile-site must name a file that it includes"
+        )
+    if members := _named(pool, domain) + list(filter(_is_part, pool)):
+        return list(dict.fromkeys(members))
+    if len({server.names for server in pool}) > 1:
+        raise errors.SiteRefused(
+            f"{site_path} has several sites, and none for {domain}: put {domain} into the server_name of the one that "
+            "serves Seafile"
+        )
+    return pool
 
 
 def _with_nameless(every: Sequence[Server], members: list[Server]) -> list[Server]:
     homes = {server.path for server in members}
-    return members + [s for s in every if s.path in homes and _is_nameless(s) and s not in members]
+    return members + [s for s in every if s.path in homes and _is_part(s) and s not in members]
+
+
+def _is_part(server: Server) -> bool:
+    """Tell whether a block that names nobody is part of a site in the same file; a catch-all for TLS is not."""
+    return _is_nameless(server) and (_is_seafile(server) or not _speaks_tls(server))
+
+
+def _speaks_tls(server: Server) -> bool:
+    return any(map(server.is_tls, server.listens))
+
+
+def _with_target(every: Sequence[Server], domain: str, members: list[Server]) -> list[Server]:
+    """Return members with the nameless Seafile site to which they redirect: with TLS, they would do so without end."""
+    if not all(map(redirects_all, members)):
+        return members
+    targets = [server for server in every if _is_nameless(server) and _is_seafile(server) and _speaks_tls(server)]
+    if len({server.path for server in targets}) > 1:
+        _refuse_ambiguous(domain, targets)
+    return members + targets
 
 
 def _named(every: Sequence[Server], domain: str) -> list[Server]:
@@ -229,7 +269,12 @@ def _insert(planned: edits.Edits, server: Server, lines: Sequence[bytes], *ancho
 
 def _at_server(server: Server, statement: Statement) -> Statement:
     """Return the statement of the server's own file through which `statement` comes: itself, or the include of it."""
-    includes = (child for child in server.statement.children if child.name == b"include")
+    return _at(server.statement, statement)
+
+
+def _at(level: Statement, statement: Statement) -> Statement:
+    """Return the statement in a block's own file through which one of its level comes: itself, or the include of it."""
+    includes = (child for child in level.children if child.name == b"include")
     return next((child for child in includes if statement in (*child.walk(), *_includes(child.children))), statement)
 
 
@@ -247,6 +292,83 @@ def _word(path: str) -> bytes:
 
 def _path(statement: Statement) -> str:
     return text(statement.arguments[0])
+
+
+# --- what others read or are answered by -----------------------------------------------------------------------------
+
+
+def separate(planned: edits.Edits, site: Site, server: Server) -> None:
+    """Give those of the site's names for which a server answers a block of their own: a copy; the rest keeps the old.
+
+    Raises errors.SiteRefused.
+    """
+    block = server.statement
+    chosen = [[model.choose(site.every, socket, name) for socket in server.sockets] for name in site.domains]
+    own = [name for name, answering in zip(site.domains, chosen, strict=True) if server in answering]
+    _refuse_captures(server)
+    source, at = block.directive.source, block.directive.start
+    pieces, is_named = [], bool(server.level(b"server_name"))
+    if not is_named:
+        pieces, at = [source[at : block.directive.sign + 1], b" ", _name_line(own)], block.directive.sign + 1
+    for statement in server.level(*_NAMES):
+        if statement not in block.children:
+            raise errors.SiteRefused(
+                f"{server} answers for other names than {', '.join(own)} too, and {statement.path}:{statement.line} "
+                f"says so: give {', '.join(own)} a server block of its own, with listen and server_name in it"
+            )
+        start, end = statement.directive.start, statement.directive.end
+        pieces.append(source[at:start])
+        at = end
+        if statement.name == b"listen":
+            words = [word for word in statement.arguments[1:] if word in _REPEATED]
+            pieces.append(b" ".join([b"listen", *map(syntax.quote, statement.arguments[:1]), *words]) + b";")
+        elif is_named:
+            pieces.append(_name_line(own))
+            is_named = False
+    planned.insert_block(block, b"".join([*pieces, source[at : block.directive.end]]))
+    _take_names_from(planned, server, own)
+
+
+def _name_line(names: Iterable[str]) -> bytes:
+    return b"server_name " + b" ".join(name.encode("idna") for name in names) + b";"
+
+
+def _refuse_captures(server: Server) -> None:
+    """Refuse a block that uses what a regular expression of its names has found. Raises errors.SiteRefused."""
+    groups = [group for name in server.names if name.startswith("~") for group in re.findall(r"\(\?P?<(\w+)>", name)]
+    for group in groups:
+        if re.search(rb"\$\{?%s\b" % group.encode(), server.statement.written):
+            raise errors.SiteRefused(
+                f"{server} answers for other names too, and makes ${group} of the name that was asked for: give the "
+                "Seafile site a server block of its own"
+            )
+
+
+def _take_names_from(planned: edits.Edits, server: Server, names: Collection[str]) -> None:
+    """Take names out of a server's server_name lines, where they stand there as they are."""
+    for statement in server.level(b"server_name"):
+        words = [text(word) for word in statement.arguments]
+        kept = [word for word in words if word.lower().removeprefix(".") not in names or word.startswith("*")]
+        kept += [f"*{word}" for word in words if word.startswith(".") and word not in kept]
+        if kept != words:
+            line = [b"server_name", *(syntax.quote(word.encode("utf-8", "surrogateescape")) for word in kept or ["_"])]
+            planned.replace(statement, [b" ".join(line) + b";"])
+
+
+def take_in(planned: edits.Edits, servers: Iterable[Server], path: str) -> None:
+    """Let what a file says stand in the servers themselves, in place of the includes by which they read it."""
+    for include in dict.fromkeys(chain.from_iterable(_leading(server.statement, path) for server in servers)):
+        planned.replace(include, [child.written for child in include.children])
+
+
+def _leading(block: Statement, path: str) -> Iterator[Statement]:
+    """Yield the includes in the block's own file by which it reads a file."""
+    for child in block.children:
+        if child.name == b"include" and child.path == block.path:
+            if any(inner.path == path for inner in (*child.walk(), *_includes(child.children))):
+                yield child
+        elif child.path == block.path:
+            yield from _leading(child, path)
 
 
 # --- the challenge ---------------------------------------------------------------------------------------------------
@@ -298,8 +420,10 @@ def wire_challenge(planned: edits.Edits, server: Server, challenge: Challenge, s
     that others read too stays as it is for them.
     """
     first = _first_redirect(server)
-    if first is not None and not _is_guard(first):
-        planned.insert_before(_at_server(server, first), [_GUARD])
+    if first is not None and _is_guard(first) and not _is_guarded(server):
+        planned.replace(_at_server(server, first), [_guard(server)])
+    elif first is not None and not _is_guard(first):
+        planned.insert_before(_at_server(server, first), [_guard(server)])
     chosen = model.locations_for(server, _TOKEN_URI)[-1:]
     if ("^~", CHALLENGE_PATH) in map(model.location_path, chosen) and _answers(server, challenge):
         if challenge.is_users and _follows_links(chosen[0]):
@@ -321,8 +445,7 @@ def wire_challenge(planned: edits.Edits, server: Server, challenge: Challenge, s
 
 def is_wired(server: Server, challenge: Challenge) -> bool:
     """Tell whether the server answers challenges in this way already, as far as its configuration tells."""
-    first = _first_redirect(server)
-    if not _answers(server, challenge) or (first is not None and not _is_guard(first)):
+    if not _answers(server, challenge) or not _is_guarded(server):
         return False
     return not (challenge.is_users and _follows_links(model.locations_for(server, _TOKEN_URI)[-1]))
 
@@ -351,7 +474,22 @@ def _first_redirect(server: Server) -> Statement | None:
 
 def _is_guard(statement: Statement) -> bool:
     words = statement.arguments
-    return statement.name == b"rewrite" and words[-1:] == (b"break",) and b"acme-challenge" in words[0]
+    return statement.name == b"rewrite" and words[-1:] in ((b"break",), (b"last",)) and b"acme-challenge" in words[0]
+
+
+def _guard(server: Server) -> bytes:
+    """Return the line that lets challenges pass by the server's redirects to its own location for them."""
+    chosen = model.locations_for(server, _TOKEN_URI)[-1:]
+    is_alias = challenge_folder(server) is not None and any(location.named(b"alias") for location in chosen)
+    return _GUARD_OF_ALIAS if is_alias else _GUARD
+
+
+def _is_guarded(server: Server) -> bool:
+    """Tell whether no redirect of the server takes challenges away."""
+    first = _first_redirect(server)
+    if first is None or (_is_guard(first) and _guard(server) == _GUARD):
+        return True
+    return _is_guard(first) and first.arguments[-1] == b"last"
 
 
 def _location_lines(server: Server, challenge: Challenge) -> list[bytes]:
@@ -406,7 +544,6 @@ def staple_include(snippet_path: str) -> str:
 
 def install(planned: edits.Edits, site: Site, server: Server, wanted: Certificate) -> None:
     """Let a TLS server use the certificate and the staple's snippet, and comment out what they take the place of."""
-    _refuse_variable(server, site)
     ours = wanted.snippet.rpartition("/")[0] + "/"  # the folder of all snippets of this package
     snippets = [include for include in _includes(server.statement.children) if _path(include).startswith(ours)]
     inner = {statement for snippet in snippets for statement in snippet.flat()}
@@ -448,17 +585,6 @@ def strangers(server: Server, domains: Sequence[str]) -> list[str]:
     return [name for name in plain if "." in name and name not in asked and not model.is_address(name)]
 
 
-def _refuse_variable(server: Server, site: Site) -> None:
-    """Refuse to put one certificate where a variable chooses among several."""
-    others = strangers(server, site.domains)
-    for statement in server.level(b"ssl_certificate"):
-        if b"$" in statement.arguments[0] and others:
-            raise errors.SiteRefused(
-                f"{statement.path}:{statement.line} chooses a certificate by a variable, and {server} answers for "
-                f"{', '.join(others)} too: name them all with -d, or give the Seafile site a server block of its own"
-            )
-
-
 def _drop(planned: edits.Edits, server: Server, gone: Collection[Statement], is_own: Callable[[str], bool]) -> None:
     """Comment statements out: where they stand, or, in a file that is not the server's own, for this server alone.
 
@@ -497,42 +623,61 @@ def add_plain_server(planned: edits.Edits, site: Site, server: Server, challenge
     step = edits.indentation_step(server.statement)
     listens = [listen for listen in server.listens if server.is_tls(listen)]
     names = b" ".join(name.encode("idna") for name in site.domains)
-    body = _mirrored(planned, site, server, listens, http_port)
+    body = _twins(planned, site, server, listens, http_port)
     body += [b"server_name " + names + b";", *_location_lines(server, challenge)]
     body += [b"location / {", step + _redirect_line(listens[0].socket.port), b"}"]
     planned.insert_after(server.statement, [b"", b"server {", *(step + line for line in body), b"}"])
 
 
-def add_tls(planned: edits.Edits, site: Site, server: Server, wanted: Certificate, https_port: int) -> None:
-    """Let an HTTP-only server speak TLS too: it redirects to it, and Seahub learns that the client came by https."""
-    clear = [listen for listen in server.listens if not server.is_tls(listen)]
-    plain = [listen for listen in clear if not listen.socket.address.startswith("unix:")]
-    lines = _mirrored(planned, site, server, plain, https_port, b"ssl")
+def add_tls(
+    planned: edits.Edits, site: Site, server: Server, wanted: Certificate, ports: tuple[int, int], is_redirected: bool
+) -> None:
+    """Let an HTTP-only server speak TLS too: Seahub learns that the client came by https.
+
+    ports: of HTTP and of HTTPS. is_redirected: whether to redirect what comes in clear. Raises errors.SiteRefused.
+    """
+    if redirects_all(server):  # over TLS too, without end
+        names = ", ".join(site.domains)
+        raise errors.SiteRefused(
+            f"{server} answers for {names} and only redirects to https, where no server block answers for it: put "
+            f"{names} into the server_name of the one that serves Seafile"
+        )
+    clear = [listen for listen in server.listens if listen.socket.port == ports[0] and not server.is_tls(listen)]
+    lines = _twins(planned, site, server, clear, ports[1], b"ssl")
     if not server.level(b"listen"):
         lines.insert(0, b"listen 80;")
     _insert(planned, server, [*lines, *wanted.lines], _NEAR)
-    redirect(planned, server, https_port, is_shared=True)
+    if is_redirected:
+        redirect(planned, server, ports[1], is_shared=True)
     _tell_seahub(planned, server)
 
 
-def _mirrored(
+def _twins(
     planned: edits.Edits, site: Site, server: Server, listens: Sequence[Listen], port: int, *extra: bytes
 ) -> list[bytes]:
-    """Return the lines for listening on another port at the same addresses; default servers stay what they are."""
-    lines: dict[bytes, None] = {}
-    for listen in listens:
-        socket = Socket(listen.socket.address, port)
-        host = f"[{socket.address}]" if ":" in socket.address.removeprefix("unix:") else socket.address
-        words = [b"listen", f"{host}:{port}".removeprefix("*:").encode(), *extra]
-        if b"proxy_protocol" in listen.parameters:
-            words.append(b"proxy_protocol")
-        if not model.on_socket(site.every, socket):
+    """Return the lines for listening on another port where the server is reached; default servers stay what they are.
+
+    An address that only this machine reaches is left out where there are others. Raises errors.SiteRefused.
+    """
+    by_socket = {Socket(listen.socket.address, port): listen for listen in listens}
+    reached = [socket for socket in by_socket if not socket.is_internal]
+    lines: dict[Socket, bytes] = {}
+    for wish in reached or [socket for socket in by_socket if socket.port]:
+        if not (chosen := model.places(site.every, wish)):
+            raise errors.SiteRefused(
+                f"the site needs `listen {port};`, which a running nginx cannot open beside the sockets on port {port} "
+                f"that it has on this machine's own addresses: add that line to {server} and restart nginx"
+            )
+        for socket in chosen:
+            is_new = not model.on_socket(site.every, socket)
+            like = by_socket[wish].parameters if is_new else server.spoken[socket]
+            words = [*extra, *(word for word in like if word == b"proxy_protocol")]
             # These describe the socket itself and may stand only once for it (ngx_http_core_listen).
-            words += [word for word in listen.parameters if word.startswith(b"ipv6only=")]
-        lines[b" ".join(words) + b";"] = None
-    for socket in dict.fromkeys(Socket(listen.socket.address, port) for listen in listens):
+            words += [word for word in like if is_new and word.startswith(b"ipv6only=")]
+            lines[socket] = b" ".join([b"listen", str(socket).removeprefix("*:").encode(), *words]) + b";"
+    for socket in lines:
         _keep_default(planned, site, server, socket)
-    return list(lines)
+    return list(lines.values())
 
 
 def _keep_default(planned: edits.Edits, site: Site, newcomer: Server, socket: Socket) -> None:
@@ -555,13 +700,18 @@ def _redirect_line(https_port: int) -> bytes:
 
 
 def redirects_all(server: Server) -> bool:
-    """Tell whether the server redirects every plain request at its own level."""
-    redirects = server.level(b"return", b"rewrite")
-    redirects += [statement for block in server.level(b"if") for statement in block.flat()]
-    for location in server.level(b"location"):
-        if model.location_path(location) in (("", "/"), ("^~", "/")):
-            redirects += location.named(b"return", b"rewrite")
-    return any(b"https://" in word for statement in redirects for word in statement.arguments)
+    """Tell whether the server redirects every plain request to https."""
+    levels = [server.statement, *(block for block in server.level(b"if") if _IN_CLEAR.search(block.written))]
+    slash = (("", "/"), ("^~", "/"))
+    levels += [location for location in server.level(b"location") if model.location_path(location) in slash]
+    return any(_leads_to_https(statement) for level in levels for statement in level.named(b"return", b"rewrite"))
+
+
+def _leads_to_https(statement: Statement) -> bool:
+    words = statement.arguments
+    if statement.name == b"rewrite" and not all(model.matches(text(words[0]), uri) for uri in _SOME_URIS):
+        return False
+    return any(word.startswith(b"https://") for word in words)
 
 
 def redirect(planned: edits.Edits, server: Server, https_port: int, *, is_shared: bool) -> None:
@@ -573,10 +723,12 @@ def redirect(planned: edits.Edits, server: Server, https_port: int, *, is_shared
     if is_shared:
         lines = [b"if ($scheme = http) {", edits.indentation_step(server.statement) + lines[0], b"}"]
     first = _first_redirect(server)
-    if first is not None:
-        planned.insert_before(_at_server(server, first), lines)
+    if first is None:
+        _insert(planned, server, [_guard(server), *lines])
+    elif _is_guard(first):
+        planned.insert_after(_at_server(server, first), lines)
     else:
-        _insert(planned, server, [_GUARD, *lines])
+        planned.insert_before(_at_server(server, first), lines)
 
 
 def _tell_seahub(planned: edits.Edits, server: Server) -> None:
@@ -584,9 +736,9 @@ def _tell_seahub(planned: edits.Edits, server: Server) -> None:
     line = b"proxy_set_header X-Forwarded-Proto https;"
     locations = [inner for inner in server.statement.walk() if inner.name == b"location"]
     for level in (server.statement, *locations):
-        headers = [child for child in level.children if child.name == _HEADER]
+        headers = level.named(_HEADER)
         if headers and not _has_header(headers, b"x-forwarded-proto"):
-            planned.insert_after(headers[-1], [line])
+            planned.insert_after(_at(level, headers[-1]), [line])
     bare = [location for location in locations if location.named(b"proxy_pass") and not location.named(_HEADER)]
     if bare and not server.level(_HEADER):
         outer = server.http.named(_HEADER)
@@ -598,11 +750,34 @@ def _has_header(statements: Sequence[Statement], name: bytes) -> bool:
     return any(statement.arguments[:1] and statement.arguments[0].lower() == name for statement in statements)
 
 
+def find_front(site: Site) -> Statement | None:
+    """Return the line by which it shows that TLS ends in front of nginx; None where none does.
+
+    A site in clear that reads what a proxy has told it of the client, or tells Seahub of https itself.
+    """
+    levels = [(server.statement.walk(), server.http.named(_HEADER)) for server in site.plain if not site.tls]
+    lines = (line for inner, outer in levels for line in (*inner, *outer))
+    return next(filter(_is_of_front, lines), None)
+
+
+def _is_of_front(statement: Statement) -> bool:
+    words = tuple(word.lower() for word in statement.arguments)
+    is_told = statement.name == _HEADER and words == (b"x-forwarded-proto", b"https")
+    return is_told or any(b"$http_x_forwarded_proto" in word for word in words)
+
+
 def has_hsts(server: Server) -> bool:
-    """Tell whether the server sends Strict-Transport-Security at its own level (RFC 6797)."""
-    return _has_header(server.level(b"add_header"), b"strict-transport-security")
+    """Tell whether the server sends Strict-Transport-Security (RFC 6797): its own level says so, else http does."""
+    headers = server.level(b"add_header") or server.http.named(b"add_header")
+    return _has_header(headers, b"strict-transport-security")
 
 
 def add_hsts(planned: edits.Edits, server: Server) -> None:
-    """Send Strict-Transport-Security for a year with every answer of the server (RFC 6797 6.1)."""
-    _insert(planned, server, [b'add_header Strict-Transport-Security "max-age=31536000" always;'], _NEAR)
+    """Send Strict-Transport-Security for a year with every answer of the server (RFC 6797 6.1).
+
+    A level's own headers hide those of the http level (ngx_http_headers_merge), so these are repeated.
+    """
+    hidden = [] if server.level(b"add_header") else server.http.named(b"add_header")
+    lines = [*(statement.written for statement in hidden)]
+    lines.append(b'add_header Strict-Transport-Security "max-age=31536000" always;')
+    _insert(planned, server, lines, _NEAR)

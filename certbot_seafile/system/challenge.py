@@ -7,6 +7,7 @@ again, whatever the CA says; lasting edits are the deployment's.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 
 from certbot_seafile import errors
@@ -76,18 +77,25 @@ def wanted_challenge(options: Options) -> plan.Challenge:
 
 
 def plan_challenge(context: Context, site: plan.Site, *, only_missing: bool) -> edits.Edits:
-    """Plan what lets the site answer challenges. only_missing: leave out servers that answer them already."""
-    planned = edits.Edits()
+    """Plan what lets the site answer challenges. only_missing: leave out servers that answer them already.
+
+    Raises errors.SiteRefused where that cannot be without harm to others.
+    """
+    add_edits = functools.partial(let_answer, context.options, only_missing=only_missing)
+    return serving.plan_edits(context, site.domains, add_edits)
+
+
+def let_answer(options: Options, planned: edits.Edits, site: plan.Site, *, only_missing: bool) -> None:
+    """Add to the edits what lets the site answer challenges."""
     for server, domain in site.nameless:
         if server in site.plain:
             plan.add_name(planned, server, domain)
-    wanted = wanted_challenge(context.options)
+    wanted = wanted_challenge(options)
     for server in site.plain:
         if not (only_missing and plan.is_wired(server, wanted)):
             plan.wire_challenge(planned, server, wanted, site)
     if not site.plain:
-        plan.add_plain_server(planned, site, site.tls[0], wanted, context.options.http_port)
-    return planned
+        plan.add_plain_server(planned, site, site.tls[0], wanted, options.http_port)
 
 
 def folders(context: Context, site: plan.Site) -> list[str]:

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from certbot_seafile import errors
-from certbot_seafile.site import model, plan
-from certbot_seafile.site.config import Statement
+from certbot_seafile.site import edits, model, plan, proof
+from certbot_seafile.site.config import Configuration, Statement
 from certbot_seafile.system import handshake, lineages, nginx
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.handshake import Endpoint, Handshake
@@ -22,31 +22,41 @@ _POLL_SECONDS = 0.05
 _LOOPBACK = {"*": "127.0.0.1", "::": "::1"}
 
 
-def find_site(context: Context, domains: Sequence[str]) -> plan.Site:
-    """Return the site that answers for the domains, from what nginx reads now.
+def find_site(context: Context, domains: Sequence[str], configuration: Configuration | None = None) -> plan.Site:
+    """Return the site that answers for the domains, from what nginx reads now, or in another configuration.
 
     Raises errors.SiteNotFound, errors.SiteAmbiguous, errors.SiteRefused, errors.SyntaxRefused.
     """
-    configuration, options = context.nginx.configuration(), context.options
+    read, options = configuration or context.nginx.configuration(), context.options
     site_path = os.path.realpath(options.site) if options.site else None
 
     def find(statements: Sequence[Statement]) -> plan.Site:
         servers = model.http_servers(statements)
-        return plan.find(servers, domains, configuration.readers, site_path=site_path, http_port=options.http_port)
+        return plan.find(servers, domains, read.readers, site_path=site_path, http_port=options.http_port)
 
     try:
-        return find(configuration.statements(domains, site_path=site_path))
+        return find(read.statements(domains, site_path=site_path))
     except errors.SiteNotFound:
-        return find(configuration.statements())  # whose message names Seafile sites with other names
+        return find(read.statements())  # whose message names Seafile sites with other names
+
+
+def plan_edits(
+    context: Context, domains: Sequence[str], add_edits: Callable[[edits.Edits, plan.Site], None]
+) -> edits.Edits:
+    """Return edits for the site of the domains by which nobody else is hurt. Raises errors.SiteRefused."""
+    return proof.plan_harmless(
+        context.nginx.configuration(), lambda state: find_site(context, domains, state), add_edits
+    )
 
 
 def endpoints(servers: Sequence[model.Server], port: int | None = None, *, tls: bool = False) -> list[Endpoint]:
     """Return where the servers can be looked at from this machine: their own listen addresses."""
-    listens = [listen for server in servers for listen in server.listens if server.is_tls(listen) == tls]
+    listens = [
+        (server, listen.socket) for server in servers for listen in server.listens if server.is_tls(listen) == tls
+    ]
     endpoints = (
-        Endpoint(_LOOPBACK.get(socket.address, socket.address), socket.port, b"proxy_protocol" in listen.parameters)
-        for listen in listens
-        for socket in [listen.socket]
+        Endpoint(_LOOPBACK.get(socket.address, socket.address), socket.port, b"proxy_protocol" in server.spoken[socket])
+        for server, socket in listens
         if not socket.address.startswith("unix:") and port in (None, socket.port)
     )
     return list(dict.fromkeys(endpoints))

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Collection, Iterator, Sequence
 
 from certbot_seafile import errors
-from certbot_seafile.site import edits
+from certbot_seafile.site import edits, proof
 from certbot_seafile.system import files
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.journal import Entry
@@ -25,9 +25,11 @@ def edited(context: Context, planned: edits.Edits, title: str, *, is_lasting: bo
     """Write the planned edits and test them; keep them when the block ends well, else put everything back.
 
     is_lasting: False for edits that are taken out again when the block ends well, too (a dry run's).
-    Raises errors.NginxRefused, errors.FileRefused, errors.RootNeeded.
+    Raises errors.SiteRefused where somebody would be hurt for whom they are not made, errors.NginxRefused,
+    errors.FileRefused, errors.RootNeeded.
     """
     _refuse_without_root(context, planned.paths)
+    proof.refuse_hurt(context.nginx.configuration(), planned)
     context.checkpoints.close()
     written: list[str] = []
     with contextlib.ExitStack() as undoing:

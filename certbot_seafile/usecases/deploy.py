@@ -29,11 +29,11 @@ _HANDED_SECONDS = 60.0  # within which root's step lets nginx serve what was han
 def deploy(context: Context, lineage: Lineage, *, is_upkeep: bool = False) -> None:
     """Let the site use the lineage's certificate, with its staple: the whole of the deploy hook.
 
-    is_upkeep: certbot has renewed it; a site that has another valid certificate for its names is left to that one.
+    is_upkeep: nobody asked for it now; a site that has another valid certificate for its names is left to that one.
     Raises errors.Error; then the site is as it was, and nginx serves what it served.
     """
     _refuse_unfit(context, lineage)
-    if is_upkeep and lineage.is_renewed:
+    if is_upkeep:
         site = serving.find_site(context, lineage.names)
         if (owner := owner_of_site(context, lineage, site)) is not None:
             context.say(
@@ -196,15 +196,10 @@ def _keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | Non
             "the certificate again with `certbot certonly -a seafile` and the options that it had"
         )
     site = serving.find_site(context, lineage.names)
-    if not serving.is_served(lineage, site):
-        if (owner := owner_of_site(context, lineage, site)) is not None:
-            logger.info("%s: the site is left to the certificate %s, which is for its names too", lineage.name, owner)
-            return
-        deploy(context, lineage)
-        return
     current = subject(context, lineage)
-    if isinstance(current, handover.Handed) and current.bundle is None:  # somebody removed the handover file
-        deploy(context, lineage)
+    is_lost = isinstance(current, handover.Handed) and current.bundle is None  # somebody removed the handover file
+    if is_lost or not serving.is_served(lineage, site):
+        deploy(context, lineage, is_upkeep=True)
         return
     if context.renewer is None:
         with files.lock(context.lock_path):

@@ -18,32 +18,37 @@ def enhance(context: Context, domain: str, enhancement: str, options: object = N
         deploy.deploy(context, _lineage_for(context, domain))
         return
     with files.lock(context.lock_path):
-        site = serving.find_site(context, [domain])
-        planned = _plan_redirect(context, site) if enhancement == "redirect" else _plan_header(site, options)
+        is_redirect = enhancement == "redirect"
+        planned = _plan_redirect(context, domain) if is_redirect else _plan_header(context, domain, options)
         context.nginx.test()
         with writing.edited(context, planned, f"certbot-seafile {enhancement} {domain}"):
             context.nginx.reload()
         context.say(f"Site edited: {writing.count_lines(planned)}")
 
 
-def _plan_redirect(context: Context, site: plan.Site) -> edits.Edits:
-    planned = edits.Edits()
-    for server in site.plain:
-        if not plan.redirects_all(server):
-            is_shared = any(server.is_tls(listen) for listen in server.listens)
-            plan.redirect(planned, server, context.options.https_port, is_shared=is_shared)
+def _plan_redirect(context: Context, domain: str) -> edits.Edits:
+    def add_edits(planned: edits.Edits, site: plan.Site) -> None:
+        for server in site.plain:
+            if not plan.redirects_all(server):
+                is_shared = any(server.is_tls(listen) for listen in server.listens)
+                plan.redirect(planned, server, context.options.https_port, is_shared=is_shared)
+
+    planned = serving.plan_edits(context, [domain], add_edits)
     if not planned:
         raise errors.EnhancementPresent("the site redirects to https already")
     return planned
 
 
-def _plan_header(site: plan.Site, options: object) -> edits.Edits:
+def _plan_header(context: Context, domain: str, options: object) -> edits.Edits:
     if options != "Strict-Transport-Security":
         raise errors.RequestRefused(f"the header {options} cannot be ensured; only Strict-Transport-Security can")
-    planned = edits.Edits()
-    for server in site.tls:
-        if not plan.has_hsts(server):
-            plan.add_hsts(planned, server)
+
+    def add_edits(planned: edits.Edits, site: plan.Site) -> None:
+        for server in site.tls:
+            if not plan.has_hsts(server):
+                plan.add_hsts(planned, server)
+
+    planned = serving.plan_edits(context, [domain], add_edits)
     if not planned:
         raise errors.EnhancementPresent("the site sends Strict-Transport-Security already")
     return planned

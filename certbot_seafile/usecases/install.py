@@ -39,14 +39,14 @@ def plan_for(context: Context, lineage: Lineage, site: plan.Site) -> edits.Edits
     """Plan what lets the site answer challenges and use the lineage's certificate."""
     is_stapled = store.why_unstapled(lineage) is None and serving.why_paired(lineage, site) is None
     pairs = lineages.pairs_beside(lineage)
-    return _plan(context, site, lineage, is_stapled, pairs, is_sealed=isinstance(lineage, Version))
+    return _plan(context, site.domains, lineage, is_stapled, pairs, is_sealed=isinstance(lineage, Version))
 
 
 def check_plan(context: Context, names: Sequence[str], cert_name: str | None, *, must_staple: bool) -> plan.Site:
     """Return the site for the names, where a deployment can be planned; write nothing. Raises errors.SiteRefused."""
     site = serving.find_site(context, names)
     paths = Paths(cert_name or names[0], context.config_dir, context.options)
-    _plan(context, site, paths, is_sealed=must_staple or versions.is_sealed(paths))
+    _plan(context, names, paths, is_sealed=must_staple or versions.is_sealed(paths))
     for server in site.tls:
         if strangers := plan.strangers(server, names):
             context.say(
@@ -58,25 +58,29 @@ def check_plan(context: Context, names: Sequence[str], cert_name: str | None, *,
 
 def _plan(
     context: Context,
-    site: plan.Site,
+    names: Sequence[str],
     paths: Paths,
     is_stapled: bool = True,
     pairs: frozenset[str] = frozenset(),
     *,
     is_sealed: bool,
 ) -> edits.Edits:
-    files = paths.fullchain_path, paths.key_path, paths.snippet_path
+    files, options = (paths.fullchain_path, paths.key_path, paths.snippet_path), context.options
     certificate = plan.Certificate(*files, is_stapled, frozenset() if is_sealed else pairs, is_sealed)
-    planned = challenge.plan_challenge(context, site, only_missing=True)
-    for server, domain in site.nameless:
-        if server in site.tls and server not in site.plain:
-            plan.add_name(planned, server, domain)
-    for server in site.tls:
-        plan.install(planned, site, server, certificate)
-    if not site.tls:
-        for server in site.plain:
-            plan.add_tls(planned, site, server, certificate, context.options.https_port)
-    return planned
+
+    def add_edits(planned: edits.Edits, site: plan.Site) -> None:
+        challenge.let_answer(options, planned, site, only_missing=True)
+        for server, domain in site.nameless:
+            if server in site.tls and server not in site.plain:
+                plan.add_name(planned, server, domain)
+        for server in site.tls:
+            plan.install(planned, site, server, certificate)
+        if not site.tls:
+            ports = options.http_port, options.https_port
+            for server in site.plain:
+                plan.add_tls(planned, site, server, certificate, ports, not options.no_redirect)
+
+    return serving.plan_edits(context, names, add_edits)
 
 
 def is_included(context: Context, paths: Paths) -> bool:

@@ -50,7 +50,7 @@ class Renewer:
     """One world's ordinary user, whom setup makes; a context manager that ends root's step and removes the user."""
 
     def __init__(self, world: World) -> None:
-        self.world, self.user = world, f"certbot-test-{os.getpid()}"
+        self.world, self.user = world, world.folder.name
         self.home = world.path("/var/lib/certbot")
         self.handover = self.home / "handover"
         self.challenges = world.webroot / ".well-known" / "acme-challenge"
@@ -131,7 +131,7 @@ class Renewer:
         world = self.world
         ports = ["--http-01-port", str(world.http_port), "--https-port", str(world.https_port)]
         folders = ["--seafile-ctl", str(world.nginx_ctl), "--seafile-staple-dir", str(world.staple_dir)]
-        to = ["--user", self.user, "--home", self.home, "--seafile-webroot", world.webroot,
+        to: list[str | Path] = ["--user", self.user, "--home", self.home, "--seafile-webroot", world.webroot,
               "--systemd-dir", self.unit_dir if has_systemd else ""]  # fmt: skip
         run = self.world.run(*self.command(*ports, *folders, "setup", *to, "-d", name, *words), check=check)
         if (self.unit_dir / f"{APPLY}.path").exists() and self._path_unit is None:

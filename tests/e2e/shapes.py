@@ -130,8 +130,7 @@ SHAPES: dict[str, Shape] = {
             names=f"{NAME} files.example.com",
             certificate="    ssl_certificate /etc/ssl/$ssl_server_name.pem;\n"
             "    ssl_certificate_key /etc/ssl/$ssl_server_name.key;\n",
-        ),
-        refused="-d",
+        )
     ),
     "another name in the same server block": Shape(plain() + tls(names=f"{NAME} files.example.com")),
     "both families on one socket": Shape(

@@ -213,7 +213,7 @@ def test_status_is_a_table_of_one_line_a_lineage(issued: World) -> None:
 STATUS_SHAPE = {
     "name": str, "names": list, "expires": str, "seconds_left": int, "serial": str, "sha256": str, "key_type": str,
     "ocsp_url": str, "must_staple": bool, "stapling": str, "staple": dict, "served": dict,
-    "revoked": type(None), "pinned": type(None), "next_action": str,
+    "revoked": type(None), "pinned": type(None), "sealed": bool, "next_action": str,
 }  # fmt: skip
 
 

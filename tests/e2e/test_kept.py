@@ -112,7 +112,7 @@ def test_certificate_files_of_nobody_are_refused_in_a_sentence(issued: World, tm
     """`certbot install` with paths instead of a certificate of certbot's."""
     live = issued.config_dir / "live" / road.NAME
     words = ["--cert-path", str(live / "cert.pem"), "--key-path", str(live / "privkey.pem"), "-d", road.NAME]
-    run = issued.certbot("install", "-i", "seafile", *words, *issued.plugin_options, check=False)
+    run = issued.certbot("install", "-i", "seafile", *words, *map(str, issued.plugin_options), check=False)
     assert run.exit_code == 1
     assert "--cert-name" in run.output
     assert "TypeError" not in run.output + run.log
@@ -162,7 +162,7 @@ def test_a_second_certificate_for_the_name_keeps_the_site(issued: World) -> None
 def test_relative_folders_are_meant_from_where_certbot_runs(world: World) -> None:
     """The site and the renewal file name the whole path."""
     road.start(world, authz_reuse=100)
-    words = ["--seafile-ctl", world.nginx_ctl, "--seafile-webroot", world.webroot, "--seafile-staple-dir", "ocsp"]
-    world.certbot("certonly", "-a", "seafile", "-d", road.NAME, *words)
+    words = ["--seafile-ctl", str(world.nginx_ctl), "--seafile-webroot", str(world.webroot)]
+    world.certbot("certonly", "-a", "seafile", "-d", road.NAME, *words, "--seafile-staple-dir", "ocsp")
     assert road.renewal(world)["seafile_staple_dir"] == str(world.folder / "ocsp")
     assert f"{world.folder}/ocsp/".encode() in road.site_bytes(world)

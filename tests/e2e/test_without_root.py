@@ -202,7 +202,8 @@ def test_the_dry_run_changes_nothing_and_says_what_a_run_does(renewer: Renewer) 
 def test_roots_own_is_untouched_and_undo_leaves_it_so(world: World) -> None:
     """Setup, issue, renewal and undo: every owner, mode and byte below /etc that is not ours is what it was."""
     site = road.start(world)
-    lineages.make(world.config_dir, "mail.example.com", authority.make_leaf(issuer()), issuer(), {})
+    other = {"authenticator": "webroot", "installer": "None"}
+    lineages.make(world.config_dir, "mail.example.com", authority.make_leaf(issuer()), issuer(), other)
     with Renewer(world) as renewer:
         renewer.unit_dir.mkdir(parents=True)
         before = facts(world.path("/etc"))

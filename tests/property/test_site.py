@@ -157,7 +157,7 @@ def planned(folder: Path) -> edits.Edits:
         plan.install(made, found, server, wanted)
     if not found.tls:
         for server in found.plain:
-            plan.add_tls(made, found, server, wanted, HTTPS)
+            plan.add_tls(made, found, server, wanted, (HTTP, HTTPS), True)
     return made
 
 

@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("doctor.schedule", "doctor.seahub", "site.model", "system.records", "system.nginx", "sealed.settings"),
     ("system.handshake", "site.edits", "sealed.units", "sealed.bundle"),
     ("site.plan", "system.journal", "sealed.handover", "sealed.versions"),
-    ("system.context",),
+    ("system.context", "site.proof"),
     ("system.writing", "system.serving", "ocsp.store"),
     ("system.challenge", "usecases.boundary"),
     ("usecases.refresh", "usecases.install", "sealed.setup"),

@@ -13,7 +13,7 @@ import authority
 import lineages as lineages_on_disk
 from certbot_seafile.ocsp import store
 from certbot_seafile.site import edits, syntax
-from certbot_seafile.site.config import Statement
+from certbot_seafile.site.config import Configuration, File, Statement
 from certbot_seafile.system import files, lineages, records, writing
 from certbot_seafile.system.journal import Journal
 from certbot_seafile.system.lineages import Lineage
@@ -53,7 +53,7 @@ def context(tmp_path: Path) -> Any:
     """Return a context whose nginx loads whatever it is told to, and names nothing."""
     nginx = SimpleNamespace(
         test=lambda: "", reload=lambda: None, changed=lambda: None,
-        configuration=lambda: SimpleNamespace(mentioning=lambda text: []),
+        configuration=lambda: Configuration(File("nginx.conf", b""), lambda pattern: ()),
     )  # fmt: skip
     return SimpleNamespace(
         nginx=nginx, state_dir=str(tmp_path / "state"), journal=Journal(str(tmp_path / "state")), renewer=None,

@@ -198,7 +198,7 @@ def test_a_site_without_tls_gets_the_include_alone() -> None:
     """A sealed certificate has no other line."""
     contents = {"/sites/1": f"server {{\n    listen 80;\n    server_name {NAME};\n}}\n"}
     site, planned = find(contents), edits.Edits()
-    plan.add_tls(planned, site, site.plain[0], SEALED, 443)
+    plan.add_tls(planned, site, site.plain[0], SEALED, (80, 443), True)
     new = after(contents, planned)["/sites/1"]
     assert INCLUDE in new
     assert "ssl_certificate" not in new
