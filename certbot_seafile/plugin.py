@@ -134,6 +134,9 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
             response, validation = achall.response_and_validation()
             responses.append(response)
             expected[_identifier(achall), achall.chall.encode("token")] = validation.encode()
+        if self.config.allow_subset_of_names:  # certbot drops the names whose challenge fails at the CA
+            here = preflight.answered(self._context(), [name for name, _ in expected])
+            expected = {key: content for key, content in expected.items() if key[0] in here}
         self._challenges = challenge.Challenges(self._context())
         self._challenges.answer(expected)
         return responses
@@ -277,6 +280,8 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         from certbot_seafile.usecases import preflight
 
         names = tuple(map(_identifier, (*self.config.domains, *getattr(self.config, "ip_addresses", ()))))
+        if self.config.allow_subset_of_names and len(names) > 1:
+            names = preflight.answered(self._context(), names)
         key_type = self.config.key_type, self._is_chosen("key_type")
         must_staple = bool(getattr(self.config, "must_staple", False))
         return preflight.Request(names, self.config.certname, *key_type, must_staple)

@@ -130,6 +130,16 @@ def find_foreign(config_dir: str, names: Sequence[str]) -> tuple[str, str] | Non
     return None
 
 
+def answered(context: Context, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names for which there is a site; all where there is none for any, so that the refusal names them."""
+    here = []
+    for name in names:
+        with contextlib.suppress(errors.SiteRefused):
+            serving.find_site(context, [name])
+            here.append(name)
+    return tuple(here or names)
+
+
 def refuse_pairs(context: Context, request: Request) -> None:
     """Refuse a must-staple certificate beside one of the other key type in the same server: nginx has one staple file.
 

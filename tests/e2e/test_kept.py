@@ -166,3 +166,16 @@ def test_relative_folders_are_meant_from_where_certbot_runs(world: World) -> Non
     world.certbot("certonly", "-a", "seafile", "-d", road.NAME, *words, "--seafile-staple-dir", "ocsp")
     assert road.renewal(world)["seafile_staple_dir"] == str(world.folder / "ocsp")
     assert f"{world.folder}/ocsp/".encode() in road.site_bytes(world)
+
+
+def test_a_name_that_is_gone_is_dropped_and_the_rest_is_renewed(world: World) -> None:
+    """With --allow-subset-of-names, certbot gets a certificate for the names that nginx still has."""
+    site = road.TUTORIAL_SITE.replace(b"server_name   _;", b"server_name home.seafile.com www.seafile.com;")
+    road.start(world, site)
+    road.certonly(world, "-d", "www.seafile.com", "--allow-subset-of-names")
+    path = world.sites / road.SITE_NAME
+    path.write_bytes(path.read_bytes().replace(b" www.seafile.com", b""))
+    world.reload_nginx()
+    world.certbot("renew", "--force-renewal")
+    assert road.names(world) == [road.NAME]
+    assert road.served_is_lineage(world)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +12,15 @@ import pytest
 
 import authority
 import lineages as lineages_on_disk
+from certbot_seafile import errors
 from certbot_seafile.ocsp import store
+from certbot_seafile.sealed import handover, seal, versions
 from certbot_seafile.site import edits, syntax
 from certbot_seafile.site.config import Configuration, File, Statement
-from certbot_seafile.system import files, lineages, records, writing
+from certbot_seafile.system import files, lineages, records, serving, writing
 from certbot_seafile.system.journal import Journal
 from certbot_seafile.system.lineages import Lineage
+from certbot_seafile.usecases import install
 
 NAME = "seafile.example.com"
 ISSUER = authority.make_ca()
@@ -99,3 +103,91 @@ def test_an_edit_is_in_the_journal_before_it_is_in_the_file(tmp_path: Path, writ
         assert site.read_bytes() == b"listen 80;\nlisten 443;\n"
     assert written[0].endswith(".json")
     assert written[1] == "+site.conf"
+
+
+@pytest.fixture
+def sealing(tmp_path: Path, written: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a context in which a version can be served: nginx's part is noted beside the files."""
+    working = context(tmp_path)
+    working.now = lambda: datetime.datetime.now(datetime.UTC)
+    working.nginx = SimpleNamespace(**vars(working.nginx) | {
+        "test_alone": lambda lines, folder: written.append("trial"), "test": lambda: written.append("test"),
+        "reload": lambda: written.append("reload"),
+    })  # fmt: skip
+    make = files.make_whole_folder
+
+    def noted(path: str, contents: Any) -> None:
+        make(path, contents)
+        written.append("+version")
+
+    monkeypatch.setattr(files, "make_whole_folder", noted)
+    monkeypatch.setattr(serving, "find_site", lambda *_: None)
+    monkeypatch.setattr(install, "put_into_site", lambda *_: False)
+    monkeypatch.setattr(install, "verify_served", lambda *_: written.append("look"))
+    return working
+
+
+def serve(working: Any, lineage: Lineage, response: bytes | None = b"a response") -> versions.Version:
+    """Seal what the lineage has now."""
+    bundle = handover.read_bundle(lineage, response)
+    return seal.serve(working, lineage, bundle, records.load(working.state_dir, lineage))
+
+
+def test_a_version_is_whole_and_tried_before_the_snippet_names_it(
+    sealing: Any, lineage: Lineage, written: list[str]
+) -> None:
+    """Then it is written down that nginx must read it, the snippet switches, nginx reads, a client looks."""
+    serve(sealing, lineage)
+    order = [step for step in written if step != "+.gitignore"]
+    record = f"+{NAME}.json"
+    assert order[:8] == ["+version", "trial", record, f"+{NAME}.conf", "test", "reload", "look", record]
+
+
+def test_what_a_client_refuses_is_taken_back(
+    sealing: Any, lineage: Lineage, written: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The snippet names the version before again and nginx reads that; then the refused one goes, its key first."""
+    first = serve(sealing, lineage)
+    snippet = Path(lineage.snippet_path).read_bytes()
+
+    def refuse(*_: object) -> None:
+        raise errors.NotServed("another certificate")
+
+    monkeypatch.setattr(install, "verify_served", refuse)
+    written.clear()
+    with pytest.raises(errors.NotServed):
+        serve(sealing, lineage)
+    assert Path(lineage.snippet_path).read_bytes() == snippet
+    assert versions.served(lineage) == first
+    assert [path.name for path in Path(lineage.own_folder).iterdir() if path.is_dir()] == [first.id]
+    back = len(written) - 1 - written[::-1].index(f"+{NAME}.conf")
+    assert written[back:] == [f"+{NAME}.conf", "test", "reload", f"+{NAME}.json", "-privkey.pem"]
+
+
+def test_the_version_before_is_kept_and_older_keys_go_first(sealing: Any, lineage: Lineage, written: list[str]) -> None:
+    """Two are there after the third; of what goes, the key is the first."""
+    first, second, third = (serve(sealing, lineage) for _ in range(3))
+    assert versions.before(third) == second
+    assert not Path(first.folder).exists()
+    assert written[-1] == "-privkey.pem"
+
+
+def test_a_version_that_the_snippet_names_is_never_removed(sealing: Any, lineage: Lineage) -> None:
+    """nginx could not start without it."""
+    version = serve(sealing, lineage)
+    versions.remove(version)
+    assert Path(version.key_path).exists()
+
+
+def test_a_lost_snippet_is_written_from_the_newest_whole_version(sealing: Any, lineage: Lineage) -> None:
+    """And where none is whole, nginx can start all the same: it rejects handshakes."""
+    serve(sealing, lineage)
+    snippet = Path(lineage.snippet_path)
+    content = snippet.read_bytes()
+    snippet.unlink()
+    versions.repair(lineage)
+    assert snippet.read_bytes() == content
+    for key in Path(lineage.own_folder).glob("*/privkey.pem"):
+        key.unlink()
+    versions.repair(lineage)
+    assert b"ssl_reject_handshake on;" in snippet.read_bytes()
