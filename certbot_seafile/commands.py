@@ -98,7 +98,8 @@ def _each(arguments: argparse.Namespace, work: Callable[[Lineage], _T]) -> tuple
 
 def _machine_context(arguments: argparse.Namespace, readable: Sequence[Lineage]) -> Context:
     """Return what to work with on the machine as a whole: as the lineages say, else as the command line does."""
-    return _context(arguments, readable[0].options if readable else Options(**_given(arguments, "ctl", "staple_dir")))
+    chosen = [lineage.options for lineage in readable] + [entry.options for entry in arguments.entries.values()]
+    return _context(arguments, chosen[0] if chosen else Options(**_given(arguments, "ctl", "staple_dir")))
 
 
 def _no_lineage(arguments: argparse.Namespace) -> errors.LineageRefused:

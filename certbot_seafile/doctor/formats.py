@@ -85,10 +85,18 @@ def _row(standing: Standing) -> tuple[str, ...]:
     more = len(lineage.names) - _NAMES_IN_TABLE
     names = ", ".join(lineage.names[:_NAMES_IN_TABLE]) + (f" +{more}" if more > 0 else "")
     url = lineage.responder_url
-    responder = (urllib.parse.urlsplit(url).hostname or url) if url else "none"
+    responder = _host(url) if url else "none"
     must_staple = "yes" if lineage.is_must_staple else "no"
     cells = _staple_cell(standing), _served_cell(standing), standing.next_action
     return (lineage.name, names, _span(lineage.not_after - standing.now), responder, must_staple, *cells)
+
+
+def _host(url: str) -> str:
+    """Return a URL's host; the URL itself where it has none, or is none."""
+    try:
+        return urllib.parse.urlsplit(url).hostname or url
+    except ValueError:
+        return url
 
 
 def _staple_cell(standing: Standing) -> str:

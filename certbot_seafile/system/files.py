@@ -199,11 +199,19 @@ def set_owner(path: str, uid: int = -1, gid: int = -1, mode: int | None = None) 
 @contextlib.contextmanager
 def lock(path: str) -> Iterator[None]:
     """Hold an exclusive lock on the file at path (made where missing) while the block runs; wait for it."""
-    make_folder(os.path.dirname(path), 0o700)
-    with _explained(f"the lock {path} cannot be opened: "):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    descriptor = _lock(path)
+    while not os.path.exists(path) or not os.path.samestat(os.fstat(descriptor), os.stat(path)):
+        os.close(descriptor)  # whoever held it has removed it
+        descriptor = _lock(path)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(path: str) -> int:
+    make_folder(os.path.dirname(path), 0o700)
+    with _explained(f"the lock {path} cannot be opened: "):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor

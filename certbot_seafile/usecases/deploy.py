@@ -43,15 +43,16 @@ def deploy(context: Context, lineage: Lineage, *, is_upkeep: bool = False) -> No
             )
             return
     with files.lock(context.lock_path):
+        if records.is_undone(context.state_dir, lineage.name):  # first, so that renewals go on where this run is killed
+            record = records.load(context.state_dir, subject(context, lineage))
+            records.write(context.state_dir, lineage.name, replace(record, is_undone=False))
+            _complete_renewal(context, lineage)
         if context.renewer is not None:
             outcome = _hand_over(context, lineage)
         elif lineage.is_must_staple or versions.is_sealed(lineage):
             outcome = _deploy_sealed(context, lineage)
         else:
             outcome = _deploy_plain(context, lineage)
-        if records.is_undone(context.state_dir, lineage.name):
-            record = records.load(context.state_dir, subject(context, lineage))
-            records.write(context.state_dir, lineage.name, replace(record, is_undone=False))
         context.say(f"Served: the certificate of {lineage.name}, {outcome}")
     _complete_renewal(context, lineage)
     if outcome.is_revoked:

@@ -42,6 +42,9 @@ def undo(context: Context, names: Sequence[str], *, is_whole: bool = False) -> b
                 records.write(context.state_dir, each.name, records.Record("", is_undone=True))
                 with contextlib.suppress(errors.LineageRefused):  # which `check` tells
                     renewal.take_out(each.renewal_path)
+        if os.listdir(context.state_dir) == [os.path.basename(context.lock_path)]:
+            files.remove(context.lock_path)
+            files.remove_folder_if_empty(context.state_dir)
     return is_clean and len(own) == len(names)
 
 

@@ -116,6 +116,15 @@ def certonly(world: World, *words: str | Path, check: bool = True, env: dict[str
     return world.certbot("certonly", "-a", "seafile", "-d", NAME, *world.plugin_options, *words, check=check, env=env)
 
 
+def take_out(world: World) -> None:
+    """Bring the site back to what it was before this package, as if the lineage's deployment had never run."""
+    renewal = world.config_dir / "renewal" / f"{NAME}.conf"
+    before = renewal.read_bytes()
+    world.seafile("undo", "--cert-name", NAME)
+    renewal.write_bytes(before)
+    (world.config_dir / "seafile" / "lineages" / f"{NAME}.json").unlink()
+
+
 def site_bytes(world: World) -> bytes:
     """Return what the site's file holds now."""
     return (world.sites / SITE_NAME).read_bytes()

@@ -30,7 +30,7 @@ def pinned(world: World) -> World:
     world.write_site(road.SITE_NAME, site)
     world.start_nginx()
     road.certonly(world, "--must-staple")
-    world.seafile("undo", "--cert-name", road.NAME)
+    road.take_out(world)
     folder = world.staple_dir / road.NAME
     folder.mkdir()
     (folder / "pinned.response").write_bytes(road.ask_responder(world))

@@ -29,7 +29,7 @@ def test_deploy_killed_at_every_change(world: World) -> None:
     before = road.start(world)
     road.certonly(world)
     wanted = snapshot(world.server_root)
-    world.seafile("undo")
+    road.take_out(world)
     kept = killing.Kept(world)
     command = killing.seafile(world, "deploy", "--cert-name", road.NAME)
     points = []
@@ -42,7 +42,7 @@ def test_deploy_killed_at_every_change(world: World) -> None:
         assert snapshot(world.server_root).keys() == wanted.keys(), point
         assert_nothing_is_left(world)
     assert len(points) > 10
-    world.seafile("undo")
+    road.take_out(world)
     assert road.site_bytes(world) == before
 
 
@@ -232,7 +232,7 @@ def test_the_journals_folder_full_or_read_only(world: World, trouble: str) -> No
     """What cannot be written down is not edited: the site stays, and the system's reason is said."""
     site = road.start(world)
     road.certonly(world)
-    world.seafile("undo")
+    road.take_out(world)
     served = world.handshake(road.NAME)
     folder = world.config_dir / "seafile"
     with mounted(folder, "ro" if trouble == "read-only" else "rw"):
@@ -278,7 +278,7 @@ def test_recovery_never_overwrites_what_a_person_wrote(world: World) -> None:
     """A checkpoint that a killed run left open is closed; no later run of certbot puts its files back."""
     road.start(world)
     road.certonly(world)
-    world.seafile("undo")
+    road.take_out(world)
     command = killing.seafile(world, "deploy", "--cert-name", road.NAME)
     kept = killing.Kept(world)
     rename = [point for point in killing.trace(world, command) if point.call == "rename"]
