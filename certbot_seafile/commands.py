@@ -99,6 +99,9 @@ def _each(arguments: argparse.Namespace, work: Callable[[Lineage], _T]) -> tuple
 def _machine_context(arguments: argparse.Namespace, readable: Sequence[Lineage]) -> Context:
     """Return what to work with on the machine as a whole: as the lineages say, else as the command line does."""
     chosen = [lineage.options for lineage in readable] + [entry.options for entry in arguments.entries.values()]
+    for name in () if chosen else lineages.names_of_plugin(arguments.config_dir):
+        with contextlib.suppress(errors.LineageRefused):
+            chosen.append(lineages.options_of(arguments.config_dir, name))
     return _context(arguments, chosen[0] if chosen else Options(**_given(arguments, "ctl", "staple_dir")))
 
 
@@ -191,14 +194,13 @@ def _status(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     readable, damaged = _each(arguments, lambda lineage: lineage)
     context = _machine_context(arguments, readable)
-    renews_here = any(lineage.name not in arguments.entries for lineage in readable)
     known = lineages.all_names(arguments.config_dir)  # what was deleted, machine_findings() names
     results = [findings.Finding(f"{failure}.") for failure in damaged if failure.name in known]
     context_for = functools.cache(functools.partial(_context, arguments))
     for lineage in readable:
         result = attempt(lineage.name, findings.lineage_findings, context_for(lineage.options), lineage)
         results += [findings.Finding(f"{result}.")] if isinstance(result, Failure) else result
-    results += findings.machine_findings(context, renews_here, arguments.root)
+    results += findings.machine_findings(context, readable, arguments.root)
     results += findings.sealed_findings(context, readable, arguments.entries)
     if not readable and not results:
         raise errors.LineageRefused(str(damaged[0])) if damaged else _no_lineage(arguments)

@@ -1,6 +1,7 @@
 """What this machine runs by the clock, as far as certificates go: timers of systemd, crontabs, and scripts of both.
 
-The law: files are read below one root folder, and nothing is run. A crontab of somebody else that cannot be read does
+The law: a job is read as the program that runs it reads it. Below another root folder only files are read; of this
+machine, systemd itself is asked for its timers, and nothing else is run. What somebody else keeps to themselves does
 not count.
 """
 
@@ -10,120 +11,371 @@ import contextlib
 import glob
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from certbot_seafile import errors
 from certbot_seafile.system import files
 
 _CRONTABS = ("etc/crontab", "etc/anacrontab")
-_CRONTAB_FOLDERS = ("etc/cron.d", "var/spool/cron/crontabs", "var/spool/cron")
-_SCRIPT_FOLDERS = ("etc/cron.hourly", "etc/cron.daily", "etc/cron.weekly", "etc/cron.monthly")
-_WANTS = ("etc/systemd/system", "run/systemd/system", "lib/systemd/system", "usr/lib/systemd/system")
+_CRONTAB_FOLDERS = ("etc/cron.d", "etc/crontabs", "var/spool/cron/crontabs", "var/spool/cron")
+_SCRIPT_FOLDERS = [f"etc/cron.{period}" for period in ("hourly", "daily", "weekly", "monthly")]
+_SCRIPT_FOLDERS += [f"etc/periodic/{period}" for period in ("15min", "hourly", "daily", "weekly", "monthly")]  # Alpine
+_UNITS = ("etc/systemd/system", "run/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system",
+          "lib/systemd/system")  # fmt: skip
 _CRON_FOLDERS = ("usr/sbin", "usr/bin", "sbin", "bin", "usr/local/sbin", "usr/lib/systemd-cron")
 _CRONS = ("cron", "crond", "fcron", "bcron-sched", "anacron", "crontab_setgid")
+_PROGRAM_FOLDERS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin"
 _SCRIPT_BYTES = 65536
+_ASK_SECONDS = 10
 
-_RENEW = re.compile(r"\bcertbot(?:-auto)?\b[^;&|#]*\brenew\b")
-_OCSP = re.compile(r"\bopenssl\s+ocsp\b|\bocsp\.response\b")
+_CERTBOT = re.compile(r"""(?P<program>[^\s;&|()'"`$]*\bcertbot(?:-auto)?)[ \t](?P<words>[^;&|#\n]*)""")
+_RENEW = re.compile(r"(?<![\w-])renew(?![\w-])")
+_PRE_HOOK = re.compile(r"""--pre-hook[ =](?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>\S+))""")
+_OCSP = re.compile(r"\bopenssl\s+ocsp\b")
 # Debian's own line and script for certbot: they do nothing where systemd runs.
 _NOT_UNDER_SYSTEMD = re.compile(r"!\s+-d\s+/run/systemd/system")
-_SCRIPT_WORD = re.compile(r"(?<![\w./-])/[^\s;&|<>()'\"$`]+")
-_RARE = re.compile(r"@(?:weekly|monthly|yearly|annually|reboot)\b")
-_RARE_CALENDAR = re.compile(r"(?im)^\s*OnCalendar\s*=\s*(?:weekly|monthly|quarterly|semiannually|yearly|annually)\b")
+_WORD = re.compile(r"[^\s;&|<>()'\"$`=]+")
+_FOLDER = re.compile(r"\bcd\s+[\"']?([^\s;&|\"']+)")
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-]+")  # run-parts(8), and cron(8) of /etc/cron.d
+_DAYS, _MONTHS = "sunmontuewedthufrisat", "janfebmaraprmayjunjulaugsepoctnovdec"
+_DAILY = ("minutely", "hourly", "daily")  # systemd.time(7)
+_RARE = ("weekly", "monthly", "quarterly", "semiannually", "yearly", "annually")
+_SECONDS = {"": 1, "sec": 1, "second": 1, "m": 60, "min": 60, "minute": 60, "h": 3600, "hr": 3600, "hour": 3600,
+            "d": 86400, "day": 86400, "w": 604800, "week": 604800, "month": 2629800, "y": 31557600,
+            "year": 31557600}  # fmt: skip
+_TOO_RARE = "it runs less than once a day"
 
 
 @dataclass(frozen=True)
 class Job:
-    """Something that runs by the clock.
+    """Something that runs by the clock and has to do with certificates.
 
-    place: the file, with ":LINE" for a line of a crontab. scripts: what it runs that was looked into. renews: it runs
-    `certbot renew`. staples: it fetches an OCSP response. is_daily: once a day or more often. is_packaged: a package
-    brought it, so it is not for people to remove. is_timer: systemd runs it, not cron.
+    place: the file, with ":LINE" for a line of a crontab, or the timer. scripts: what it runs that was looked into.
+    text: its commands, and theirs. renews: it runs `certbot renew`. flaw: why that does not keep the certificates of
+    the configuration folder (None: it does). cert_names: those that it is for; (): all. has_plugin: its certbot was
+    seen to run by the Python that runs this program. is_packaged: a package brought it, so it is not for people to
+    remove. is_timer: systemd runs it, not cron.
     """
 
     place: str
-    scripts: tuple[str, ...]
-    renews: bool
-    staples: bool
-    is_daily: bool
+    scripts: tuple[str, ...] = ()
+    text: str = ""
+    renews: bool = False
+    flaw: str | None = None
+    cert_names: tuple[str, ...] = ()
+    has_plugin: bool = False
     is_packaged: bool = False
     is_timer: bool = False
+
+    def renews_daily(self, name: str) -> bool:
+        """Tell whether it renews the certificate called name, as far as can be seen."""
+        return self.renews and self.flaw is None and (not self.cert_names or name in self.cert_names)
+
+    def stores_staples(self, folder: str) -> bool:
+        """Tell whether it fetches OCSP responses, and has to do with this folder."""
+        return _OCSP.search(self.text) is not None and folder in self.text
+
+    @property
+    def pre_hooks(self) -> str:
+        """Return what its commands give certbot to run before a renewal; "" without."""
+        return "\n".join("".join(filter(None, hook.groups())) for hook in _PRE_HOOK.finditer(self.text))
 
 
 def has_cron(root: str = "/") -> bool:
     """Tell whether a program that reads crontabs is installed below root."""
-    return any(os.path.exists(os.path.join(root, folder, name)) for folder in _CRON_FOLDERS for name in _CRONS)
+    return any(os.path.lexists(os.path.join(root, folder, name)) for folder in _CRON_FOLDERS for name in _CRONS)
 
 
-def jobs(root: str = "/") -> list[Job]:
-    """Return what runs by the clock on the system below root and has to do with certificates."""
-    has_systemd = os.path.isdir(os.path.join(root, "run/systemd/system"))
-    return [*(_timers(root) if has_systemd else ()), *_cron_jobs(root, has_systemd)]
+def jobs(root: str = "/", config_dir: str = "/etc/letsencrypt") -> list[Job]:
+    """Return what runs by the clock on the system below root and has to do with certificates in config_dir."""
+    reader = _Reader(root, config_dir, os.path.isdir(os.path.join(root, "run/systemd/system")))
+    return [*(reader.timers() if reader.has_systemd else ()), *reader.crontabs(), *reader.script_folders()]
 
 
-def _cron_jobs(root: str, has_systemd: bool) -> Iterator[Job]:
-    crontabs = [os.path.join(root, name) for name in _CRONTABS]
-    crontabs += [path for folder in _CRONTAB_FOLDERS for path in _entries(os.path.join(root, folder))]
-    for path in crontabs:
-        for number, line in enumerate(_text(path).splitlines(), 1):
-            if line.strip() and not line.lstrip().startswith("#"):
-                yield from _job(root, f"{path}:{number}", line, _is_daily_line(line), has_systemd)
-    for folder in _SCRIPT_FOLDERS:
-        for path in _entries(os.path.join(root, folder)):
-            if os.access(path, os.X_OK):
-                is_daily = folder.endswith(("hourly", "daily"))
-                for job in _job(root, path, _without_comments(_text(path)), is_daily, has_systemd):
-                    yield replace(job, scripts=(path, *job.scripts))
+@dataclass(frozen=True)
+class _Reader:
+    """What is read: the system below root, for the certificates in config_dir."""
+
+    root: str
+    config_dir: str
+    has_systemd: bool
+
+    def crontabs(self) -> Iterator[Job]:
+        """Yield the lines of all crontabs (crontab(5), anacrontab(5))."""
+        paths = [self._path(name) for name in _CRONTABS]
+        paths += [path for folder in _CRONTAB_FOLDERS for path in _entries(self._path(folder))]
+        for path in paths:
+            text = read_script(path)
+            flaw = _name_flaw(path) if os.path.dirname(path).endswith("cron.d") else None
+            is_rare = _is_rare_in_anacron if path.endswith("anacrontab") else _is_rare_line
+            (*_, folders) = (_PROGRAM_FOLDERS, *re.findall(r"(?m)^PATH\s*=\s*[\"']?([^\"'\n]+)", text))
+            for number, line in enumerate(text.splitlines(), 1):
+                if words := line.split():
+                    rarity = _TOO_RARE if is_rare(words) else None
+                    yield from self._job(f"{path}:{number}", line, flaw or rarity, folders)
+
+    def script_folders(self) -> Iterator[Job]:
+        """Yield the scripts that are run by their folder (run-parts(8))."""
+        for path in [path for folder in _SCRIPT_FOLDERS for path in _entries(self._path(folder))]:
+            flaw = _name_flaw(path) or (None if os.access(path, os.X_OK) else "it is not executable")
+            rarity = _TOO_RARE if path.split("/")[-2].endswith(("weekly", "monthly")) else None
+            yield from self._job(path, read_script(path), flaw or rarity, scripts=(path,))
+
+    def timers(self) -> Iterator[Job]:
+        """Yield the enabled timers, with what their services run: as systemd says, else as the unit files do."""
+        links = [link for folder in _UNITS for link in _entries(self._path(folder), "*.wants/*.timer")]
+        names = dict.fromkeys(map(os.path.basename, links))
+        asked = _ask_systemd([*names, "certbot.timer"]) if self.root == "/" else {}
+        for name in [name for name in asked if name.endswith(".timer")] or names:
+            timer = asked.get(name) or self._unit(name)
+            named = _values(timer.text, "Unit")
+            service_name = named[-1] if named else name.removesuffix(".timer") + ".service"
+            service = asked.get(service_name) or self._unit(service_name)
+            commands = "\n".join(_values(service.text, "Exec(?:Start|StartPre|StartPost)"))
+            flaw = timer.flaw or service.flaw or (_TOO_RARE if _is_rare_timer(timer.text) else None)
+            is_packaged = name.startswith("snap.") or not timer.path.startswith(self._path("etc"))
+            yield from self._job(timer.path, commands, flaw, is_timer=True, is_packaged=is_packaged)
+
+    def _job(
+        self,
+        place: str,
+        command: str,
+        flaw: str | None,
+        folders: str = _PROGRAM_FOLDERS,
+        *,
+        scripts: Sequence[str] = (),
+        is_timer: bool = False,
+        is_packaged: bool = False,
+    ) -> Iterator[Job]:
+        """Yield the job that runs these commands, where it has to do with certificates. flaw: of its place and time."""
+        is_debians = _NOT_UNDER_SYSTEMD.search(command) is not None
+        if is_debians and self.has_systemd:
+            return
+        found = {} if is_debians else self._scripts(command, folders)
+        text = "\n".join([command, *found.values()]).replace("\\\n", " ")
+        text = text.replace("certbot.renew", "certbot renew")  # as the snap's own timer has it
+        renewals = [renewal for renewal in _CERTBOT.finditer(text) if _RENEW.search(renewal["words"])]
+        if not renewals and not _OCSP.search(text):
+            return
+        flaws = [self._flaw_of(renewal, text) for renewal in renewals]
+        named = [re.findall(r"--cert-name[ =][\"']?([^\s\"']+)", renewal["words"]) for renewal in renewals]
+        yield Job(
+            place,
+            (*scripts, *(path for path, script in found.items() if _CERTBOT.search(script) or _OCSP.search(script))),
+            text,
+            bool(renewals),
+            flaw or (flaws[0] if flaws and all(flaws) else None),
+            tuple(name for names in named for name in names) if all(named) else (),
+            any(self._has_plugin(renewal["program"], folders) for renewal in renewals),
+            is_packaged or is_debians,
+            is_timer,
+        )
+
+    def _flaw_of(self, renewal: re.Match[str], text: str) -> str | None:
+        """Return why a `certbot renew` does not keep the configuration folder's certificates; None where it does."""
+        words, program = renewal["words"], renewal["program"].lstrip("-@:+!")  # prefixes of systemd.service(5)
+        tested = re.findall(r"test\s+-x\s+(/\S*certbot)\b", text)
+        gone = [path for path in (program, *tested) if path.startswith("/") and not os.path.lexists(self._path(path))]
+        if self.root == "/" and not self._find(program, _PROGRAM_FOLDERS):
+            gone.append(program)
+        if gone:
+            return f"{gone[0]} is not there"
+        if "--dry-run" in words.split():
+            return "with --dry-run, it renews nothing"
+        folders = re.findall(r"--config-dir[ =][\"']?([^\s\"']+)", words)
+        if folders and self.config_dir not in (folders[-1], self._path(folders[-1])):
+            return f"it renews what is in {folders[-1]}"
+        return None
+
+    def _has_plugin(self, program: str, folders: str) -> bool:
+        path = self._find(program.lstrip("-@:+!"), folders)
+        interpreter = re.match(r"#!\s*(\S+)", _text(path)) if path else None
+        return interpreter is not None and os.path.dirname(interpreter[1]) == os.path.dirname(sys.executable)
+
+    def _find(self, program: str, folders: str) -> str | None:
+        paths = [self._path(os.path.join(folder, program)) for folder in folders.split(":")]
+        return next(filter(os.path.exists, paths), None)
+
+    def _scripts(self, command: str, folders: str) -> dict[str, str]:
+        """Return the scripts that the command names, by path: in full, from the folder of its `cd`, or by PATH."""
+        within = [*_FOLDER.findall(command), *folders.split(":"), "/root"]
+        scripts = {}
+        for word in _WORD.findall(command):
+            for path in (self._path(os.path.join(folder, word)) for folder in ([""] if word[0] == "/" else within)):
+                is_certbot = os.path.basename(path) in ("certbot", "certbot-auto")
+                if text := "" if is_certbot else read_script(path):
+                    scripts[path] = text
+                    break
+        return scripts
+
+    def _path(self, path: str) -> str:
+        return path if self.root != "/" and path.startswith(self.root) else os.path.join(self.root, path.lstrip("/"))
+
+    def _unit(self, name: str) -> Unit:
+        """Read a unit with its drop-ins, or the template that it is made of (systemd.unit(5))."""
+        stem, _, instance = name.partition("@")
+        instance, dot, kind = instance.rpartition(".")
+        names = [name, f"{stem}@.{kind}"] if dot else [name]
+        places = [self._path(os.path.join(folder, each)) for each in names for folder in _UNITS]
+        path = next(filter(os.path.lexists, places), "")
+        target = os.readlink(path) if os.path.islink(path) else path
+        if target == os.devnull:
+            return Unit(path, "", _masked(name))
+        parts = {
+            os.path.basename(part): part for place in reversed(places) for part in _entries(f"{place}.d", "*.conf")
+        }
+        texts = [_text(self._path(target) if os.path.isabs(target) else os.path.join(os.path.dirname(path), target))]
+        texts += [_text(parts[part]) for part in sorted(parts)]
+        return Unit(path or name, "\n".join(texts).replace("%i", instance))
 
 
-def _job(root: str, place: str, command: str, is_daily: bool, has_systemd: bool) -> Iterator[Job]:
-    is_packaged = _NOT_UNDER_SYSTEMD.search(command) is not None
-    if is_packaged and has_systemd:
-        return
-    scripts = {} if is_packaged else _scripts(root, command)
-    text = "\n".join([command, *scripts.values()])
-    renews, staples = _RENEW.search(text) is not None, _OCSP.search(text) is not None
-    if renews or staples:
-        ran = tuple(path for path, script in scripts.items() if _RENEW.search(script) or _OCSP.search(script))
-        yield Job(place, ran, renews, staples, is_daily, is_packaged)
+@dataclass(frozen=True)
+class Unit:
+    """A unit of systemd: its file (or its name), the lines of it and its drop-ins, and why it does not run."""
+
+    path: str
+    text: str
+    flaw: str | None = None
 
 
-def _scripts(root: str, command: str) -> dict[str, str]:
-    scripts = {}
-    for word in _SCRIPT_WORD.findall(command):
-        path = word if word.startswith(root) else os.path.join(root, word.lstrip("/"))
-        text = _text(path)
-        if text.startswith("#!") or (text and "\0" not in text):
-            scripts[path] = _without_comments(text)
-    return scripts
+def _masked(name: str) -> str:
+    return f"{name} is masked, which `systemctl unmask {name}` ends"
 
 
-def _without_comments(text: str) -> str:
-    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+def _ask_systemd(timers: Iterable[str]) -> dict[str, Unit]:
+    """Return the timers that systemd has loaded, the named ones and their services; {} where it does not answer."""
+    shown = _show("*.timer", *timers)
+    return shown | _show(*(name for timer in shown.values() for name in _values(timer.text, "Unit")))
 
 
-def _is_daily_line(line: str) -> bool:
-    """Tell whether a crontab's line runs every day: day of month, month and day of week are all "*" (crontab(5))."""
-    words = line.split()
+def _show(*names: str) -> dict[str, Unit]:
+    """Return what `systemctl show` says of units that are there, as the lines of unit files."""
+    properties = "--property=Id,LoadState,ActiveState,FragmentPath,Unit,TimersCalendar,TimersMonotonic,ExecStart"
+    try:
+        done = subprocess.run(
+            ["systemctl", "show", properties, "--", *names], capture_output=True, timeout=_ASK_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    blocks = [block for block in done.stdout.decode("utf-8", "replace").split("\n\n") if block.strip()]
+    return {name: unit for name, unit in map(read_shown, blocks) if unit is not None}
+
+
+def read_shown(block: str) -> tuple[str, Unit | None]:
+    """Return a unit's name, and what its block of `systemctl show` says; None where there is no such unit."""
+    facts = {key: value for key, _, value in (line.partition("=") for line in block.splitlines())}
+    name, state, path = facts["Id"], facts["LoadState"], facts.get("FragmentPath", "")
+    if state == "masked":
+        return name, Unit(path or name, "", _masked(name))
+    lines = re.findall(r"^(?:Timers\w+)=\{ (On\w+=.*?) ; next_elapse", block, re.MULTILINE)
+    lines = [line.replace("USec=", "Sec=") for line in lines]
+    lines += [
+        f"ExecStart={argv}" for argv in re.findall(r"^ExecStart=.*? argv\[\]=(.*?) ; ignore_errors=", block, re.M)
+    ]
+    lines += [f"Unit={facts['Unit']}"] if "Unit" in facts else []
+    is_idle = name.endswith(".timer") and facts["ActiveState"] != "active"
+    flaw = f"{name} does not run, which `systemctl enable --now {name}` ends" if is_idle else None
+    return name, Unit(path or name, "\n".join(lines), flaw) if state == "loaded" else None
+
+
+def _is_rare_timer(text: str) -> bool:
+    """Tell whether a timer's lines let more than a day go by between two runs (systemd.timer(5))."""
+    spans = _values(text, "OnUnit(?:Active|Inactive)Sec")
+    return not any(map(_is_daily_calendar, _values(text, "OnCalendar"))) and not any(map(_is_daily_span, spans))
+
+
+def _is_daily_calendar(expression: str) -> bool:
+    """Tell whether a calendar event expression comes every day (systemd.time(7))."""
+    if expression in (*_DAILY, *_RARE):
+        return expression in _DAILY
+    for word in expression.split():
+        if word[:3].lower() in _names(_DAYS):
+            is_full = _is_full(word, 0, 6, _DAYS)
+        elif ":" not in word and "-" in word:
+            year, month, day = ["*", *word.split("-")][-3:]
+            is_full = year == "*" and _is_full(month, 1, 12) and _is_full(day, 1, 31)
+        else:  # the time of the day, or a time zone
+            continue
+        if not is_full:
+            return False
+    return True
+
+
+def _is_daily_span(span: str) -> bool:
+    """Tell whether a time span is a day at most (systemd.time(7))."""
+    parts = re.findall(r"([\d.]+)\s*([A-Za-z]*)", span)
+    units = [(float(number), "month" if unit == "M" else unit.lower().rstrip("s")) for number, unit in parts]
+    return sum(number * _SECONDS.get(unit, 0) for number, unit in units) <= _SECONDS["day"]
+
+
+def _is_rare_line(words: Sequence[str]) -> bool:
+    """Tell whether a line of a crontab lets more than a day go by between two runs (crontab(5))."""
     if words[0].startswith("@"):
-        return _RARE.match(words[0]) is None
-    return len(words) > 5 and all(word in ("*", "*/1") for word in words[2:5])
+        return words[0] not in ("@daily", "@midnight", "@hourly")
+    if len(words) < 6:
+        return True
+    days, month, weekdays = words[2:5]
+    fulls = [_is_full(days, 1, 31), _is_full(weekdays, 0, 6, _DAYS)]
+    # Where neither begins with "*", the line runs on the days of both.
+    is_daily = all(fulls) if "*" in (days[0], weekdays[0]) else any(fulls)
+    return not (is_daily and _is_full(month, 1, 12, _MONTHS))
 
 
-def _timers(root: str) -> Iterator[Job]:
-    links = [link for units in _WANTS for link in _entries(os.path.join(root, units), "*.wants/*.timer")]
-    for name in dict.fromkeys(map(os.path.basename, links)):
-        timer, service = _unit(root, name), _unit(root, name.removesuffix(".timer") + ".service")
-        runs = "\n".join(re.findall(r"(?m)^\s*Exec\w+\s*=\s*(.*)$", _text(service)))
-        is_packaged = not timer.startswith(os.path.join(root, "etc"))
-        for job in _job(root, timer or name, runs, _RARE_CALENDAR.search(_text(timer)) is None, False):
-            yield replace(job, is_packaged=is_packaged, is_timer=True)
+def _is_rare_in_anacron(words: Sequence[str]) -> bool:
+    return words[0] not in ("1", "@daily")  # anacrontab(5): the period in days
 
 
-def _unit(root: str, name: str) -> str:
-    paths = (os.path.join(root, folder, name) for folder in _WANTS)
-    return next((path for path in paths if os.path.isfile(path)), "")
+def _is_full(field: str, first: int, last: int, names: str = "") -> bool:
+    """Tell whether a field of a crontab or a calendar event names all values from first to last.
+
+    names: those that the values have, three letters each, from first on.
+    """
+    values: set[int] = set()
+    count = last - first + 1
+
+    def number(word: str) -> int:
+        known = _names(names)
+        return known.index(word[:3]) + first if word[:3] in known else int(word)
+
+    try:
+        for part in field.lower().replace("..", "-").split(","):
+            span, _, step = part.partition("/")
+            begin, _, end = (f"{first}-{last}" if span == "*" else span).partition("-")
+            low = number(begin)
+            high = number(end) if end else (last if step else low)
+            values.update(range(low, high + 1 if high >= low else high + count + 1, int(step or 1)))
+    except ValueError:
+        return False
+    return {(value - first) % count for value in values} == set(range(count))  # cron's 7 is its 0
+
+
+def _names(letters: str) -> list[str]:
+    return [letters[start : start + 3] for start in range(0, len(letters), 3)]
+
+
+def _values(text: str, key: str) -> list[str]:
+    """Return the values of a unit's setting, in order: an empty one takes back those before it."""
+    values: list[str] = []
+    for value in re.findall(rf"(?m)^[ \t]*{key}[ \t]*=[ \t]*(.*?)[ \t]*$", text):
+        values = [*values, value] if value else []
+    return values
+
+
+def _name_flaw(path: str) -> str | None:
+    if _FILE_NAME.fullmatch(os.path.basename(path)):
+        return None
+    return "cron skips a file whose name has other characters than letters, digits, - and _"
+
+
+def read_script(path: str) -> str:
+    """Return the lines of a small text file that are no comments; "" for anything else."""
+    text = _text(path)
+    return (
+        "" if "\0" in text else "\n".join("" if line.lstrip().startswith("#") else line for line in text.splitlines())
+    )
 
 
 def _entries(folder: str, pattern: str = "*") -> list[str]:

@@ -9,7 +9,7 @@ import ast
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from certbot_seafile import errors
@@ -42,17 +42,22 @@ def top_folder(document_root: str) -> str | None:
 
 
 def plain_http_settings(top: str) -> list[Setting]:
-    """Return what still says http in seahub_settings.py, ccnet.conf (Seafile up to 8) and .env (Seafile from 12 on)."""
+    """Return what still says http in seahub_settings.py and .env (Seafile from 12 on).
+
+    ccnet.conf (Seafile up to 8) counts where seahub_settings.py says nothing of SERVICE_URL, which goes before it.
+    """
     conf = os.path.join(top, "conf")
-    settings = [*_python_settings(os.path.join(conf, "seahub_settings.py"))]
-    settings += _plain_settings(os.path.join(conf, "ccnet.conf"), "SERVICE_URL", "http://")
+    path = os.path.join(conf, "seahub_settings.py")
+    known = {name: (line, value) for line, name, value in _assignments(_text(path))}  # the last one counts
+    settings = [*_python_settings(path, known)]
+    if "SERVICE_URL" not in known:
+        settings += _plain_settings(os.path.join(conf, "ccnet.conf"), "SERVICE_URL", "http://")
     for folder in (conf, top):
         settings += _plain_settings(os.path.join(folder, ".env"), "SEAFILE_SERVER_PROTOCOL", r"http\Z")
     return settings
 
 
-def _python_settings(path: str) -> Iterator[Setting]:
-    values = {name: (line, value) for line, name, value in _assignments(_text(path))}  # the last one counts
+def _python_settings(path: str, values: Mapping[str, tuple[int, object]]) -> Iterator[Setting]:
     for name in ("SERVICE_URL", "FILE_SERVER_ROOT"):
         line, value = values.get(name, (0, None))
         if isinstance(value, str) and value.lower().startswith("http://"):

@@ -27,6 +27,10 @@ from certbot_seafile.system import files, renewal
 
 PLUGIN_NAME, PLUGIN_COMMAND = renewal.PLUGIN_NAME, renewal.PLUGIN_COMMAND
 
+_START_OVER = (  # certbot passes over a lineage whose files are gone, and does not renew it by force
+    "run `certbot-seafile undo --cert-name NAME`, `certbot delete --cert-name NAME`, then get it again with "
+    "`certbot certonly -a seafile --cert-name NAME -d NAME`"
+)
 _BEGIN = b"-----BEGIN CERTIFICATE-----"
 # What is written into nginx's files and joined to paths; certbot itself allows any file name, with line ends in it.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*(?<!\.conf)")
@@ -303,11 +307,10 @@ def certificates(path: str, at_least: int = 1, content: bytes | None = None) -> 
         parsed = tuple(_certificate(_BEGIN + block) for block in blocks)
     except (errors.FileRefused, ValueError) as error:
         raise errors.LineageRefused(
-            f"the certificate {path} is missing or damaged ({error}); "
-            "get a new one with `certbot renew --force-renewal`"
+            f"the certificate {path} is missing or damaged ({error}); {_START_OVER}"
         ) from error
     if len(parsed) < at_least:
-        raise errors.LineageRefused(f"{path} holds no certificate; get a new one with `certbot renew --force-renewal`")
+        raise errors.LineageRefused(f"{path} holds no certificate; {_START_OVER}")
     return parsed
 
 
@@ -322,6 +325,11 @@ def _options(known: Mapping[str, str], **ports: int) -> Options:
         if known.get(key, "").isdigit():
             saved[name] = int(known[key])
     return Options(**saved | ports)
+
+
+def options_of(config_dir: str, name: str) -> Options:
+    """Return the options that the renewal file of the lineage called name has. Raises errors.LineageRefused."""
+    return _options(_parameters(config_dir, name))
 
 
 def complete_renewal(lineage: Lineage, hook_command: str) -> bool:

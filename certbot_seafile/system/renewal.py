@@ -130,6 +130,11 @@ def is_ours(command: str) -> bool:
     return (is_program or is_module) and words[-1] == "deploy"
 
 
+def begins_with_ours(command: str) -> bool:
+    """Tell whether a deploy hook runs ours first."""
+    return is_ours(_first(command))
+
+
 def program(known: Mapping[str, str]) -> str | None:
     """Return the absolute path of the program that our hook in a file's parameters runs; None without one."""
     words = _program_words(_first(hook(known)))

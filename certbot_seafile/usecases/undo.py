@@ -97,9 +97,10 @@ def is_known(context: Context, name: str) -> bool:
 
 def paths(context: Context, name: str) -> Paths:
     """Return where the files of the lineage called name are, as its renewal file says where that can be read."""
+    options = context.options
     with contextlib.suppress(errors.LineageRefused):
-        return lineages.load(context.config_dir, name)
-    return Paths(name, context.config_dir, context.options)
+        options = lineages.options_of(context.config_dir, name)
+    return Paths(name, context.config_dir, options)
 
 
 def _owners(context: Context, names: Sequence[str]) -> set[str]:

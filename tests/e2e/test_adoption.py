@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from e2e import road
@@ -78,6 +80,7 @@ def by_hand(world: World) -> World:
         "0 */12 * * * root test -x /usr/bin/certbot -a \\! -d /run/systemd/system && certbot -q renew\n"
     )
     for path, text in (
+        ("/usr/bin/certbot", f"#!{sys.executable}\n"),
         ("/usr/local/sbin/OCSPResponse", OCSP_SCRIPT),
         ("/usr/local/sbin/CertbotRenew", RENEW_SCRIPT),
         ("/var/spool/cron/crontabs/root", CRONTAB),

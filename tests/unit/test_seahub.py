@@ -68,6 +68,13 @@ def test_ccnet_conf(tmp_path: Path) -> None:
     assert names(tmp_path, "ccnet.conf", text) == [("SERVICE_URL", 3, "https://a:8000")]
 
 
+@pytest.mark.parametrize("value", ["'https://a'", "os.environ['X']"])
+def test_ccnet_conf_does_not_count_where_seahub_settings_speak(tmp_path: Path, value: str) -> None:
+    """What seahub_settings.py says of SERVICE_URL goes before it, also what is made up at run time."""
+    names(tmp_path, "seahub_settings.py", f"import os\nSERVICE_URL = {value}\n")
+    assert names(tmp_path, "ccnet.conf", "[General]\nSERVICE_URL = http://a:8000\n") == []
+
+
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [

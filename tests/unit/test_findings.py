@@ -1,0 +1,292 @@
+"""What is said of a host that stands in a folder: expiry, who renews, and what lets a renewal fail."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+import authority
+import lineages as lineages_on_disk
+from certbot_seafile import assembly
+from certbot_seafile.doctor import findings
+from certbot_seafile.system import lineages, records
+from certbot_seafile.system.context import Context
+from certbot_seafile.system.lineages import Lineage, Options
+from certbot_seafile.system.nginx import Nginx
+
+NAME = "home.seafile.com"
+HOUR, DAY = datetime.timedelta(hours=1), datetime.timedelta(days=1)
+NOW = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+CERTBOT = f"#!{sys.executable}\n"
+DEBIANS_LINE = "0 */12 * * * root test -x /usr/bin/certbot -a \\! -d /run/systemd/system && certbot -q renew\n"
+
+
+class Host:
+    """A machine in a folder: one lineage, an nginx that accepts anything and reads nothing, and files by path."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.config_dir = root, root / "etc/letsencrypt"
+        self.write("/etc/nginx/nginx.conf", "")
+        self.lineage = self.mint()
+
+    def write(self, path: str, text: str) -> Path:
+        """Write a file of the machine; scripts are executable."""
+        place = self.root / path.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+        place.chmod(0o755 if text.startswith("#!") else 0o644)
+        return place
+
+    def mint(
+        self,
+        begin: datetime.datetime = NOW - 30 * DAY,
+        days: float = 90,
+        top: str = "",
+        *,
+        names: Sequence[str] = (NAME,),
+        number: int = 1,
+        **parameters: object,
+    ) -> Lineage:
+        """Write the lineage's certificate (number: its version) of so many days. top: above the file's section."""
+        issuer, extension = authority.make_ca(), x509.SubjectAlternativeName(list(map(x509.DNSName, names)))
+        end = begin + datetime.timedelta(days=days)
+        leaf = authority.make_certificate(NAME, issuer, extensions=[(extension, False)], begin=begin, end=end)
+        hook = {"renew_hook": f"{self.root}/bin/certbot-seafile deploy"}
+        lineages_on_disk.make(self.config_dir, NAME, leaf, issuer, {**hook, **parameters}, number=number)
+        path = self.config_dir / "renewal" / f"{NAME}.conf"
+        path.write_text(top + path.read_text())
+        os.utime(path, (begin.timestamp(), begin.timestamp()))
+        self.lineage = lineages.load(str(self.config_dir), NAME)
+        return self.lineage
+
+    def remember(self, last_run: datetime.datetime | None) -> None:
+        """Let `certbot renew` have come by at that time."""
+        state_dir = lineages.state_dir(str(self.config_dir))
+        records.write(state_dir, NAME, replace(records.load(state_dir, self.lineage), last_run=last_run))
+
+    def context(self, now: datetime.datetime = NOW) -> Context:
+        """Return what the doctor works with at a time."""
+        nginx = Nginx("true", str(self.root / "etc/nginx"))
+        options = Options(staple_dir=str(self.root / "etc/nginx/OCSP"))
+        return Context(nginx, options, str(self.config_dir), assembly.Reverter(None), print, now=lambda: now)
+
+    def machine(self, now: datetime.datetime = NOW) -> list[findings.Finding]:
+        """Return what is said of the machine."""
+        return list(findings.machine_findings(self.context(now), [self.lineage], str(self.root)))
+
+    def sentences(self, now: datetime.datetime = NOW) -> list[str]:
+        """Return what is said of the lineage, but for its site, which is not there."""
+        told = findings.lineage_findings(self.context(now), self.lineage)
+        return [finding.text for finding in told if "no Seafile site found" not in finding.text]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    """Return a machine whose nginx, cron and certbot are there, and whose crontab renews every day."""
+    made = Host(tmp_path)
+    made.write("/usr/sbin/cron", "#!")
+    made.write("/usr/bin/certbot", CERTBOT)
+    made.write("/etc/cron.d/certbot", DEBIANS_LINE)
+    made.write("/bin/certbot-seafile", CERTBOT)
+    return made
+
+
+# --- expiry ----------------------------------------------------------------------------------------------------------
+
+#: Lifetime in days, what stands in the renewal file, and after how many days a renewal is due.
+DUE: Mapping[str, tuple[float, str, float]] = {
+    "90 days": (90, "version = 5.8.0\n", 60),
+    "64 days": (64, "version = 5.8.0\n", 64 * 2 / 3),
+    "45 days": (45, "version = 5.8.0\n", 30),
+    "6 days": (6, "version = 5.8.0\n", 3),
+    "397 days": (397, "version = 5.8.0\n", 397 * 2 / 3),
+    "no version": (90, "", 60),
+    "certbot 2.1, 90 days": (90, "version = 2.1.0\n", 60),
+    "certbot 2.1, 45 days": (45, "version = 2.1.0\n", 15),
+    "certbot 2.1, 397 days": (397, "version = 2.1.0\n", 367),
+    "certbot 2.1, 6 days": (6, "version = 2.1.0\n", 0),
+    "its comment": (90, "# renew_before_expiry = 5 days\nversion = 5.8.0\n", 60),
+    "its own, 20 days": (90, "version = 5.8.0\nrenew_before_expiry = 20 days\n", 70),
+    "its own, 2 weeks": (90, "renew_before_expiry = 2 weeks\n", 76),
+    "its own, a number": (90, "renew_before_expiry = 10\n", 80),
+}
+
+
+@pytest.mark.parametrize("name", DUE)
+def test_a_renewal_is_missed_two_runs_after_it_was_due(host: Host, name: str) -> None:
+    """By certbot's own setting, and where there is none by what the certbot does that wrote the file."""
+    days, top, due = DUE[name]
+    lineage = host.mint(NOW, days, top)
+    missed = NOW + (due + 2) * DAY
+    assert not [text for text in host.sentences(missed - HOUR) if "was not renewed" in text]
+    assert [text for text in host.sentences(missed + HOUR) if "was not renewed" in text]
+    assert [text for text in host.sentences(lineage.not_after) if "the certificate expired on" in text]
+
+
+# --- who renews ------------------------------------------------------------------------------------------------------
+
+
+def test_a_fresh_host_is_judged_by_its_crontabs(host: Host) -> None:
+    """Where `certbot renew` never came by, a daily line is well, and none, or one with a flaw, is a fault."""
+    assert host.machine() == []
+    line = host.write("/etc/cron.d/certbot", "1 2 * * * root certbot renew --dry-run\n")
+    (fault,) = host.machine()
+    assert fault.is_fault
+    assert f"every day for {NAME} ({line}:1: with --dry-run, it renews nothing)" in fault.text
+    line.unlink()
+    assert "no timer and no crontab runs `certbot renew`" in host.machine()[0].text
+    line.write_text("1 2 * * * root certbot renew --cert-name other\n")
+    assert f"{line}:1: it is for other certificates" in host.machine()[0].text
+
+
+def test_a_host_whose_last_run_is_young_is_healthy(host: Host) -> None:
+    """Whatever its timers and crontabs look like, as in a container with a loop of its own."""
+    (host.root / "etc/cron.d/certbot").unlink()
+    host.remember(NOW - 47 * HOUR)
+    assert host.machine() == []
+
+
+def test_a_host_whose_last_run_is_old_is_sick(host: Host) -> None:
+    """Also where a crontab promises better; where none does, that is named as the reason."""
+    host.remember(NOW - 49 * HOUR)
+    (fault,) = host.machine()
+    assert fault.is_fault
+    assert f"did not come by for {NAME} since {NOW - 49 * HOUR:%Y-%m-%d %H:%M} UTC, although" in fault.text
+    (host.root / "etc/cron.d/certbot").unlink()
+    (fault,) = host.machine()
+    assert "no timer and no crontab runs `certbot renew`" in fault.text
+    assert "none came by since" in fault.text
+
+
+def test_a_host_where_renew_never_came_by_is_sick_after_two_days(host: Host) -> None:
+    """As where Debian's certbot, which has no plugin, is run beside the one that has: not before this was installed."""
+    installed = datetime.datetime.fromtimestamp(os.stat(findings.__file__).st_ctime, datetime.UTC)
+    assert host.machine(installed + 47 * HOUR) == []
+    assert "did not come by" in host.machine(installed + 49 * HOUR)[0].text
+
+
+# --- what can go -----------------------------------------------------------------------------------------------------
+
+
+def test_a_second_renewal_can_go_only_where_the_first_was_seen_to_have_this_plugin(host: Host) -> None:
+    """Debian's certbot beside another one with the plugin is no reason to remove that one's line."""
+    line = host.write("/etc/crontab", "1 2 * * * root /usr/bin/certbot renew\n")
+    (note,) = host.machine()
+    assert (note.is_fault, note.text.startswith(f"{line}:1 can go")) == (False, True)
+    host.write("/usr/bin/certbot", "#!/usr/lib/debian/python3\n")
+    assert host.machine() == []
+    host.write("/usr/bin/certbot", CERTBOT)
+    host.write("/etc/cron.d/certbot", DEBIANS_LINE.replace("-q renew", "-q renew --config-dir /srv/le"))
+    assert host.machine() == []
+
+
+OCSP_SCRIPT = "#!/bin/sh\nopenssl ocsp -issuer a -cert b -respout {folder}/x/ocsp.response\n"
+
+
+@pytest.mark.parametrize(("folder", "is_told"), [("/etc/nginx/OCSP", True), ("/etc/haproxy/ocsp", False)])
+def test_a_script_that_stores_staples_can_go_only_where_they_are_ours(host: Host, folder: str, is_told: bool) -> None:
+    """The tutorial's script writes over verified staples; HAProxy's is its own matter, and so is a backup of ours."""
+    host.write("/etc/cron.daily/ocsp", OCSP_SCRIPT.format(folder=folder))
+    host.write("/etc/cron.daily/backup", "#!/bin/sh\ntar cf /srv/a.tar /etc/nginx/OCSP/x/ocsp.response\n")
+    told = [finding for finding in host.machine() if finding.is_fault and "can go" in finding.text]
+    assert bool(told) == is_told
+
+
+# --- what lets a renewal fail ----------------------------------------------------------------------------------------
+
+STOPS = ("systemctl stop nginx", "service nginx stop", "/etc/init.d/nginx stop", "nginx -s quit", "pkill -x nginx")
+
+
+@pytest.mark.parametrize("command", STOPS)
+def test_a_pre_hook_that_stops_nginx_is_a_fault(host: Host, command: str) -> None:
+    """In the folder of pre-hooks, in the renewal file, in a crontab's line and in cli.ini."""
+    hook = host.write("/etc/letsencrypt/renewal-hooks/pre/stop", f"#!/bin/sh\n{command}\n")
+    assert f"{hook} stops nginx before a renewal" in host.machine()[0].text
+    hook.chmod(0o644)  # certbot passes it over
+    assert host.machine() == []
+    host.mint(pre_hook=command)
+    assert f"pre_hook in {host.lineage.renewal_path} stops nginx" in host.sentences()[0]
+    settings = host.write("/etc/letsencrypt/cli.ini", f"pre-hook = {command}\n")
+    assert f"{settings} stops nginx" in host.machine()[0].text
+    settings.unlink()
+    line = host.write("/etc/cron.d/certbot", f"1 2 * * * root certbot renew --pre-hook '{command}'\n")
+    assert f"{line}:1 stops nginx" in host.machine()[0].text
+
+
+def test_other_pre_hooks_are_no_fault(host: Host) -> None:
+    """One that reloads nginx, stops another server, or only speaks of stopping in a comment."""
+    host.write("/etc/letsencrypt/renewal-hooks/pre/own", "#!/bin/sh\n# stop nginx\nnginx -s reload\nsystemctl stop x\n")
+    assert host.machine() == []
+
+
+@pytest.mark.parametrize(
+    "line", ["authenticator = nginx", "installer = nginx", "configurator = apache", "preferred-challenges = dns"]
+)
+def test_certbots_own_settings_that_win_over_the_renewal_files_are_faults(host: Host, line: str) -> None:
+    """certbot takes them for the person's own choice at each renewal."""
+    settings = host.write("/etc/letsencrypt/cli.ini", f"# authenticator = x\nrsa-key-size = 4096\n{line}\n")
+    (fault,) = host.machine()
+    assert f"{settings} has {line}" in fault.text
+    settings.write_text("authenticator = seafile\npreferred-challenges = http, dns\n")
+    assert host.machine() == []
+
+
+PARAMETERS: Mapping[str, dict[str, Any]] = {
+    "autorenew = False": {"autorenew": False},
+    "pref_challs without http-01": {"pref_challs": "dns-01,"},
+}
+
+
+@pytest.mark.parametrize("fact", PARAMETERS)
+def test_a_renewal_file_that_prevents_renewals_is_a_fault(host: Host, fact: str) -> None:
+    """certbot passes the lineage over, or asks for a challenge that this plugin does not answer."""
+    host.mint(**PARAMETERS[fact])
+    assert [text for text in host.sentences() if fact in text]
+    host.mint(autorenew=True, pref_challs="http-01,")
+    assert host.sentences() == []
+
+
+@pytest.mark.parametrize("name", ["privkey.pem", "fullchain.pem"])
+def test_a_file_that_is_gone_is_named_with_the_way_back(host: Host, name: str) -> None:
+    """certbot itself renews such a lineage no more, so no renewal is advised."""
+    (host.config_dir / "live" / NAME / name).resolve().unlink()
+    (sentence,) = host.sentences()
+    assert f"live/{NAME}/{name} is gone" in sentence
+    assert f"certbot-seafile undo --cert-name {NAME}" in sentence
+    assert "renew --force-renewal" not in sentence
+
+
+# --- who else uses the certificate -----------------------------------------------------------------------------------
+
+#: The names of a server block, those of the certificate and of the one before, and those that are told.
+BLOCKS: Mapping[str, tuple[str, Sequence[str], Sequence[str], str]] = {
+    "its own name": (NAME, [NAME], [NAME], ""),
+    "a name that it never had, beside its own": (f"{NAME} www.seafile.com", [NAME], [NAME], ""),
+    "a name that it has lost": (f"{NAME} www.seafile.com", [NAME], [NAME, "www.seafile.com"], "www.seafile.com"),
+    "another site's names": ("a.seafile.com b.seafile.com", [NAME], [NAME], "a.seafile.com, b.seafile.com"),
+    "a name that a wildcard covers": ("a.seafile.com", ["*.seafile.com"], [NAME], ""),
+    "a name that a wildcard does not cover": ("a.b.seafile.com", ["*.seafile.com"], [NAME], "a.b.seafile.com"),
+    "no name": ("_", [NAME], [NAME], ""),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_every_server_block_that_uses_the_certificate_is_looked_at(host: Host, name: str) -> None:
+    """A block whose clients are handed a certificate for somebody else is named with its names."""
+    served, names, before, told = BLOCKS[name]
+    host.mint(names=before)
+    host.mint(names=names, number=2)
+    site = f"listen 127.0.0.1:1 ssl; server_name {NAME};"
+    block = f"listen 127.0.0.1:1 ssl;\nserver_name {served};\nssl_certificate {host.lineage.fullchain_path};"
+    conf = host.write("/etc/nginx/nginx.conf", f"http {{ server {{ {site} }}\nserver {{ {block} }} }}")
+    sentences = [text for text in host.sentences() if "uses this certificate for" in text]
+    assert len(sentences) == bool(told)
+    assert not told or f"the server block at {conf}:2 uses this certificate for {told}, and" in sentences[0]
