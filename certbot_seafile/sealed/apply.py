@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 #: Reloads that come faster leave workers behind that wait for their clients.
 RELOAD_INTERVAL = datetime.timedelta(minutes=1)
+_MOST_LOOKS = 4  # at one entry: two certificates, each after its wait
 
 
 def apply(settings: Settings, context_for: Callable[[Options], Context]) -> list[Failure]:
@@ -36,14 +37,20 @@ def apply(settings: Settings, context_for: Callable[[Options], Context]) -> list
 
     def work(name: str) -> None:
         entry = settings.entries[name]
-        if _remembered(context_for(entry.options), entry):  # systemd's path unit does not see what comes meanwhile
-            _remembered(context_for(entry.options), entry)
+        seconds: float | None = 0
+        for _ in range(_MOST_LOOKS):
+            if seconds is not None:
+                time.sleep(seconds)  # without the lock, which root's other commands need
+                seconds = _remembered(context_for(entry.options), entry)
 
     return attempt_each(sorted(settings.entries), work)[1]
 
 
-def _remembered(context: Context, entry: Entry) -> bool:
-    """Apply one entry, and remember how that ended, for `check`; return whether it brought a new certificate."""
+def _remembered(context: Context, entry: Entry) -> float | None:
+    """Apply one entry, and remember how that ended, for `check`; return in how many seconds to look again, if at all.
+
+    A new certificate waits for its turn; and what came while it was served, systemd's path unit does not see.
+    """
     own = Paths(entry.name, context.config_dir, entry.options)
     with files.lock(context.lock_path):
         failure: str | None = None
@@ -61,22 +68,21 @@ def _remembered(context: Context, entry: Entry) -> bool:
                     records.write(context.state_dir, entry.name, record)
 
 
-def _apply(context: Context, entry: Entry, own: Paths) -> bool:
+def _apply(context: Context, entry: Entry, own: Paths) -> float | None:
     served = versions.served(own, entry.names)
     if served is not None:
         served = seal.resume(context, served)
     received, refusal = _receive(context, entry, served)
-    is_news = received is not None and (served is None or received.leaf != served.leaf)
-    if is_news and _wait_for_turn(context):
-        received, refusal = _receive(context, entry, served)
-        is_news = received is not None and (served is None or received.leaf != served.leaf)
-    if received is not None and is_news:
+    if received is not None and (served is None or received.leaf != served.leaf):
+        if (seconds := _seconds_to_turn(context)) > 0:
+            return seconds
         _serve(context, entry, own, received)
-    elif served is not None:
+        return 0
+    if served is not None:
         _keep_staple(context, served, received)
     if refusal is not None:
         raise refusal
-    return is_news
+    return None
 
 
 def _receive(context: Context, entry: Entry, served: Version | None) -> tuple[Bundle | None, errors.Error | None]:
@@ -96,14 +102,11 @@ def _receive(context: Context, entry: Entry, served: Version | None) -> tuple[Bu
     return received, None
 
 
-def _wait_for_turn(context: Context) -> bool:
-    """Wait until the last reload for a new certificate is long enough ago; return whether that took any time."""
+def _seconds_to_turn(context: Context) -> float:
+    """Return after how many seconds the last reload for a new certificate is long enough ago."""
     last = records.last_reload(context.state_dir)
     wait = RELOAD_INTERVAL - (context.now() - last) if last else datetime.timedelta(0)
-    seconds = min(wait, RELOAD_INTERVAL).total_seconds()
-    if seconds > 0:
-        time.sleep(seconds)
-    return seconds > 0
+    return min(wait, RELOAD_INTERVAL).total_seconds()  # the clock may have been set back
 
 
 def _serve(context: Context, entry: Entry, own: Paths, received: Bundle) -> None:

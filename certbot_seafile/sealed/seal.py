@@ -59,7 +59,11 @@ def serve(context: Context, lineage: Paths, bundle: Bundle, record: Record, for_
 
 def load(context: Context, version: Version) -> None:
     """Let nginx read the version that the snippet names, and see that clients are handed it. Raises errors.Error."""
-    if not install.put_into_site(context, version, serving.find_site(context, version.names)):
+    site = serving.find_site(context, version.names)
+    context.checkpoints.close()
+    for folder in set(map(os.path.dirname, site.paths)):
+        files.sweep(folder)
+    if not install.put_into_site(context, version, site):
         context.nginx.test()
         context.nginx.reload()
         install.verify_served(context, version)
@@ -68,25 +72,28 @@ def load(context: Context, version: Version) -> None:
     versions.prune(version)
 
 
-def resume(context: Context, version: Version) -> Version:
-    """Go on where a killed run had switched the snippet; return the version that is served then.
+def resume(context: Context, version: Version) -> Version | None:
+    """Go on where a killed run had written or named the version; return the version that is served then.
 
-    Where nginx or a client refuses it, the version before comes back. Raises errors.Error where neither can be served.
+    Where nginx or a client refuses it, the version before comes back; None where there is none. Raises errors.Error
+    where that cannot be served either.
     """
+    is_named = os.path.lexists(version.snippet_path)
     for folder in (version.options.staple_dir, version.own_folder, version.folder):
         files.sweep(folder)
     versions.repair(version)
-    if not records.load(context.state_dir, version).needs_reload:
+    if is_named and not records.load(context.state_dir, version).needs_reload:
         return version
     earlier = versions.before(version)
     try:
         load(context, version)
     except (errors.NginxRefused, errors.NotServed) as refused:
-        if earlier is None:
-            raise
-        logger.warning("%s: the version before is served again: %s", version.name, refused)
-        _put_back(context, version, earlier.contents(earlier.stored_response())[-1][1])
+        logger.warning("%s: what was served before is served again: %s", version.name, refused)
+        snippet = None if earlier is None else earlier.contents(earlier.stored_response())[-1][1]
+        _put_back(context, version, snippet)
         versions.remove(version)
+        if earlier is None:
+            return None
         load(context, earlier)
         return earlier
     return version

@@ -24,6 +24,7 @@ from certbot_seafile.usecases import install, refresh
 logger = logging.getLogger(__name__)
 
 _HANDED_SECONDS = 60.0  # within which root's step lets nginx serve what was handed over
+_LOOK_SECONDS = 2.0
 
 
 def deploy(context: Context, lineage: Lineage, *, is_upkeep: bool = False) -> None:
@@ -129,11 +130,13 @@ def _hand_over(context: Context, lineage: Lineage) -> store.Outcome:
         _keep_earlier(context, lineage, handed if handed.bundle else None, outcome)
     handover.write(lineage, outcome.response)
     records.write(context.state_dir, lineage.name, outcome.record)
+    is_told = handed.bundle is not None and handed.leaf == lineage.leaf  # a step before this one has waited
+    seconds = _LOOK_SECONDS if is_told else _HANDED_SECONDS
     try:
-        serving.verify_served(context, lineage, seconds=_HANDED_SECONDS)
+        serving.verify_served(context, lineage, seconds=seconds)
     except errors.NotServed as failure:
         raise errors.NotServed(
-            f"{lineage.name} was handed over, but root's step has not served it within {_HANDED_SECONDS:.0f} s: see "
+            f"{lineage.name} was handed over, but root's step has not served it within {seconds:.0f} s: see "
             "`systemctl status certbot-seafile-apply.path` and `journalctl -u certbot-seafile-apply`, or run "
             f"`sudo certbot-seafile apply` ({failure})"
         ) from failure
@@ -206,7 +209,7 @@ def _keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | Non
         with files.lock(context.lock_path):
             _remove_leftovers(context, lineage, site)
             if isinstance(current, Version):
-                current = seal.resume(context, current)
+                current = seal.resume(context, current) or lineage
     if serving.why_paired(current, site) is not None:
         return
     result = refreshed or refresh.refresh_one(context, current)

@@ -60,6 +60,7 @@ def check(renewer: Renewer) -> str:
 # --- the road ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.certbot
 def test_a_certificate_and_its_renewals_are_served(issued: Renewer) -> None:
     """Root's step edits the site for the first certificate, and nothing but its snippet for the next ones."""
     world, site = issued.world, road.site_bytes(issued.world)
@@ -75,6 +76,7 @@ def test_a_certificate_and_its_renewals_are_served(issued: Renewer) -> None:
     assert check(issued) == "All is well.\n"
 
 
+@pytest.mark.long
 def test_nothing_is_done_where_nothing_is_due(issued: Renewer) -> None:
     """The renewal service's own command leaves handover file, responder and nginx alone."""
     world = issued.world
@@ -87,6 +89,7 @@ def test_nothing_is_done_where_nothing_is_due(issued: Renewer) -> None:
     assert [call for call in world.nginx_calls()[calls:] if "-t" in call.split()] == []
 
 
+@pytest.mark.long
 def test_a_staple_that_is_due_goes_the_same_way(issued: Renewer) -> None:
     """`renew` with no certificate due leaves a new staple in the handover file, and root's step serves it."""
     world = issued.world
@@ -99,6 +102,7 @@ def test_a_staple_that_is_due_goes_the_same_way(issued: Renewer) -> None:
     assert (issued.is_served(), issued.leaf()) == (True, leaf)
 
 
+@pytest.mark.long
 def test_without_a_responder_the_renewal_is_served_unstapled(issued: Renewer) -> None:
     """A certificate that need not be stapled does not wait; the next `renew` brings its staple."""
     world = issued.world
@@ -114,6 +118,7 @@ def test_without_a_responder_the_renewal_is_served_unstapled(issued: Renewer) ->
     assert issued.is_served()
 
 
+@pytest.mark.long
 def test_a_revoked_certificate_loses_its_staple(issued: Renewer) -> None:
     """The user hears "revoked", and the staple is withdrawn from what nginx reads."""
     world = issued.world
@@ -155,6 +160,7 @@ def test_must_staple_is_never_served_without_its_staple(world: World) -> None:
         assert road.site_bytes(world) == site
 
 
+@pytest.mark.long
 def test_a_second_certificate_takes_a_setup_of_its_own(issued: Renewer) -> None:
     """Without it root's step would not know the name; with it both are served and renewed."""
     world, name = issued.world, "second.seafile.com"
@@ -199,6 +205,7 @@ def test_the_dry_run_changes_nothing_and_says_what_a_run_does(renewer: Renewer) 
     assert [facts(place, without=[logs]) for place in places] == after
 
 
+@pytest.mark.long
 def test_roots_own_is_untouched_and_undo_leaves_it_so(world: World) -> None:
     """Setup, issue, renewal and undo: every owner, mode and byte below /etc that is not ours is what it was."""
     site = road.start(world)
@@ -243,6 +250,7 @@ def test_undo_before_the_first_certificate_removes_the_user_too(renewer: Renewer
     assert (facts(world.path("/var/www")), facts(world.path("/etc"))) == before
 
 
+@pytest.mark.long
 def test_a_certificate_of_roots_stays_roots_until_the_users_is_served(renewer: Renewer) -> None:
     """Setup names it and leaves it alone; undo afterwards gives the site back as it was without either."""
     world, site = renewer.world, road.site_bytes(renewer.world)
@@ -262,6 +270,7 @@ def test_a_certificate_of_roots_stays_roots_until_the_users_is_served(renewer: R
     assert road.site_bytes(world) == site
 
 
+@pytest.mark.long
 def test_crons_lines_do_the_same_without_systemd(renewer: Renewer) -> None:
     """Setup tells the lines for cron, which run certbot as the user and root's step."""
     run = renewer.setup(has_systemd=False)
@@ -315,6 +324,7 @@ def test_folders_that_are_links_are_not_given_away(renewer: Renewer, place: str)
     assert facts(world.folder, without=[world.nginx_calls_log]) == before
 
 
+@pytest.mark.long
 def test_systemd_accepts_the_units(issued: Renewer) -> None:
     """systemd-analyze has nothing to say about them."""
     run = issued.world.run("systemd-analyze", "verify", "--man=no", *(issued.unit_dir / name for name in UNITS))
