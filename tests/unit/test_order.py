@@ -121,7 +121,7 @@ def sealing(tmp_path: Path, written: list[str], monkeypatch: pytest.MonkeyPatch)
         written.append("+version")
 
     monkeypatch.setattr(files, "make_whole_folder", noted)
-    monkeypatch.setattr(serving, "find_site", lambda *_: None)
+    monkeypatch.setattr(serving, "find_site", lambda *_: SimpleNamespace(paths=()))
     monkeypatch.setattr(install, "put_into_site", lambda *_: False)
     monkeypatch.setattr(install, "verify_served", lambda *_: written.append("look"))
     return working
