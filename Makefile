@@ -8,7 +8,7 @@ PARALLEL := -n 5
 SOURCES := setup.py tests/setup-environment
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-newest test-debian test-long test-matrix test-oldest test-offline test-packages deb dist demo lint docs bench fuzz packages clean
+.PHONY: help test test-newest test-debian test-long test-matrix test-oldest test-offline test-distributions test-packages deb dist demo lint docs bench fuzz packages clean
 
 help:
 	@echo "make demo   show a certificate's whole life on this machine, without touching its real nginx"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-matrix    all tests with the certbots of Debian 12 and 13 (bare roots: root; long) and PyPI's oldest"
 	@echo "make test-long      tests that take long (kills, waits, every shape by certbot), and all with the distribution's certbot"
 	@echo "make test-offline   unit and property tests: no network, no root, with the Python that is there (docs/packaging.md)"
+	@echo "make test-distributions  pip, pipx, uv, and the packages of Debian, Fedora and Arch, built and judged on this machine"
 	@echo "make test-packages  the Debian packages, in bare roots of Debian 12 and 13, and under systemd (root; long)"
 	@echo "make deb    the Debian package, in dist/, to install beside Debian's certbot"
 	@echo "make dist   sdist and wheel, reproducible and checked"
@@ -55,6 +56,11 @@ test-oldest: packages $(VENV_OLDEST)/.ready
 PYTHON ?= $(firstword $(wildcard $(VENV)/bin/python) python3)
 test-offline:
 	$(PYTHON) -m pytest tests/unit tests/property tests/packaging
+
+# The page docs/install.md with pipx and uv, and the packages of Debian, Fedora and Arch, built and judged here.
+test-distributions: packages $(VENV)/.dist-ready
+	tests/setup-environment builders
+	$(VENV)/bin/python -m pytest --no-missing-tools -m "long or not long" tests/packaging
 
 test-packages:
 	tests/packaging/debian-root bookworm

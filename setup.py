@@ -68,6 +68,13 @@ setup(
     long_description=read_description(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    url="https://pypi.org/project/certbot-seafile/",
+    # The reserved domain of the maintainers' address stands for the repository's, as in packaging/debian/control.
+    project_urls={
+        "Source": "https://certbot-seafile.invalid/certbot-seafile",
+        "Issues": "https://certbot-seafile.invalid/certbot-seafile/issues",
+        "Changelog": "https://certbot-seafile.invalid/certbot-seafile/CHANGELOG.md",
+    },
     python_requires=">=3.11",
     packages=find_packages(include=["certbot_seafile", "certbot_seafile.*"]),
     package_data={"certbot_seafile": ["py.typed"]},
@@ -89,7 +96,7 @@ setup(
         'zope.interface; python_version >= "3.13"',
     ],
     extras_require={
-        "test": ["pytest>=7.2", "pytest-xdist", "hypothesis"],
+        "test": ["pytest>=7.2", "pytest-xdist", "hypothesis", "pyyaml"],
         "bench": ["crossplane", "certbot-nginx"],
         "dist": ["build", "twine"],
         "docs": ["sphinx", "myst-parser"],

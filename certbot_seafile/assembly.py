@@ -36,7 +36,12 @@ def _module_words() -> list[str]:
     """Return what runs this program where no console script is, as in a snap: Python, with the folders it needs."""
     packages = (certbot, certbot_seafile)
     folders = dict.fromkeys(os.path.dirname(os.path.dirname(os.path.abspath(str(each.__file__)))) for each in packages)
-    return ["env", f"PYTHONPATH={os.pathsep.join(folders)}", sys.executable, "-m", "certbot_seafile"]
+    words = ["env", f"PYTHONPATH={os.pathsep.join(folders)}", sys.executable, "-m", "certbot_seafile"]
+    revision = os.environ.get("SNAP")
+    if "CERTBOT_SNAPPED" not in os.environ or revision is None:
+        return words
+    # $SNAP is a revision, which snapd removes two refreshes later; the link beside it leads to the newest.
+    return [word.replace(revision, os.path.join(os.path.dirname(revision), "current")) for word in words]
 
 
 class Reverter:

@@ -29,6 +29,7 @@ VERSIONS = {
     "debian/changelog": r"^certbot-seafile \(([^)-]+)\)",
     "fedora/certbot-seafile.spec": r"^Version:\s+(\S+)$",
     "arch/PKGBUILD": r"^pkgver=(\S+)$",
+    "../snap/snapcraft.yaml": r'^version: "([^"]+)"$',
     "../docs/certbot-seafile.1": r'^\.TH \S+ 1 \S+ "certbot-seafile ([^"]+)"',
 }
 
