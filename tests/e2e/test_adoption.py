@@ -120,6 +120,7 @@ def test_one_line_moves_a_finished_tutorial_over(by_hand: World) -> None:
     by_hand.run(by_hand.nginx_ctl, "-t")
 
 
+@pytest.mark.long
 def test_check_names_what_can_go(by_hand: World) -> None:
     """The OCSP script is a fault, because it writes over verified staples; the renewing one is only superfluous."""
     road.certonly(by_hand)

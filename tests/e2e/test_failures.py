@@ -59,7 +59,11 @@ FORGET_TO_RELOAD = 'case "$*" in "-s reload") exit 0;; esac'
 
 @pytest.mark.parametrize(
     ("script", "said"),
-    [(REFUSE_THE_EDIT, "pretended"), (REFUSE_TO_RELOAD, "pretended"), (FORGET_TO_RELOAD, "another certificate")],
+    [
+        (REFUSE_THE_EDIT, "pretended"),
+        (REFUSE_TO_RELOAD, "pretended"),
+        pytest.param(FORGET_TO_RELOAD, "another certificate", marks=pytest.mark.long),
+    ],
     ids=["nginx -t fails after the edit", "the reload fails", "the reload does nothing"],
 )
 def test_the_site_is_put_back(prepared: World, script: str, said: str) -> None:

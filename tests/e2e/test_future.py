@@ -50,6 +50,7 @@ def test_the_strict_environment_turns_a_warning_into_an_exception(world: World, 
     assert world.run(*warning("josepy.jwk"), env=strict()).exit_code == 0
 
 
+@pytest.mark.long
 def test_nothing_deprecated_is_used_from_the_first_certificate_to_undo(world: World) -> None:
     """plugins, certonly, renew with its hook, a refresh, status and undo run where a deprecated use is an exception."""
     site = road.start(world)

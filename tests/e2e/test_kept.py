@@ -35,6 +35,7 @@ def test_asking_again_keeps_hooks_key_size_and_options(world: World) -> None:
     assert world.leaf(road.NAME).public_key().key_size == 3072  # type: ignore[union-attr]
 
 
+@pytest.mark.long
 def test_a_hook_that_reconfigure_replaced_comes_back_at_an_idle_renewal(issued: World) -> None:
     """Before the person's own, which stays."""
     renewal = issued.config_dir / "renewal" / f"{road.NAME}.conf"
@@ -47,6 +48,7 @@ def test_a_hook_that_reconfigure_replaced_comes_back_at_an_idle_renewal(issued: 
     assert hook.endswith("; echo mine")
 
 
+@pytest.mark.long
 def test_ports_are_remembered(issued: World) -> None:
     """A renewal that is run without --https-port goes by the saved one, in its hook too."""
     command = list(issued.certbot_command("renew", "--force-renewal"))
@@ -61,6 +63,7 @@ def test_ports_are_remembered(issued: World) -> None:
     assert road.staples_lineage(issued)
 
 
+@pytest.mark.long
 def test_a_value_that_is_the_default_is_heard(issued: World) -> None:
     """`install --seafile-stapling auto` over a saved "off"."""
     off = ["install", "-i", "seafile", "--cert-name", road.NAME]
@@ -99,6 +102,7 @@ def test_a_damaged_renewal_file_is_told_and_nothing_is_done(issued: World, damag
     assert killing.state(issued) == before
 
 
+@pytest.mark.long
 def test_an_expired_certificate_is_not_deployed(issued: World) -> None:
     """It says when it ended and what to run; the site keeps what it has."""
     site = road.site_bytes(issued)
@@ -108,6 +112,7 @@ def test_an_expired_certificate_is_not_deployed(issued: World) -> None:
     assert road.site_bytes(issued) == site
 
 
+@pytest.mark.long
 def test_certificate_files_of_nobody_are_refused_in_a_sentence(issued: World, tmp_path: Path) -> None:
     """`certbot install` with paths instead of a certificate of certbot's."""
     live = issued.config_dir / "live" / road.NAME
@@ -146,6 +151,7 @@ def test_the_log_is_its_owners(issued: World) -> None:
     assert log.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.long
 def test_a_second_certificate_for_the_name_keeps_the_site(issued: World) -> None:
     """The newest owns the site: idle and due renewals of the older one leave it alone; deploy by hand takes it."""
     road.certonly(issued, "--cert-name", f"{road.NAME}-0001", "--duplicate")
@@ -159,6 +165,7 @@ def test_a_second_certificate_for_the_name_keeps_the_site(issued: World) -> None
     assert f"/live/{road.NAME}/fullchain.pem;".encode() in road.site_bytes(issued)
 
 
+@pytest.mark.long
 def test_relative_folders_are_meant_from_where_certbot_runs(world: World) -> None:
     """The site and the renewal file name the whole path."""
     road.start(world, authz_reuse=100)
@@ -168,6 +175,7 @@ def test_relative_folders_are_meant_from_where_certbot_runs(world: World) -> Non
     assert f"{world.folder}/ocsp/".encode() in road.site_bytes(world)
 
 
+@pytest.mark.long
 def test_a_name_that_is_gone_is_dropped_and_the_rest_is_renewed(world: World) -> None:
     """With --allow-subset-of-names, certbot gets a certificate for the names that nginx still has."""
     site = road.TUTORIAL_SITE.replace(b"server_name   _;", b"server_name home.seafile.com www.seafile.com;")

@@ -127,6 +127,7 @@ def test_ten_renewals_edit_no_site(reused: World) -> None:
         "privkey.pem": 0o600, "fullchain.pem": 0o600, "ocsp.response": 0o600}  # fmt: skip
 
 
+@pytest.mark.long
 def test_the_ca_fails_and_all_is_as_it_was(issued: World) -> None:
     """The run that got no certificate changed nothing that nginx reads."""
     before, served = snapshot(issued.server_root), issued.handshake(road.NAME)
@@ -138,6 +139,7 @@ def test_the_ca_fails_and_all_is_as_it_was(issued: World) -> None:
     assert issued.handshake(road.NAME) == served
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", [("renew", "--dry-run"), ("certonly", "-a", "seafile", "--must-staple", "--dry-run")])
 def test_a_dry_run_seals_nothing(world: World, words: tuple[str, ...]) -> None:
     """Neither of what is sealed already nor of a plain certificate is anything written."""
@@ -161,6 +163,7 @@ def test_a_plain_certificate_is_not_sealed(world: World) -> None:
     assert road.staples_lineage(world)
 
 
+@pytest.mark.long
 def test_it_stays_sealed_when_it_becomes_plain_again(reused: World) -> None:
     """Until undo: the site is not edited for it, and the staple goes on being fresh."""
     site = road.site_bytes(reused)
@@ -190,6 +193,7 @@ def test_the_lineage_changes_and_stays_served(world: World, change: str) -> None
     assert road.served_is_lineage(world)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("order", ["must-staple second", "must-staple first"])
 def test_beside_another_type_of_key_it_is_refused_before_the_ca(world: World, order: str) -> None:
     """nginx has one staple for both: the run says so, spends no order, and what is served stays."""
@@ -208,6 +212,7 @@ def test_beside_another_type_of_key_it_is_refused_before_the_ca(world: World, or
     assert len(list((world.config_dir / "live").iterdir())) == orders
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loss", ["certbot delete", "archive moved away"])
 def test_nginx_serves_on_without_certbots_files(issued: World, loss: str) -> None:
     """It stops and starts from what is on disk; check names the certificate that certbot knows no more."""
@@ -232,6 +237,7 @@ def test_nginx_serves_on_without_certbots_files(issued: World, loss: str) -> Non
         assert issued.handshake(road.NAME).staple == road.response_path(issued).read_bytes() != served.staple
 
 
+@pytest.mark.long
 def test_undo_leaves_no_key_of_ours(world: World) -> None:
     """The site is what it was, byte for byte, and the key is nowhere but where certbot keeps it."""
     site = start(world)
@@ -253,6 +259,7 @@ def holding(world: World, lines: set[bytes]) -> list[Path]:
     return [path for path in foreign if lines & set(path.read_bytes().splitlines())]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_rollback_leaves_an_nginx_that_starts(issued: World, count: int) -> None:
     """Whatever certbot's checkpoints bring back: nginx starts, and the site hands out a certificate."""
@@ -264,6 +271,7 @@ def test_a_rollback_leaves_an_nginx_that_starts(issued: World, count: int) -> No
     assert_accepted(issued)
 
 
+@pytest.mark.long
 def test_a_rollback_to_a_snippet_that_is_gone_is_taken_back(world: World) -> None:
     """After undo the sealed versions are gone: a site that needs them does not come back, and the run says so.
 
@@ -296,6 +304,7 @@ def test_a_name_that_could_write_into_a_file_is_refused_before_the_ca(world: Wor
     assert not (world.config_dir / "live").exists()
 
 
+@pytest.mark.long
 def test_a_missing_snippet_is_written_again(issued: World) -> None:
     """From the newest whole version; and where none is whole, nginx starts all the same and hands out nothing."""
     served, snippet = issued.handshake(road.NAME), issued.staple_dir / f"{road.NAME}.conf"
@@ -462,6 +471,7 @@ def test_the_last_staple_is_kept_to_its_end(issued: World) -> None:
     assert issued.handshake(road.NAME).staple == kept
 
 
+@pytest.mark.long
 def test_the_responder_down_for_an_hour_is_no_failure(issued: World) -> None:
     """While the staple holds for long, renew says that no newer one came, and exits 0."""
     issued.stop_responder()

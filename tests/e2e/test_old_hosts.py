@@ -103,6 +103,7 @@ def options_of(world: World) -> Options:
                    http_port=world.http_port, https_port=world.https_port)  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_handed_over_host_is_brought_over_by_setup(world: World) -> None:
     """What is served is sealed, certbot's folders move to the user, root has its own again, and renewals go on."""
     site = road.start(world, authz_reuse=100)
@@ -136,6 +137,7 @@ def snippet(world: World) -> str:
     return (world.staple_dir / f"{road.NAME}.conf").read_text()
 
 
+@pytest.mark.long
 def test_killed_between_two_folders_setup_goes_on(world: World) -> None:
     """A machine that was brought over by half is brought over whole by the same command."""
     road.start(world, authz_reuse=100)

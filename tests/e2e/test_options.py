@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from e2e import road
 from e2e.world import World
 
 
+@pytest.mark.long
 def test_stapling_off_removes_stapling_again(world: World) -> None:
     """With --seafile-stapling off the next certificate is served without a staple, and renewals keep it so."""
     road.start(world)

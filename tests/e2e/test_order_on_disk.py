@@ -23,6 +23,7 @@ def assert_nothing_is_left(world: World) -> None:
     assert [record for record in road.records(world) if record["needs_reload"]] == []
 
 
+@pytest.mark.long
 @killed
 def test_deploy_killed_at_every_change(world: World) -> None:
     """The first deployment, staple and site: nginx starts from each state; renew brings all of it to the same end."""
@@ -273,6 +274,7 @@ def test_the_versions_folder_full_or_read_only(must_staple: World, trouble: str)
     assert world.gnutls(road.NAME).accepted
 
 
+@pytest.mark.long
 @killed
 def test_recovery_never_overwrites_what_a_person_wrote(world: World) -> None:
     """A checkpoint that a killed run left open is closed; no later run of certbot puts its files back."""
@@ -292,6 +294,7 @@ def test_recovery_never_overwrites_what_a_person_wrote(world: World) -> None:
     assert_nothing_is_left(world)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("trouble", ["full", "read-only"])
 @pytest.mark.parametrize("command", ["refresh", "deploy"])
 def test_the_folder_of_staples_full_or_read_only(world: World, command: str, trouble: str) -> None:

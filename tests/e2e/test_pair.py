@@ -36,6 +36,7 @@ def test_both_are_served_without_a_staple(paired: World) -> None:
     assert_both_are_served_bare(paired)
 
 
+@pytest.mark.long
 def test_renewals_keep_the_pair(paired: World) -> None:
     """Each deployment keeps the other's lines: both are renewed, both are served, nothing is stapled."""
     paired.certbot("renew", "--force-renewal")
@@ -53,6 +54,7 @@ def test_refresh_brings_no_staple_back(paired: World) -> None:
     assert_both_are_served_bare(paired)
 
 
+@pytest.mark.long
 def test_each_is_undone_for_itself(paired: World) -> None:
     """Without the second lineage, the first one is served, and stapled again by the next deployment."""
     paired.seafile("undo", "--cert-name", OTHER)

@@ -141,6 +141,7 @@ def test_certonly_renew_hook_status_and_undo(snaps: Snaps) -> None:
     assert road.site_bytes(world) == site
 
 
+@pytest.mark.long
 def test_a_refresh_of_either_snap_leaves_the_hook_working(snaps: Snaps) -> None:
     """snapd removes the revision that certbot ran from; the hook in the renewal file still runs, and serves."""
     world = snaps.world
@@ -156,6 +157,7 @@ def test_a_refresh_of_either_snap_leaves_the_hook_working(snaps: Snaps) -> None:
     assert hook(world) == words
 
 
+@pytest.mark.long
 def test_the_command_of_the_install_page_runs_beside_the_snaps(snaps: Snaps) -> None:
     """What the page writes to /usr/local/bin runs the snaps' modules, and becomes the deploy hook."""
     world = snaps.world

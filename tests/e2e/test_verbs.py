@@ -226,6 +226,7 @@ def test_revoke_withdraws_the_staple_at_the_next_run(issued: World) -> None:
     assert "revoked" in run.output + run.log
 
 
+@pytest.mark.long
 def test_reuse_key_keeps_the_key(issued: World) -> None:
     """--reuse-key: another certificate, the same key, served with its staple."""
     road.certonly(issued, "--force-renewal", "--reuse-key")
@@ -245,6 +246,7 @@ def test_key_type_that_was_chosen_is_used(world: World) -> None:
     assert world.handshake(NAME, only="rsa").certificate == world.leaf(NAME)
 
 
+@pytest.mark.long
 def test_options_given_once_are_remembered(issued: World) -> None:
     """--seafile-stapling off withdraws the staple, and is kept by renewals until auto is chosen again."""
     road.certonly(issued, "--force-renewal", "--seafile-stapling", "off")
@@ -269,6 +271,7 @@ def test_expand_serves_both_names(issued: World) -> None:
     assert road.staples_lineage(issued)
 
 
+@pytest.mark.long
 def test_a_lineage_per_site(world: World) -> None:
     """Two lineages for two servers of one file: each is served with its own staple; undo of one leaves the other."""
     before = road.start(world, TWO_SITES)
@@ -299,6 +302,7 @@ def test_a_lineage_for_two_sites(world: World) -> None:
         assert look.staple == road.response_path(world).read_bytes()
 
 
+@pytest.mark.long
 def test_a_second_ca(issued: World) -> None:
     """A lineage that moves to a CA without OCSP is served without a staple."""
     road.restart_ca(issued, ocsp=False)
