@@ -32,10 +32,12 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"certbot-seafile: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("certbot-seafile: interrupted; the next run goes on from here", file=sys.stderr)
-    except OSError as error:  # of stdout: all else was turned into errors.FileRefused
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's last flush would fail again
+    except OSError as error:
+        what = error.filename or "the output"  # of stdout, an error names no file
+        if error.filename is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's last flush would fail again
         if not isinstance(error, BrokenPipeError):
-            print(f"certbot-seafile: the output cannot be written: {error.strerror}", file=sys.stderr)
+            print(f"certbot-seafile: {what}: {error.strerror}; see whether this user may use it", file=sys.stderr)
     return _FAILED
 
 
@@ -93,10 +95,13 @@ def _parser() -> argparse.ArgumentParser:
     refresh = commands.add_parser("refresh", parents=[named], help="refresh the OCSP staples that are due")
     refresh.add_argument("--force", action="store_true", help="refresh them all, due or not")
     status = commands.add_parser("status", parents=[named], help="a table of the certificates and what is served")
-    status.add_argument("--json", action="store_true", help="the same as JSON, for monitoring")
+    form = status.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="the same as JSON, for monitoring")
+    form.add_argument("--prometheus", metavar="FILE", help="as a textfile for node_exporter; - for stdout")
     check = commands.add_parser(
         "check", parents=[named], help="say what is wrong and what to do; exit 1 if anything is"
     )
+    check.add_argument("--json", action="store_true", help="the same as JSON, for monitoring")
     check.add_argument("--root", default="/", metavar="DIR", help="where timers and crontabs are, as in a container")
     commands.add_parser("undo", parents=[named], help="take this package's edits and files out again")
     _add_setup(commands.add_parser("setup", parents=[named], help="let an ordinary user or another machine renew"))

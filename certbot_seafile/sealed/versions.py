@@ -67,8 +67,7 @@ class Version(Lineage):
 
 def names(staple_dir: str) -> list[str]:
     """Return the names of all sealed lineages, sorted."""
-    entries = os.listdir(staple_dir) if os.path.isdir(staple_dir) else ()
-    return sorted(name for name in entries if _ids(os.path.join(staple_dir, name)))
+    return [name for name in files.names_in(staple_dir) if _ids(os.path.join(staple_dir, name))]
 
 
 def is_sealed(lineage: Paths) -> bool:
@@ -95,7 +94,7 @@ def before(version: Version) -> Version | None:
 
 
 def _ids(folder: str) -> list[str]:
-    return [name for name in os.listdir(folder) if _ID.fullmatch(name)] if os.path.isdir(folder) else []
+    return [name for name in files.names_in(folder) if _ID.fullmatch(name)]
 
 
 def _load(lineage: Paths, each: str, for_names: Sequence[str]) -> Version:

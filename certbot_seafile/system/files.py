@@ -57,6 +57,12 @@ def read(path: str, *, at_most_bytes: int = 64 * 1024 * 1024) -> bytes:
         return stream.read(at_most_bytes + 1)
 
 
+def names_in(folder: str) -> list[str]:
+    """Return the names in a folder, sorted; none where there is no such folder. Raises errors.FileRefused."""
+    with _explained(f"{folder} cannot be read: "):
+        return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+
+
 def read_if_present(path: str) -> bytes | None:
     """Return the file's bytes, or None where there is no such file. Raises errors.FileRefused otherwise."""
     return read(path) if os.path.lexists(path) else None

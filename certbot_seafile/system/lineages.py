@@ -249,8 +249,7 @@ def from_environment(config_dir: str, renewed_lineage: str) -> str:
 
 def all_names(config_dir: str) -> list[str]:
     """Return the names of all lineages, sorted."""
-    folder = os.path.join(config_dir, "renewal")
-    entries = os.listdir(folder) if os.path.isdir(folder) else ()
+    entries = files.names_in(os.path.join(config_dir, "renewal"))
     return sorted(entry.removesuffix(".conf") for entry in entries if entry.endswith(".conf"))
 
 

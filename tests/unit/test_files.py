@@ -109,3 +109,15 @@ def test_what_killed_runs_left_is_swept(tmp_path: Path) -> None:
     (tmp_path / f".site.{os.getpid()}.certbot-seafile").write_bytes(b"being written")
     files.sweep(str(tmp_path))
     assert os.listdir(tmp_path) == [f".site.{os.getpid()}.certbot-seafile"]
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+    """With what to do; where there is no folder, there are no names."""
+    assert files.names_in(str(tmp_path / "absent")) == []
+    (tmp_path / "b").write_bytes(b"")
+    (tmp_path / "a").write_bytes(b"")
+    assert files.names_in(str(tmp_path)) == ["a", "b"]
+    (tmp_path / "locked").mkdir(mode=0o000)
+    if os.geteuid() != 0:  # root reads everything
+        with pytest.raises(errors.FileRefused, match="run this as root"):
+            files.names_in(str(tmp_path / "locked"))
