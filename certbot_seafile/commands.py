@@ -21,7 +21,7 @@ from certbot_seafile.doctor import findings, formats
 from certbot_seafile.sealed import apply, former, settings, setup, versions
 from certbot_seafile.sealed.handover import Handed
 from certbot_seafile.sealed.versions import Version
-from certbot_seafile.system import lineages, records, renewal
+from certbot_seafile.system import files, lineages, records, renewal
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Options, Paths
 from certbot_seafile.usecases import deploy, refresh, status, undo
@@ -184,30 +184,55 @@ def _status(arguments: argparse.Namespace) -> int:
     standings, damaged = _each(arguments, lambda lineage: status.standing(context_for(lineage.options), lineage))
     if arguments.json:
         print(json.dumps(formats.as_json(standings, damaged), indent=2))
+    elif arguments.prometheus is not None:
+        results = _findings(arguments, [standing.lineage for standing in standings], damaged)
+        _write_metrics(arguments.prometheus, formats.as_prometheus(standings, results))
     elif standings or damaged:
-        print(formats.as_table(standings, damaged))
+        is_coloured = formats.wants_colour(sys.stdout, os.environ)
+        is_detailed = bool(arguments.cert_names)
+        print(formats.as_table(standings, damaged, is_detailed=is_detailed, is_coloured=is_coloured))
     else:
         raise _no_lineage(arguments)
     return FAILED if damaged else DONE
 
 
-def _check(arguments: argparse.Namespace) -> int:
-    readable, damaged = _each(arguments, lambda lineage: lineage)
+def _write_metrics(path: str, text: str) -> None:
+    """Put the text at path in one step, readable for node_exporter; "-" is stdout."""
+    if path == "-":
+        print(text, end="")
+    else:
+        files.replace(os.path.abspath(path), text.encode(), is_synced=False)
+
+
+def _findings(
+    arguments: argparse.Namespace, readable: Sequence[Lineage], damaged: Sequence[Failure], root: str = "/"
+) -> list[findings.Finding]:
+    """Return what is wrong with the readable lineages, the damaged ones, and the machine below root."""
     context = _machine_context(arguments, readable)
-    known = lineages.all_names(arguments.config_dir)  # what was deleted, machine_findings() names
-    results = [findings.Finding(f"{failure}.") for failure in damaged if failure.name in known]
+    # What was deleted, machine_findings() names.
+    known = {*lineages.all_names(arguments.config_dir), *arguments.entries}
+    results = [findings.of_failure(failure) for failure in damaged if failure.name in known]
     context_for = functools.cache(functools.partial(_context, arguments))
     for lineage in readable:
         result = attempt(lineage.name, findings.lineage_findings, context_for(lineage.options), lineage)
-        results += [findings.Finding(f"{result}.")] if isinstance(result, Failure) else result
-    results += findings.machine_findings(context, readable, arguments.root)
+        results += [findings.of_failure(result)] if isinstance(result, Failure) else result
+    results += findings.machine_findings(context, readable, root)
     results += findings.sealed_findings(context, readable, arguments.entries)
+    return results
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    readable, damaged = _each(arguments, lambda lineage: lineage)
+    results = _findings(arguments, readable, damaged, arguments.root)
     if not readable and not results:
         raise errors.LineageRefused(str(damaged[0])) if damaged else _no_lineage(arguments)
-    for finding in results:
-        print(finding.text)
-    if not results:
-        context.say("All is well.")
+    if arguments.json:
+        print(json.dumps(findings.as_json(results), indent=2))
+    else:
+        for finding in results:
+            print(f"{finding.text} [{finding.id}]")
+        if not results:
+            _say(arguments, "All is well.")
     return FAILED if any(finding.is_fault for finding in results) else DONE
 
 
@@ -278,7 +303,7 @@ def _bring_over(arguments: argparse.Namespace, before: settings.FormerSettings) 
     """Bring over a machine on which version 0.0 gave certbot's folders to a user: seal what is served, then move."""
     if arguments.user != before.user:
         arguments.refuse_usage(f"{before.user} renews here: give --user {before.user}")
-    chosen = former.names(before, arguments.domain)
+    chosen = former.names(before, arguments.domain, arguments.home)
     _say(
         arguments,
         f"{'would bring' if arguments.dry_run else 'bring'} this machine over from an earlier version: seal what is "
@@ -292,10 +317,13 @@ def _bring_over(arguments: argparse.Namespace, before: settings.FormerSettings) 
             options = dataclasses.replace(before.lineages[name], is_users_webroot=True)
             _working(arguments).for_user(before.user, arguments.home, name, names, options)
 
-    former.keep(before, arguments.settings, arguments.home)
-    arguments.config_dir = former.new_config_dir(before)
-    set_up()
-    former.hand_over(before, arguments.home)
+    arguments.config_dir = new = former.new_config_dir(before)
+    if not former.is_moved(before, arguments.home):
+        former.keep(before, arguments.settings, arguments.home)
+        set_up()
+        former.hand_over(before, arguments.home)
+    elif not os.path.isdir(new):
+        arguments.config_dir = before.config_dir
     if _apply(arguments) == FAILED:
         return FAILED
     folders = {f"{name}_dir": os.path.join(arguments.home, name) for name in ("config", "work", "logs")}

@@ -1,21 +1,27 @@
-"""How lineages stand, as a table and as JSON.
+"""How lineages stand: a table for people, JSON, a textfile for Prometheus, a line for Nagios.
 
-The law: facts in, text out; nothing is found out here.
+The law: facts in, text out; nothing is found out here. What is wrong is in capitals in the table; colour only repeats
+that.
 """
 
 from __future__ import annotations
 
 import datetime
-import urllib.parse
-from collections.abc import Sequence
-from typing import Any
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TextIO
 
+from certbot_seafile.doctor import findings
 from certbot_seafile.ocsp import store
+from certbot_seafile.sealed import apply
+from certbot_seafile.sealed.versions import Version
 from certbot_seafile.usecases.boundary import Failure
-from certbot_seafile.usecases.status import Standing
+from certbot_seafile.usecases.status import LATE_AFTER, Standing
+
+# --- JSON -------------------------------------------------------------------------------------------------------------
 
 JSON_SCHEMA = 1
-_NAMES_IN_TABLE = 2
 
 
 def as_json(standings: Sequence[Standing], damaged: Sequence[Failure] = ()) -> dict[str, Any]:
@@ -37,6 +43,11 @@ def _fields(standing: Standing) -> dict[str, Any]:
         "names": list(lineage.names),
         "expires": _time(lineage.not_after),
         "seconds_left": int((lineage.not_after - standing.now).total_seconds()),
+        "begins": _time(lineage.not_before),
+        "renewal_due": _time(standing.renewal_due),
+        "ca_asked_from": standing.ca_asked_from and _time(standing.ca_asked_from),
+        "last_run": standing.last_run and _time(standing.last_run),
+        "last_failure": standing.record.last_failure,
         "serial": f"{lineage.leaf.serial_number:x}",
         "sha256": lineage.fingerprint.hex(),
         "key_type": lineage.key_type,
@@ -56,6 +67,7 @@ def _fields(standing: Standing) -> dict[str, Any]:
             "stored_staple": standing.is_stored,
             "failure": standing.failure,
         },
+        "served_until": standing.served_until and _time(standing.served_until),
         "revoked": standing.record.revocation,
         "pinned": None if earlier is None else {
             "serial": f"{earlier.leaf.serial_number:x}", "expires": _time(earlier.not_after)
@@ -69,58 +81,252 @@ def _time(moment: datetime.datetime) -> str:
     return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def as_table(standings: Sequence[Standing], damaged: Sequence[Failure] = ()) -> str:
-    """Return the facts as a table for people, one row a lineage; below it the lineages that cannot be read."""
-    rows: list[tuple[str, ...]] = [
-        ("LINEAGE", "NAMES", "EXPIRES IN", "RESPONDER", "MUST-STAPLE", "STAPLE LEFT", "SERVED NOW", "NEXT")
-    ]
-    rows += [_row(standing) for standing in standings]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+# --- the table --------------------------------------------------------------------------------------------------------
+
+_WIDTH = 80
+_HEADER = ("CERTIFICATE", "EXPIRES", "RENEWAL", "LAST RENEW", "STAPLE", "SERVED")
+_GAP = "  "
+_NAME_END = 5  # characters of a long name that stay: certbot's -0001, or the top-level domain
+_WRONG = re.compile(r"\b[A-Z]{3,}")
+_RED, _PLAIN = "\x1b[31m", "\x1b[0m"
+
+
+def wants_colour(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Tell whether colour is wanted: on a terminal that has it, unless NO_COLOR is set (no-color.org)."""
+    return stream.isatty() and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+
+
+def as_table(
+    standings: Sequence[Standing],
+    damaged: Sequence[Failure] = (),
+    *,
+    is_detailed: bool = False,
+    is_coloured: bool = False,
+) -> str:
+    """Return the facts as a table for people, one row of at most 80 columns a lineage.
+
+    is_detailed: with what there is to know below each row. Last come the lineages that cannot be read.
+    """
+    rows = [_row(standing) for standing in standings]
+    widths = [max(map(len, column)) for column in zip(_HEADER, *rows, strict=True)]
+    widths[0] = min(widths[0], _WIDTH - sum(len(_GAP) + width for width in widths[1:]))
+    lines = [_line(_HEADER, widths, is_coloured=False)]
+    for standing, row in zip(standings, rows, strict=True):
+        lines += [_line(row, widths, is_coloured), *(_details(standing) if is_detailed else ())]
     return "\n".join([*lines, *map(str, damaged)])
 
 
+def _line(row: Sequence[str], widths: Sequence[int], is_coloured: bool) -> str:
+    name, *cells = row
+    if len(name) > widths[0]:
+        name = f"{name[: widths[0] - _NAME_END - 2]}..{name[-_NAME_END:]}"
+    padded = [cell.ljust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+    if is_coloured:
+        padded = [f"{_RED}{cell}{_PLAIN}" if _WRONG.search(cell) else cell for cell in padded]
+    return _GAP.join([name.ljust(widths[0]), *padded]).rstrip()
+
+
 def _row(standing: Standing) -> tuple[str, ...]:
-    lineage = standing.lineage
-    more = len(lineage.names) - _NAMES_IN_TABLE
-    names = ", ".join(lineage.names[:_NAMES_IN_TABLE]) + (f" +{more}" if more > 0 else "")
-    url = lineage.responder_url
-    responder = _host(url) if url else "none"
-    must_staple = "yes" if lineage.is_must_staple else "no"
-    cells = _staple_cell(standing), _served_cell(standing), standing.next_action
-    return (lineage.name, names, _span(lineage.not_after - standing.now), responder, must_staple, *cells)
+    left = standing.lineage.not_after - standing.now
+    expiry = f"{_span(left)} {standing.share_left:.0%}" if left > datetime.timedelta() else "EXPIRED"
+    cells = _renewal_cell(standing), _run_cell(standing), _staple_cell(standing), _served_cell(standing)
+    return (standing.lineage.name, expiry, *cells)
 
 
-def _host(url: str) -> str:
-    """Return a URL's host; the URL itself where it has none, or is none."""
-    try:
-        return urllib.parse.urlsplit(url).hostname or url
-    except ValueError:
-        return url
+def _renewal_cell(standing: Standing) -> str:
+    if isinstance(standing.lineage, Version) and not standing.lineage.for_names:
+        return "NEVER"  # certbot knows it no more
+    if standing.is_renewal_late:
+        return "LATE"
+    return "due" if standing.renewal_due <= standing.now else f"in {_span(standing.renewal_due - standing.now)}"
+
+
+def _run_cell(standing: Standing) -> str:
+    if standing.last_run is None:
+        return "FAILED" if standing.record.last_failure else "-"
+    age = standing.now - standing.last_run
+    if standing.record.last_failure:
+        return f"FAILED {_span(age)} ago"
+    return f"{'LATE' if age > LATE_AFTER else 'ok'} {_span(age)} ago"
 
 
 def _staple_cell(standing: Standing) -> str:
     if standing.record.revocation is not None:
         return "REVOKED"
     if standing.staple is None:
-        return "none" if store.why_unstapled(standing.lineage) is None else "-"
-    return f"{_span(standing.staple.end - standing.now)} of {_span(standing.staple.end - standing.staple.this_update)}"
+        is_wanted = not standing.record.is_undone and store.why_unstapled(standing.lineage) is None
+        return "NONE" if is_wanted else "-"
+    return _span(standing.staple.end - standing.now)
 
 
 def _served_cell(standing: Standing) -> str:
+    if standing.record.is_undone:
+        return "undone"
     if standing.failure:
-        return "nothing"
+        return "NOTHING"
     if standing.earlier is not None:
         return "the one BEFORE"
     if not standing.is_current:
-        return "ANOTHER certificate"
+        return "ANOTHER one"
     if standing.is_stored:
         return "yes, stapled"
-    return "yes, ANOTHER staple" if standing.is_stapled else "yes, unstapled"
+    if standing.is_stapled:
+        return "OTHER staple"
+    return "yes" if standing.staple is None else "yes, UNSTAPLED"
 
 
 def _span(span: datetime.timedelta) -> str:
-    hours = int(span.total_seconds() // 3600)
-    if hours < 0:
-        return "over"
-    return f"{hours // 24} d" if hours >= 72 else f"{hours} h"
+    hours = max(0, int(span.total_seconds() // 3600))
+    days = hours // 24
+    return f"{days // 365} y" if days >= 730 else f"{days} d" if days >= 3 else f"{hours} h"
+
+
+def _details(standing: Standing) -> Iterator[str]:
+    """Yield the lines below a row: a label and a text each, which is wrapped, but for paths and options."""
+    wrapper = textwrap.TextWrapper(_WIDTH, break_long_words=False, break_on_hyphens=False)
+    for label, text in _labelled(standing):
+        wrapper.initial_indent = f"    {label:<12}"
+        wrapper.subsequent_indent = " " * len(wrapper.initial_indent)
+        yield wrapper.fill(apply.escaped(text))
+
+
+def _labelled(standing: Standing) -> Iterator[tuple[str, str]]:
+    lineage, record, staple = standing.lineage, standing.record, standing.staple
+    yield "names", ", ".join(lineage.names)
+    yield "key", f"{lineage.key_type}, serial number {lineage.leaf.serial_number:x}"
+    yield "expires", _moment(lineage.not_after)
+    asked = standing.ca_asked_from
+    sooner = f"; the CA may name another time (ARI), and is asked again from {_moment(asked)} on" if asked else ""
+    yield "renewal", f"from {_moment(standing.renewal_due)} on{sooner}"
+    run = f"{_moment(standing.last_run)}, " if standing.last_run else ""
+    yield "last renew", run + (record.last_failure or ("well" if run else "-"))
+    yield "responder", lineage.responder_url or "none"
+    yield "must-staple", "yes" if lineage.is_must_staple else "no"
+    yield "staple", record.revocation or (f"until {_moment(staple.end)}" if staple else _staple_cell(standing))
+    yield "served", standing.failure or _served_cell(standing)
+    yield "next", standing.next_action
+
+
+def _moment(moment: datetime.datetime) -> str:
+    return f"{moment.astimezone(datetime.UTC):%Y-%m-%d %H:%M} UTC"
+
+
+# --- Prometheus -------------------------------------------------------------------------------------------------------
+
+_Value = Callable[[Standing], float | None]
+#: A metric's name behind certbot_seafile_, what it says, and its value (None: no sample).
+_METRICS: tuple[tuple[str, str, _Value], ...] = (
+    (
+        "certificate_not_before_timestamp_seconds",
+        "When the stored certificate began to hold.",
+        lambda standing: standing.lineage.not_before.timestamp(),
+    ),
+    (
+        "certificate_not_after_timestamp_seconds",
+        "When the stored certificate expires.",
+        lambda standing: standing.lineage.not_after.timestamp(),
+    ),
+    (
+        "served_not_after_timestamp_seconds",
+        "When the first of the certificates that TLS clients are handed expires.",
+        lambda standing: _seconds(None if standing.record.is_undone else standing.served_until),
+    ),
+    (
+        "served_matches",
+        "1 where TLS clients are handed the stored certificate, with the stored staple where there is one.",
+        lambda standing: None if standing.record.is_undone else standing.is_as_stored,
+    ),
+    (
+        "staple_next_update_timestamp_seconds",
+        "When the CA promises a newer OCSP response than the stored staple.",
+        lambda standing: _seconds(standing.staple.next_update if standing.staple else None),
+    ),
+    (
+        "renewal_due_timestamp_seconds",
+        "From when on certbot renews the certificate.",
+        lambda standing: standing.renewal_due.timestamp(),
+    ),
+    (
+        "last_run_timestamp_seconds",
+        "When certbot renew last came by.",
+        lambda standing: _seconds(standing.last_run),
+    ),
+    (
+        "last_run_success",
+        "1 where the last certbot renew, or certbot-seafile apply, ended well for the certificate.",
+        lambda standing: None if standing.record.last_run is None else standing.record.last_failure is None,
+    ),
+)
+
+
+def as_prometheus(standings: Sequence[Standing], found: Sequence[findings.Finding]) -> str:
+    """Return the facts in Prometheus' text format, version 0.0.4, without times of the samples.
+
+    found: what is wrong on the whole machine; it is counted by severity.
+    """
+    lines: list[str] = []
+    for metric, meaning, value_of in _METRICS:
+        values = [(standing.lineage.name, value_of(standing)) for standing in standings]
+        lines += _family(metric, meaning, "name", [(name, value) for name, value in values if value is not None])
+    lines += _family("findings", "How many things certbot-seafile check tells.", "severity", _counts(found))
+    return "\n".join([*lines, ""])
+
+
+def _family(metric: str, meaning: str, label: str, samples: Sequence[tuple[str, float]]) -> Iterator[str]:
+    if samples:
+        yield f"# HELP certbot_seafile_{metric} {meaning}"
+        yield f"# TYPE certbot_seafile_{metric} gauge"
+    for name, value in samples:
+        quoted = name.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+        yield f'certbot_seafile_{metric}{{{label}="{quoted}"}} {int(value)}'
+
+
+def _seconds(moment: datetime.datetime | None) -> float | None:
+    return moment.timestamp() if moment else None
+
+
+def _counts(found: Sequence[findings.Finding]) -> list[tuple[str, int]]:
+    severities = [finding.severity for finding in found]
+    return [(each, severities.count(each)) for each in (findings.FAULT, findings.WARNING, findings.NOTE)]
+
+
+# --- Nagios -----------------------------------------------------------------------------------------------------------
+
+_OK, _WARNING, _CRITICAL, _UNKNOWN = range(4)
+_STATES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
+
+
+def as_nagios(found: Sequence[findings.Finding], standings: Sequence[Standing]) -> tuple[int, str]:
+    """Return exit code and line of a monitoring plugin, with performance data (Nagios' plugin guidelines).
+
+    0: there are notes at most; 1: something may hurt, or will with time; 2: clients are hurt now; 3: there is nothing
+    to look at.
+    """
+    told = [finding.text for finding in found if finding.severity != findings.NOTE]
+    if any(map(_is_hurting, standings)):
+        code = _CRITICAL
+    elif told:
+        code = _WARNING
+    else:
+        code = _OK if standings else _UNKNOWN
+    told = told or [finding.text for finding in found]
+    told = told or ["all is well" if standings else "no certificate uses the seafile plugin"]
+    more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
+    line = apply.escaped(f"{told[0]}{more}".replace("|", "/"))
+    return code, f"SEAFILE HTTPS {_STATES[code]} - {line} | {' '.join(_performance(found, standings))}"
+
+
+def _is_hurting(standing: Standing) -> bool:
+    """Tell whether clients are refused, or handed what they were not to be handed, right now."""
+    is_bare = standing.lineage.is_must_staple and not standing.is_stapled
+    is_over = standing.served_until is not None and standing.served_until <= standing.now
+    is_wrong = not standing.is_current and standing.earlier is None
+    return not standing.record.is_undone and (bool(standing.failure) or is_wrong or is_over or is_bare)
+
+
+def _performance(found: Sequence[findings.Finding], standings: Sequence[Standing]) -> Iterator[str]:
+    for standing in standings:
+        yield f"'{standing.lineage.name}_expiry'={int((standing.lineage.not_after - standing.now).total_seconds())}s"
+        if standing.staple is not None:
+            yield f"'{standing.lineage.name}_staple'={int((standing.staple.end - standing.now).total_seconds())}s"
+    yield from (f"{severity}s={count}" for severity, count in _counts(found))

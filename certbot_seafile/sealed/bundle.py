@@ -69,11 +69,10 @@ class Bundle:
 
         The key comes last, so that a file which is cut off, or written over an older one by half, never fits together.
         """
-        response = b""
-        if self.response is not None:
-            lines = base64.encodebytes(self.response)
-            response = b"-----BEGIN %b-----\n%b-----END %b-----\n" % (_RESPONSE, lines, _RESPONSE)
-        return self.chain_pem + response + self.key_pem
+        if self.response is None:
+            return self.chain_pem + self.key_pem
+        block = b"-----BEGIN %b-----\n%b-----END %b-----\n"
+        return self.chain_pem + block % (_RESPONSE, base64.encodebytes(self.response), _RESPONSE) + self.key_pem
 
 
 @contextlib.contextmanager
@@ -97,13 +96,12 @@ def parse(content: bytes) -> Bundle:
     certificates = [body for label, body in blocks if label == _CERTIFICATE]
     keys = [(label, body) for label, body in blocks if label.endswith(_KEY)]
     responses = [body for label, body in blocks if label == _RESPONSE]
-    reasons = []
-    if not 1 <= len(certificates) <= _MOST_CERTIFICATES:
-        reasons.append(f"it holds {len(certificates)} certificates instead of 1 to {_MOST_CERTIFICATES}")
-    if len(keys) != 1:
-        reasons.append(f"it holds {len(keys)} private keys instead of one")
-    if len(responses) > 1:
-        reasons.append(f"it holds {len(responses)} OCSP responses instead of one at most")
+    counts = (
+        (certificates, range(1, _MOST_CERTIFICATES + 1), f"certificates instead of 1 to {_MOST_CERTIFICATES}"),
+        (keys, (1,), "private keys instead of one"),
+        (responses, (0, 1), "OCSP responses instead of one at most"),
+    )
+    reasons = [f"it holds {len(bodies)} {text}" for bodies, allowed, text in counts if len(bodies) not in allowed]
     if reasons:
         raise errors.BundleRefused(reasons)
     key = _load_key(*keys[0])
@@ -168,13 +166,14 @@ def refuse_unfit(bundle: Bundle, names: Sequence[str], now: datetime) -> None:
     """
     if now.tzinfo is None:
         raise TypeError("a naive time")  # The caller's mistake is not to be taken for the bundle's.
+    leaf = bundle.leaf
     with _boundary("a certificate"):
-        reasons = [
-            *_name_faults(bundle.leaf, names),
-            *_key_faults(bundle.key, bundle.leaf),
-            *_chain_faults(bundle.chain),
-            *_time_faults(bundle.leaf, now),
-        ]
+        reasons = [*_name_faults(leaf, names), *_key_faults(bundle.key, leaf), *_chain_faults(bundle.chain)]
+        begin, end = verify.time_of(leaf, "not_valid_before"), verify.time_of(leaf, "not_valid_after")
+    if now < begin:
+        reasons.append(f"the certificate holds only from {begin:%Y-%m-%d %H:%M} UTC on")
+    if end <= now:
+        reasons.append(f"the certificate expired on {end:%Y-%m-%d %H:%M} UTC")
     if reasons:
         raise errors.BundleRefused(reasons)
 
@@ -207,11 +206,8 @@ def _key_faults(key: PrivateKey, leaf: x509.Certificate) -> Iterator[str]:
 @_boundary("the certificate")
 def fits(key: PrivateKey, leaf: x509.Certificate) -> bool:
     """Tell whether a key belongs to a certificate. Raises errors.BundleRefused where the latter cannot be read."""
-    ours, other = (
-        public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        for public in (key.public_key(), leaf.public_key())
-    )
-    return ours == other
+    how = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+    return key.public_key().public_bytes(*how) == leaf.public_key().public_bytes(*how)
 
 
 def _chain_faults(chain: Sequence[x509.Certificate]) -> Iterator[str]:
@@ -225,11 +221,3 @@ def _chain_faults(chain: Sequence[x509.Certificate]) -> Iterator[str]:
                 verify.find_issuer(certificate, [issuer])
             except errors.ResponseRefused:
                 yield f"certificate {number} of its chain is not signed by the next one"
-
-
-def _time_faults(leaf: x509.Certificate, now: datetime) -> Iterator[str]:
-    begin, end = verify.time_of(leaf, "not_valid_before"), verify.time_of(leaf, "not_valid_after")
-    if now < begin:
-        yield f"the certificate holds only from {begin:%Y-%m-%d %H:%M} UTC on"
-    if end <= now:
-        yield f"the certificate expired on {end:%Y-%m-%d %H:%M} UTC"

@@ -25,16 +25,24 @@ def new_config_dir(former: FormerSettings) -> str:
     return former.config_dir.rstrip("/") + ".certbot-seafile"
 
 
-def names(former: FormerSettings, domains: Sequence[str]) -> dict[str, list[str]]:
+def is_moved(former: FormerSettings, home: str) -> bool:
+    """Tell whether a run before this one has moved certbot's configuration folder to the user's home already."""
+    return users.as_user(former.user, _is_moved, home) is not None
+
+
+def _is_moved(home: str) -> bytes | None:
+    return b"moved" if os.path.isdir(os.path.join(home, "config", "live")) else None
+
+
+def names(former: FormerSettings, domains: Sequence[str], home: str) -> dict[str, list[str]]:
     """Return which of the domains each certificate is for. Raises errors.RequestRefused where one has none of them.
 
     The certificates are read as the user, but root decides: what is not among the domains is not served.
     """
-    chosen = {}
+    chosen, config_dir = {}, os.path.join(home, "config") if is_moved(former, home) else former.config_dir
     for name in former.lineages:
-        content = users.as_user(former.user, _names, former.config_dir, name) or b""
-        own = content.decode("ascii", "replace").split()
-        chosen[name] = [domain for domain in domains if domain in own]
+        own = (users.as_user(former.user, _names, config_dir, name) or b"").split()
+        chosen[name] = [domain for domain in domains if os.fsencode(domain) in own]
         if not chosen[name]:
             raise errors.RequestRefused(f"the certificate {name} is served too: give the names that it is for with -d")
     return chosen
@@ -45,10 +53,7 @@ def _names(config_dir: str, name: str) -> bytes:
 
 
 def keep(former: FormerSettings, settings_path: str, home: str) -> None:
-    """Keep what a second run needs where this one is killed: the settings, and the record of the sites' edits.
-
-    Raises errors.FileRefused.
-    """
+    """Keep the settings and the record of the sites' edits, for a run after a killed one. Raises errors.FileRefused."""
     if os.path.exists(settings_path) and settings.read_former(settings_path) == former:
         os.rename(settings_path, settings.kept_path(settings_path))
     state_dir = lineages.state_dir(new_config_dir(former))
@@ -77,6 +82,8 @@ def move(former: FormerSettings, home: str, hook_command: str) -> None:
     """
     users.as_user(former.user, _make_room, home)
     pairs = [(getattr(former, key), os.path.join(home, name)) for name, key in _FOLDERS.items()]
+    if is_moved(former, home):
+        pairs = [(source, target) for source, target in pairs if not os.path.lexists(target)]
     for source, target in [*pairs, (new_config_dir(former), former.config_dir)]:
         try:
             os.rename(source, target)
@@ -111,7 +118,7 @@ def _rewrite(former: FormerSettings, home: str, hook_command: str) -> None:
 
 def forget(former: FormerSettings, settings_path: str) -> None:
     """Remove the units of version 0.0 and its settings. Raises errors.FileRefused."""
-    setup.remove_units([path for path in former.made if path.startswith("/")])
+    setup.remove_units(former.made)
     for path in glob.glob(os.path.join(glob.escape(former.state_dir), "*")):
         files.remove(path)
     files.remove_folder_if_empty(former.state_dir)

@@ -5,10 +5,11 @@ The law: root takes names, paths and options from this file, which only root can
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -68,7 +69,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class FormerSettings:
-    """What the last version's setup decided: certbot's folders, root's own (state_dir) and what was handed over."""
+    """What the last version's setup decided: certbot's folders, and root's own (state_dir)."""
 
     user: str
     config_dir: str
@@ -77,7 +78,6 @@ class FormerSettings:
     state_dir: str
     lineages: Mapping[str, Options]
     made: tuple[str, ...]
-    handed: tuple[Owned, ...]
 
 
 def read(path: str) -> Settings | None:
@@ -86,27 +86,24 @@ def read(path: str) -> Settings | None:
     Raises errors.FileRefused where it is damaged, of the last version, or where somebody else than root (or whoever
     asks) could have written it.
     """
-    stored = _read(path)
-    if stored is None:
-        return None
-    if "state_dir" in stored:
-        raise errors.FileRefused(
-            f"{path} is of an earlier version of certbot-seafile; run `certbot-seafile setup --user "
-            f"{stored.get('user')} -d NAME` again, which brings this machine over"
-        )
-    try:
+    with _boundary(path):
+        stored = _read(path)
+        if stored is None:
+            return None
+        if "state_dir" in stored:
+            raise errors.FileRefused(
+                f"{path} is of an earlier version of certbot-seafile; run `certbot-seafile setup --user "
+                f"{stored.get('user')} -d NAME` again, which brings this machine over"
+            )
         if stored.pop("version") != VERSION:
             raise ValueError("its version is unknown")
-        entries = {name: _entry(name, **entry) for name, entry in stored.pop("entries").items()}
+        entries = {}
+        for name, facts in stored.pop("entries").items():
+            lineages.check_name(name)
+            facts |= {"names": tuple(facts["names"]), "options": Options(**facts["options"])}
+            entries[name] = Entry(name, **facts)
         webroots = tuple(Owned(**owned) for owned in stored.pop("webroots"))
         return Settings(entries, webroots=webroots, made=tuple(stored.pop("made")), **stored)
-    except (ValueError, KeyError, TypeError, AttributeError, errors.LineageRefused) as error:
-        raise errors.FileRefused(f"{path} is damaged ({error}); run `certbot-seafile setup` again") from error
-
-
-def _entry(name: str, *, names: list[str], options: dict[str, Any], **facts: Any) -> Entry:
-    lineages.check_name(name)
-    return Entry(name, tuple(names), options=Options(**options), **facts)
 
 
 def read_former(path: str) -> FormerSettings | None:
@@ -114,18 +111,17 @@ def read_former(path: str) -> FormerSettings | None:
 
     None where there are none. Raises errors.FileRefused.
     """
-    stored = _read(path)
-    if stored is None or "state_dir" not in stored:
-        stored = _read(kept_path(path))
-    if stored is None:
-        return None
-    try:
-        options = {name: _former_options(**saved) for name, saved in stored["lineages"].items()}
-        handed = tuple(Owned(**owned) for owned in stored["handed"])
+    with _boundary(path):
+        stored = _read(path)
+        if stored is None or "state_dir" not in stored:
+            stored = _read(kept_path(path))
+        if stored is None:
+            return None
+        for saved in stored["lineages"].values():
+            saved.pop("outbox", None)  # which is an option no more
+        options = {name: Options(**saved) for name, saved in stored["lineages"].items()}
         facts = {key: stored[key] for key in ("user", "config_dir", "work_dir", "logs_dir", "state_dir")}
-        return FormerSettings(lineages=options, made=tuple(stored["made"]), handed=handed, **facts)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise errors.FileRefused(f"{path} is damaged ({error}); move it away, then run setup again") from error
+        return FormerSettings(lineages=options, made=tuple(stored["made"]), **facts)
 
 
 def kept_path(path: str) -> str:
@@ -133,8 +129,15 @@ def kept_path(path: str) -> str:
     return f"{path}.former"
 
 
-def _former_options(*, outbox: object = None, **saved: Any) -> Options:
-    return Options(**saved)
+@contextlib.contextmanager
+def _boundary(path: str) -> Iterator[None]:
+    """Turn what a damaged file leads to into errors.FileRefused."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, errors.LineageRefused) as error:
+        raise errors.FileRefused(
+            f"{path} is damaged ({error}); move it away, then run `certbot-seafile setup` again"
+        ) from error
 
 
 def _read(path: str) -> dict[str, Any] | None:
@@ -145,18 +148,14 @@ def _read(path: str) -> dict[str, Any] | None:
         raise errors.FileRefused(
             f"{path} is not a file that root alone can write; look at who changed it, then run `certbot-seafile setup`"
         )
-    try:
-        return dict(json.loads(files.read(path)))
-    except (ValueError, TypeError) as error:
-        raise errors.FileRefused(f"{path} is damaged ({error}); run `certbot-seafile setup` again") from error
+    return dict(json.loads(files.read(path)))
 
 
 def write(path: str, settings: Settings) -> None:
     """Write the settings to the file at path, for root to write and all to read. Raises errors.FileRefused."""
-    entries = {}
-    for name, entry in sorted(settings.entries.items()):
-        entries[name] = asdict(entry) | {"options": entry.options.chosen()}
-        del entries[name]["name"]
-    content = {"version": VERSION, **asdict(settings), "entries": entries}
+    content = {"version": VERSION, **asdict(settings)}
+    for name, entry in content["entries"].items():
+        del entry["name"]
+        entry["options"] = settings.entries[name].options.chosen()
     files.make_folder(os.path.dirname(path))
     files.replace(path, json.dumps(content, indent=2).encode() + b"\n")

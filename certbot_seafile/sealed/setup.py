@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
-import pwd
 import re
 import shlex
 import shutil
@@ -66,42 +65,45 @@ class Setup:
         self._steps = 0
         self._chosen: Settings = self.before or Settings()
         beside = shutil.which("certbot", path=os.path.dirname(self.command[0]))
-        self._certbot: list[str] = [beside or shutil.which("certbot") or "certbot"]
+        self._certbot = [beside or shutil.which("certbot") or "certbot"]
         self._apply = [*self.command, "apply"]
 
     def for_user(self, user: str, home: str, name: str, names: Sequence[str], options: Options) -> int:
         """Let the user renew the certificate called name for these names, and root serve it; return how many steps.
 
-        home: the user's, with certbot's folders. In a dry run, the number is that of the steps that a run would take.
-        Raises errors.Error; what was done until then stays, and a second run goes on.
+        home: the user's, with certbot's folders. options: with is_users_webroot. In a dry run, the number is that of
+        the steps that a run would take. Raises errors.Error; what was done until then stays, and a second run goes on.
         """
         lineages.check_name(name)
-        context = self.context_for(replace(options, is_users_webroot=True))
+        context, home = self.context_for(options), os.path.abspath(home)
         self._refuse_user(context, user, home)
         _webroots(context, names)  # which refuses what is not safe before anything is done
-        made = [*_missing(home), *self._make_own_folders(context)]
-        self._let_answer(context, name, names)
+        made = [*_missing(home), *self._prepare_site(context, name, names)]
         webroots = _webroots(context, names)
         made += [path for owned in webroots for path in _missing(owned.path)]
-        if users.uid_of(user) is None:
+        if users.find(user) is None:
             made.append(settings.USER)
-            self._step(f"make the system user {user}, whose home is {home}", _add_user, user, home)
+            shell = shutil.which("nologin", path=_PATH) or "/bin/false"
+            words = "useradd", "--system", "--user-group", "--no-create-home", "--home-dir", home, "--shell", shell
+            self._step(f"make the system user {user}, whose home is {home}", run, *words, user)
+        account = users.find(user)
+        ids = (account.pw_uid, account.pw_gid) if account else (-1, -1)  # in a dry run
         first = {owned.path: owned for owned in (*webroots, *self._chosen.webroots)}  # later they are the user's
         self._chosen = replace(self._chosen, user=user, home=home, webroots=tuple(first.values()))
-        entry = Entry(name, tuple(names), os.path.join(home, "handover"), *_ids(user), context.options)
+        entry = Entry(name, tuple(names), os.path.join(home, "handover"), *ids, options)
         self._choose(context, entry, made)
-        self._give(home, user, 0o700)
-        for owned in webroots:
-            self._give(owned.path, user, files.FOLDER_MODE)
-        self._fill_home(user, home, options)
+        for path, mode in ((home, 0o700), *((owned.path, files.FOLDER_MODE) for owned in webroots)):
+            facts = _facts(path)
+            if facts is None or (facts.st_uid, stat.S_IMODE(facts.st_mode)) != (entry.uid, mode):
+                self._step(f"make {user} the owner of {path}, with mode {mode:o}", _give, path, entry, mode)
+        self._fill_home(user, home, entry)
         self._prepare_apply(context, entry)
-        if not self._steps and not self.is_dry_run:
-            _try_certbot(self._certbot, user, home)  # which may be where an earlier run ended
         if self._steps:
-            self._step(f"try certbot as {user}", _try_certbot, self._certbot, user, home)
-            words = [*self._certbot, "certonly", "-a", "seafile", "--cert-name", name]
-            words += [word for each in names for word in ("-d", each)]
-            self.say(f"If {user} has no certificate {name} yet, get it: sudo -u {user} {shlex.join(words)}")
+            self._step(f"try certbot as {user}", _try_certbot, self._certbot, user, home, *ids)
+            asking = [*self._certbot, "certonly", "-a", "seafile", "--cert-name", name, "-d", ",".join(names)]
+            self.say(f"If {user} has no certificate {name} yet, get it: sudo -u {user} {shlex.join(asking)}")
+        elif not self.is_dry_run:
+            _try_certbot(self._certbot, user, home, *ids)  # which may be where an earlier run ended
         return self._steps
 
     def for_source(self, folder: str, name: str, names: Sequence[str], options: Options) -> int:
@@ -111,19 +113,15 @@ class Setup:
         as for_user().
         """
         lineages.check_name(name)
-        folder = os.path.abspath(folder)
         if not os.path.isdir(folder):
             raise errors.FileRefused(f"the folder {folder} is not there; mount or make it, then run setup again")
         if options.forward is not None:
             options = replace(options, forward=check_forward(options.forward))
         context = self.context_for(options)
-        serving.find_site(context, names)  # which refuses a name without a site
-        made = self._make_own_folders(context)
-        if options.forward is not None:
-            self._let_answer(context, name, names)
-        entry = Entry(name, tuple(names), folder, 0, 0, options)
-        facts = os.lstat(entry.path if os.path.lexists(entry.path) else folder)
-        entry = replace(entry, uid=facts.st_uid, gid=facts.st_gid)
+        made = self._prepare_site(context, name, names)
+        path = os.path.join(folder, f"{name}.pem")
+        facts = os.lstat(path if os.path.lexists(path) else folder)
+        entry = Entry(name, tuple(names), folder, facts.st_uid, facts.st_gid, options)
         self._choose(context, entry, made)
         self._prepare_apply(context, entry)
         return self._steps
@@ -135,43 +133,46 @@ class Setup:
             do(*arguments)
 
     def _refuse_user(self, context: Context, user: str, home: str) -> None:
-        uid = users.uid_of(user)
+        account = users.find(user)
         if self._chosen.user not in (None, user):
             raise errors.RequestRefused(
                 f"{self._chosen.user} renews here already; run `certbot-seafile undo` first, then set up {user}"
             )
-        if uid == 0:
+        if account is not None and account.pw_uid == 0:
             raise errors.RequestRefused(f"{user} is root itself; name an ordinary user, for example --user certbot")
         if user in context.nginx.users:
             raise errors.RequestRefused(
                 f"nginx's workers run as {user}, who would own the private keys then; name another user"
             )
-        if uid is not None and (present := pwd.getpwuid(uid).pw_dir) != home:
+        if account is not None and account.pw_dir != home:
             raise errors.RequestRefused(
-                f"the home of {user} is {present}, where certbot would not find what setup writes; name a user that "
-                f"does not exist yet, or run `usermod --home {home} {user}`"
+                f"the home of {user} is {account.pw_dir}, where certbot would not find what setup writes; name a user "
+                f"that does not exist yet, or run `usermod --home {home} {user}`"
             )
         _refuse_unsafe(home)
-        if os.path.lexists(home) and os.lstat(home).st_uid != uid:
+        if (present := _facts(home)) is not None and present.st_uid != (account and account.pw_uid):
             raise errors.FileRefused(f"{home} is not the folder of {user}; move it away, then run setup again")
         if os.path.exists(_ROOTS_CLI_INI) and not os.stat(_ROOTS_CLI_INI).st_mode & 0o004:
             raise errors.FileRefused(
                 f"{_ROOTS_CLI_INI} stops certbot where {user} cannot read it; run `chmod o+r {_ROOTS_CLI_INI}`"
             )
 
-    def _make_own_folders(self, context: Context) -> list[str]:
-        """Make what root's step writes to, because its unit can only write to what is there; return what is made."""
+    def _prepare_site(self, context: Context, name: str, names: Sequence[str]) -> list[str]:
+        """Make what root's step writes to, because its unit can only write to what is there; return what is made.
+
+        Challenges of this machine's own user, or of another, are answered from now on. Raises errors.Error.
+        """
+        site, options = serving.find_site(context, names), context.options
         missing: list[str] = []
-        for path in (context.options.staple_dir, context.state_dir, self.work_dir):
+        for path in (options.staple_dir, context.state_dir, self.work_dir):
             if not os.path.isdir(path):
                 missing += _missing(path)
                 self._step(f"make the folder {path}", files.make_folder, path)
-        return missing
-
-    def _let_answer(self, context: Context, name: str, names: Sequence[str]) -> None:
-        if planned := challenge.plan_challenge(context, serving.find_site(context, names), only_missing=True):
+        is_answering = options.is_users_webroot or options.forward is not None
+        if is_answering and (planned := challenge.plan_challenge(context, site, only_missing=True)):
             text = f"let the site of {name} answer challenges: {writing.count_lines(planned)}"
             self._step(text, challenge.edit_site, context, planned, name)
+        return missing
 
     def _choose(self, context: Context, entry: Entry, made: Sequence[str]) -> None:
         """Complete the settings, and write them down before what they name is made."""
@@ -198,25 +199,21 @@ class Setup:
         wanted = units.contents(self._chosen, self._apply, self._certbot, writable)
         return {os.path.join(self.unit_dir, name): content for name, content in wanted.items()}
 
-    def _give(self, path: str, user: str, mode: int) -> None:
-        facts = os.lstat(path) if os.path.lexists(path) else None
-        if facts is None or (facts.st_uid, stat.S_IMODE(facts.st_mode)) != (_ids(user)[0], mode):
-            self._step(f"make {user} the owner of {path}, with mode {mode:o}", _give, path, user, mode)
-
-    def _fill_home(self, user: str, home: str, options: Options) -> None:
-        path, folder = os.path.join(home, _CLI_INI), os.path.join(home, "handover")
-        own = users.read_as(*_ids(user), path) if os.path.lexists(home) else None
-        wanted = _cli_ini(home, options, files.read_if_present(_ROOTS_CLI_INI) or b"", own or b"")
-        if wanted != own or not os.path.lexists(folder):
-            text = f"let {user} make {folder} and write {path}"
-            self._step(text, users.as_user, user, _fill_home, folder, path, wanted)
+    def _fill_home(self, user: str, home: str, entry: Entry) -> None:
+        path = os.path.join(home, _CLI_INI)
+        own = users.read_as(entry.uid, entry.gid, path) if os.path.lexists(home) else None
+        wanted = _cli_ini(home, entry.options, files.read_if_present(_ROOTS_CLI_INI) or b"", own or b"")
+        if wanted != own or not os.path.lexists(entry.folder):
+            text = f"let {user} make {entry.folder} and write {path}"
+            self._step(text, users.as_user, user, _fill_home, entry.folder, path, wanted)
 
     def _prepare_apply(self, context: Context, entry: Entry) -> None:
         changed = {path: content for path, content in self._units.items() if files.read_if_present(path) != content}
         for path, content in changed.items():
             self._step(f"write {path}", _write, path, content)
         names = [os.path.basename(path) for path in self._units if not path.endswith(".service")]
-        if self.unit_dir == _SYSTEM_UNITS and (changed or not all(map(_is_enabled, names))):
+        wants = [f"{_SYSTEM_UNITS}/{name.rpartition('.')[2]}s.target.wants/{name}" for name in names]
+        if self.unit_dir == _SYSTEM_UNITS and (changed or not all(map(os.path.lexists, wants))):
             self._step(f"start {', '.join(names)}", _start_units, names)
         if self._steps and self.unit_dir is None:
             lines = units.cron_lines(self._chosen, self._apply, self._certbot)
@@ -268,18 +265,18 @@ def _is_own(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 
 def take_back(settings_path: str, chosen: Settings, say: Callable[[str], None]) -> None:
     """Undo a setup, when the sites' edits and the versions are out. Raises errors.Error; a second run goes on."""
-    remove_units([path for path in chosen.made if path.endswith((".service", ".timer", ".path"))])
+    remove_units(chosen.made)
     for owned in chosen.webroots:
         if os.path.isdir(owned.path):
             files.set_owner(owned.path, owned.uid, owned.gid)
     user = chosen.user or ""
-    if users.uid_of(user) is not None:
+    if is_there := users.find(user) is not None:
         users.as_user(user, _clear, chosen.home)
     for path in reversed(chosen.made):
         files.remove_folder_if_empty(path)
     if user and os.path.lexists(chosen.home):
         say(f"{chosen.home} stays with what {user} has there; when the certificates are not needed, remove both")
-    elif settings.USER in chosen.made and users.uid_of(user) is not None:
+    elif is_there and settings.USER in chosen.made:
         run("userdel", user)
     files.remove(settings_path)
 
@@ -289,14 +286,14 @@ def _webroots(context: Context, names: Sequence[str]) -> list[Owned]:
     webroots = []
     for path in challenge.folders(context, serving.find_site(context, names)):
         _refuse_unsafe(path)
-        facts = os.lstat(path) if os.path.lexists(path) else None
+        facts = _facts(path)
         webroots.append(Owned(path, facts.st_uid, facts.st_gid) if facts else Owned(path, 0, 0))
     return webroots
 
 
 def _refuse_unsafe(path: str) -> None:
     """Refuse to give away a link, and a folder that somebody else than root could swap. Raises errors.FileRefused."""
-    if os.path.lexists(path) and not stat.S_ISDIR(os.lstat(path).st_mode):
+    if (present := _facts(path)) is not None and not stat.S_ISDIR(present.st_mode):
         raise errors.FileRefused(f"{path} is a link, or no folder, and cannot be given to the user; move it away")
     below, parent = path, os.path.realpath(os.path.dirname(path))
     while below != parent:
@@ -311,6 +308,10 @@ def _refuse_unsafe(path: str) -> None:
         below, parent = parent, os.path.dirname(parent)
 
 
+def _facts(path: str) -> os.stat_result | None:
+    return os.lstat(path) if os.path.lexists(path) else None
+
+
 def _missing(path: str) -> list[str]:
     """Return the folders that have to be made for path, outermost first."""
     missing: list[str] = []
@@ -320,25 +321,9 @@ def _missing(path: str) -> list[str]:
     return missing
 
 
-def _ids(user: str) -> tuple[int, int]:
-    """Return the user's uid and group; (-1, -1) where there is no such user, as in a dry run."""
-    try:
-        facts = pwd.getpwnam(user)
-    except KeyError:
-        return -1, -1
-    return facts.pw_uid, facts.pw_gid
-
-
-def _add_user(user: str, home: str) -> None:
-    shell = shutil.which("nologin", path=_PATH) or "/bin/false"
-    run("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", home, "--shell", shell, user)
-
-
-def _give(path: str, user: str, mode: int) -> None:
-    files.make_folder(os.path.dirname(path))
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(path, 0o700)
-    files.set_owner(path, *_ids(user), mode)
+def _give(path: str, entry: Entry, mode: int) -> None:
+    files.make_folder(path)
+    files.set_owner(path, entry.uid, entry.gid, mode)
 
 
 def _fill_home(folder: str, path: str, content: bytes) -> None:
@@ -375,20 +360,14 @@ def _lines(content: bytes) -> dict[str, str]:
     return {key[1]: line for line in lines if (key := _KEY.match(line))}
 
 
-def _try_certbot(certbot: Sequence[str], user: str, home: str) -> None:
+def _try_certbot(certbot: Sequence[str], user: str, home: str, uid: int, gid: int) -> None:
     """See that certbot runs as the user, with this plugin. Raises errors.FileRefused."""
-    uid, gid = _ids(user)
-    known = {"HOME": home, "USER": user, "LOGNAME": user, "PATH": _PATH, "LC_ALL": "C.UTF-8"}
-    how = {"user": uid, "group": gid, "extra_groups": [], "env": known, "cwd": "/", "start_new_session": True}
-    if f"* {lineages.PLUGIN_NAME}\n" not in run(*certbot, "plugins", **how):
+    environment = {"HOME": home, "USER": user, "LOGNAME": user, "PATH": _PATH, "LC_ALL": "C.UTF-8"}
+    how = {"user": uid, "group": gid, "extra_groups": [], "cwd": "/", "start_new_session": True}
+    if f"* {lineages.PLUGIN_NAME}\n" not in run(*certbot, "plugins", timeout_seconds=30, env=environment, **how):
         raise errors.FileRefused(
             f"certbot, run by {user}, does not have the seafile plugin; install it where {user} can read it"
         )
-
-
-def _is_enabled(name: str) -> bool:
-    wants = f"{name.rpartition('.')[2]}s.target.wants"  # as the units' [Install] says
-    return os.path.lexists(os.path.join(_SYSTEM_UNITS, wants, name))
 
 
 def _start_units(names: Sequence[str]) -> None:
@@ -396,8 +375,9 @@ def _start_units(names: Sequence[str]) -> None:
         run("systemctl", *words)
 
 
-def remove_units(paths: Sequence[str]) -> None:
-    """Stop systemd's units, where systemd runs, and remove their files. Raises errors.FileRefused."""
+def remove_units(made: Sequence[str]) -> None:
+    """Stop systemd's units among the paths, where systemd runs, and remove them. Raises errors.FileRefused."""
+    paths = [path for path in made if path.endswith((".service", ".timer", ".path", ".socket"))]
     names = [os.path.basename(path) for path in paths if path.startswith(_SYSTEM_UNITS + "/") and os.path.exists(path)]
     if names:
         run("systemctl", "disable", "--now", *names)
@@ -419,11 +399,11 @@ def _clear(home: str) -> None:
         subprocess.run(["rm", "-rf", "--", *names], cwd=home, check=False, capture_output=True)
 
 
-def run(*words: str, **how: Any) -> str:
+def run(*words: str, timeout_seconds: float = 120, **how: Any) -> str:
     """Run a program and return what it prints. Raises errors.FileRefused, which quotes it."""
     how |= {"capture_output": True, "encoding": "utf-8", "errors": "backslashreplace", "stdin": subprocess.DEVNULL}
     try:
-        return str(subprocess.run(words, check=True, timeout=120, **how).stdout)
+        return str(subprocess.run(words, check=True, timeout=timeout_seconds, **how).stdout)
     except (OSError, subprocess.SubprocessError) as error:
         complaint = (getattr(error, "stderr", None) or str(error)).strip()
         raise errors.FileRefused(f"`{shlex.join(words)}` failed: {complaint!a}; fix that, then run again") from error

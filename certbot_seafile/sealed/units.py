@@ -56,46 +56,16 @@ RemoveIPC=yes
 ProtectProc=invisible
 """
 
-_RENEW_TIMER = """\
+_TRIGGER = """\
 # Written by `certbot-seafile setup`.
 [Unit]
-Description=Renews certificates twice a day
+Description={what}
 
-[Timer]
-OnCalendar=*-*-* 00/12:00:00
-RandomizedDelaySec=6h
-Persistent=yes
+[{kind}]
+{lines}
 
 [Install]
-WantedBy=timers.target
-"""
-
-# What a path unit missed while its service ran, and all that happens on NFS, the timer sees.
-_APPLY_PATH = """\
-# Written by `certbot-seafile setup`: root's step runs when a certificate is handed over.
-[Unit]
-Description=Sees that a certificate is handed over
-
-[Path]
-{watched}
-TriggerLimitIntervalSec=0
-
-[Install]
-WantedBy=paths.target
-"""
-
-_APPLY_TIMER = """\
-# Written by `certbot-seafile setup`: what the path unit does not see, as on NFS, is served within 15 minutes.
-[Unit]
-Description=Looks whether a certificate is handed over
-
-[Timer]
-OnBootSec=1min
-OnCalendar=*:0/15
-RandomizedDelaySec=1min
-
-[Install]
-WantedBy=timers.target
+WantedBy={target}.target
 """
 
 # As root, `nginx -t` opens nginx's ports, its pid file, and logs and folders of its workers' user; a child becomes the
@@ -124,21 +94,25 @@ def contents(
     apply: the words that run root's step; certbot: those that run certbot; writable: the paths that root's step writes.
     """
     folders = sorted({entry.folder for entry in settings.entries.values()})
-    watched = "\n".join(f"PathChanged={_escaped(folder)}" for folder in folders)
-    service = _APPLY_SERVICE.format(command=_command(apply)) + _SANDBOX.format(writable=_paths(writable))
+    watched = [f"PathChanged={_escaped(folder)}" for folder in folders]
+    what, service = "Sees that a certificate is handed over", _APPLY_SERVICE.format(command=_command(apply))
     texts = {
-        f"{APPLY}.path": _APPLY_PATH.format(watched=watched),
-        f"{APPLY}.service": service,
-        f"{APPLY}.timer": _APPLY_TIMER,
+        f"{APPLY}.path": _trigger("Path", what, *watched, "TriggerLimitIntervalSec=0"),
+        f"{APPLY}.service": service + _SANDBOX.format(writable=_paths(writable)),
+        # It sees what the path unit missed while its service ran, and all that happens on NFS.
+        f"{APPLY}.timer": _trigger("Timer", what, "OnBootSec=1min", "OnCalendar=*:0/15", "RandomizedDelaySec=1min"),
     }
     if settings.user is not None:
-        written = [settings.home, *(owned.path for owned in settings.webroots)]
+        what, times = "Renews certificates twice a day", ("OnCalendar=*-*-* 00/12:00:00", "RandomizedDelaySec=6h")
         service = _RENEW_SERVICE.format(user=settings.user, command=_command(certbot))
-        texts |= {
-            f"{RENEW}.service": service + _SANDBOX.format(writable=_paths(written)),
-            f"{RENEW}.timer": _RENEW_TIMER,
-        }
+        written = [settings.home, *(owned.path for owned in settings.webroots)]
+        texts[f"{RENEW}.service"] = service + _SANDBOX.format(writable=_paths(written))
+        texts[f"{RENEW}.timer"] = _trigger("Timer", what, *times, "Persistent=yes")
     return {name: text.encode() for name, text in texts.items()}
+
+
+def _trigger(kind: str, what: str, *lines: str) -> str:
+    return _TRIGGER.format(kind=kind, what=what, lines="\n".join(lines), target=f"{kind.lower()}s")
 
 
 def cron_lines(settings: Settings, apply: Sequence[str], certbot: Sequence[str]) -> str:
@@ -155,15 +129,12 @@ def _of_cron(words: Sequence[str]) -> str:
 
 
 def _command(words: Sequence[str]) -> str:
-    """Return words as ExecStart takes them: specifiers and variables are turned off (systemd.service(5))."""
-    return _escaped(shlex.join(words)).replace("$", "$$")
+    return _escaped(shlex.join(words)).replace("$", "$$")  # else a variable (systemd.service(5))
 
 
 def _paths(paths: Sequence[str]) -> str:
-    """Return paths as a list in a unit; "-" passes over those that are not there (systemd.exec(5))."""
-    return " ".join(shlex.quote(f"-{_escaped(path)}") for path in paths)
+    return " ".join(shlex.quote(f"-{_escaped(path)}") for path in paths)  # "-": missing or not (systemd.exec(5))
 
 
 def _escaped(text: str) -> str:
-    """Return text with systemd's specifiers turned off (systemd.unit(5))."""
-    return text.replace("%", "%%")
+    return text.replace("%", "%%")  # else a specifier (systemd.unit(5))

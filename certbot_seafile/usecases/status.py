@@ -5,17 +5,29 @@ The law: nothing here changes anything, asks a responder, or judges; what is wro
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from cryptography import x509
+
 from certbot_seafile import errors
+from certbot_seafile.doctor import schedule
 from certbot_seafile.ocsp import store, verify
 from certbot_seafile.sealed import versions
 from certbot_seafile.sealed.versions import Version
 from certbot_seafile.site import plan
 from certbot_seafile.system import records, serving
 from certbot_seafile.system.context import Context
+from certbot_seafile.system.handshake import Handshake
 from certbot_seafile.system.lineages import Lineage
+
+#: What is later than this was missed: two runs of Debian's timer, which lets at most a day go by between two.
+LATE_AFTER = datetime.timedelta(days=2)
+_DAY = datetime.timedelta(days=1)
+_INTERVAL_DAYS = {"hour": 1 / 24, "day": 1, "week": 7, "month": 30, "year": 365}
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,29 @@ class Standing:
     is_stapled: bool
     is_stored: bool
     served: Version | None
+    served_until: datetime.datetime | None
+    renewal_due: datetime.datetime
+    ca_asked_from: datetime.datetime | None
+
+    @property
+    def is_as_stored(self) -> bool:
+        """Tell whether clients are handed the lineage's leaf, and its staple where one is stored."""
+        return self.is_current and (self.staple is None or self.is_stored)
+
+    @property
+    def share_left(self) -> float:
+        """Return which share of the certificate's lifetime is left: 1 at its begin, 0 at its end, then below 0."""
+        return (self.lineage.not_after - self.now) / (self.lineage.not_after - self.lineage.not_before)
+
+    @property
+    def is_renewal_late(self) -> bool:
+        """Tell whether certbot should have renewed the lineage by now."""
+        return self.now - self.renewal_due > LATE_AFTER
+
+    @property
+    def last_run(self) -> datetime.datetime | None:
+        """Return when `certbot renew` last came by; None where it never did, or another user or machine runs it."""
+        return None if isinstance(self.lineage, Version) else self.record.last_run
 
     @property
     def earlier(self) -> Version | None:
@@ -75,7 +110,8 @@ def standing(context: Context, lineage: Lineage) -> Standing:
     served = lineage if isinstance(lineage, Version) else versions.served(lineage)
     current = served or lineage
     staple, record = store.stored_staple(current, now), records.load(context.state_dir, current)
-    site, handshakes, failure = None, [], None
+    site, failure = None, None
+    handshakes: list[Handshake] = []
     try:
         site = serving.find_site(context, lineage.names)
         handshakes = [handed for _, _, handed in serving.handshakes(current, site)]
@@ -86,4 +122,48 @@ def standing(context: Context, lineage: Lineage) -> Standing:
     is_stapled = failure is None and all(handed.staple is not None for handed in handshakes)
     stored = staple and staple.response
     is_stored = is_stapled and all(handed.staple == stored for handed in handshakes)
-    return Standing(lineage, site, staple, record, now, failure, is_current, is_stapled, is_stored, served)
+    settings = {} if isinstance(lineage, Version) else stated(lineage.renewal_path)
+    return Standing(
+        lineage, site, staple, record, now, failure, is_current, is_stapled, is_stored, served,
+        _first_end(handshakes), renewal_due(lineage, settings), _ca_asked_from(settings),
+    )  # fmt: skip
+
+
+def _first_end(handshakes: Sequence[Handshake]) -> datetime.datetime | None:
+    """Return when the first of the certificates that were handed out expires; None where none can be read."""
+    ends = []
+    for leaf_der in {handed.leaf_der for handed in handshakes}:
+        with contextlib.suppress(ValueError):
+            ends.append(verify.time_of(x509.load_der_x509_certificate(leaf_der), "not_valid_after"))
+    return min(ends, default=None)
+
+
+def stated(path: str) -> dict[str, str]:
+    """Return the lines `name = value` of a renewal file or a cli.ini, where it can be read; the last one counts."""
+    pairs = (line.partition("=") for line in schedule.read_script(path).splitlines() if "=" in line)
+    return {name.strip().replace("-", "_"): value.strip().strip("\"'") for name, _, value in pairs}
+
+
+def renewal_due(lineage: Lineage, settings: Mapping[str, str]) -> datetime.datetime:
+    """Return from when on certbot renews: by its setting, else by what the certbot that wrote the file does.
+
+    settings: what the lineage's renewal file says; {} where another user or machine renews.
+    """
+    interval = re.match(r"(\d+)\s*([a-z]*?)s?\Z", settings.get("renew_before_expiry", ""))
+    release = re.match(r"\d+", settings.get("version", ""))
+    lifetime = lineage.not_after - lineage.not_before
+    if interval:
+        left = int(interval[1]) * _INTERVAL_DAYS.get(interval[2], 1) * _DAY
+    elif release and int(release[0]) < 4:
+        left = 30 * _DAY
+    else:  # certbot's renewal._default_renewal_time()
+        left = lifetime / 2 if lifetime < 10 * _DAY else lifetime / 3
+    return max(lineage.not_after - left, lineage.not_before)
+
+
+def _ca_asked_from(settings: Mapping[str, str]) -> datetime.datetime | None:
+    """Return what certbot keeps of ARI: when to ask again, in local time; the CA's window itself it does not keep."""
+    try:
+        return datetime.datetime.fromisoformat(settings.get("ari_retry_after", "")).astimezone(datetime.UTC)
+    except ValueError:
+        return None

@@ -128,15 +128,20 @@ class Renewer:
 
     def setup(self, *words: str | Path, check: bool = True, has_systemd: bool = True, name: str = road.NAME) -> Run:
         """Run `setup` as root, with this world's folders; then root's step runs as systemd would run it."""
+        command = self.setup_command(*words, has_systemd=has_systemd, name=name)
+        run = self.world.run(*command, check=check)
+        if (self.unit_dir / f"{APPLY}.path").exists() and self._path_unit is None:
+            self.start_path_unit()
+        return run
+
+    def setup_command(self, *words: str | Path, has_systemd: bool = True, name: str = road.NAME) -> list[str]:
+        """Return the command line with which `setup` is run."""
         world = self.world
         ports = ["--http-01-port", str(world.http_port), "--https-port", str(world.https_port)]
         folders = ["--seafile-ctl", str(world.nginx_ctl), "--seafile-staple-dir", str(world.staple_dir)]
         to: list[str | Path] = ["--user", self.user, "--home", self.home, "--seafile-webroot", world.webroot,
               "--systemd-dir", self.unit_dir if has_systemd else ""]  # fmt: skip
-        run = self.world.run(*self.command(*ports, *folders, "setup", *to, "-d", name, *words), check=check)
-        if (self.unit_dir / f"{APPLY}.path").exists() and self._path_unit is None:
-            self.start_path_unit()
-        return run
+        return self.command(*ports, *folders, "setup", *to, "-d", name, *words)
 
     def apply(self, *, check: bool = True) -> Run:
         """Run root's step by hand, and let it wait for no earlier reload."""

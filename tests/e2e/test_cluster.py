@@ -472,7 +472,7 @@ def test_another_certificate_than_the_judged_one_is_told(serving: Frontend) -> N
     (world.sites / road.SITE_NAME).write_bytes(serving.site)
     with serving.inside():
         world.reload_nginx()
-    assert "ANOTHER certificate" in serving.seafile("status").stdout
+    assert "ANOTHER one" in serving.seafile("status").stdout
     code, text = check(serving)
     assert code == 1
     (command,) = re.findall("the certificate on disk is not the one served; run `certbot-seafile (.*)`", text)

@@ -13,7 +13,7 @@ import pytest
 
 from certbot_seafile.system.journal import Journal
 from certbot_seafile.system.lineages import Options
-from e2e import road
+from e2e import killing, road
 from e2e.processes import tool
 from e2e.renewer import Renewer
 from e2e.world import World
@@ -138,15 +138,19 @@ def snippet(world: World) -> str:
 
 
 @pytest.mark.long
-def test_killed_between_two_folders_setup_goes_on(world: World) -> None:
-    """A machine that was brought over by half is brought over whole by the same command."""
+def test_killed_on_the_way_setup_goes_on(world: World) -> None:
+    """A machine that was brought over by half is brought over whole by the same command, and served all the time."""
     road.start(world, authz_reuse=100)
     road.certonly(world)
     with Renewer(world) as renewer:
         words = ["--system", "--user-group", "--no-create-home", "--home-dir", str(world.work_dir)]
         subprocess.run([tool("useradd"), *words, renewer.user], check=True, capture_output=True)
-        settings = give(world, renewer.user)
-        settings.rename(f"{settings}.former")
+        settings, served = give(world, renewer.user), world.handshake(road.NAME)
+        for number in (3, 8, 14, 18, 19, 20, 21, 22):  # the last ones move the folders
+            killing.kill_at(world, renewer.setup_command(), killing.Point("rename", number))
+            world.run(world.nginx_ctl, "-t")
+            world.reload_nginx()
+            assert world.handshake(road.NAME) == served
         renewer.setup()
         assert renewer.is_served()
         assert not Path(f"{settings}.former").exists()

@@ -123,12 +123,12 @@ def test_settings_of_the_last_version_name_the_command(tmp_path: Path) -> None:
 
 
 def test_settings_of_the_last_version_can_be_read_for_that(tmp_path: Path) -> None:
-    """What was handed over and for which certificates comes back; an option that is no more is left out."""
+    """Its folders and certificates come back; an option that is no more is left out."""
     former = settings.read_former(put(tmp_path / "settings.json", FORMER))
     assert former is not None
     assert (former.user, former.state_dir) == ("certbot", "/var/lib/certbot-seafile")
     assert former.lineages == {"a": Options(ctl="/opt/nginx")}
-    assert (former.made, former.handed) == ((settings.USER,), (Owned("/etc/letsencrypt", 0, 0),))
+    assert former.made == (settings.USER,)
 
 
 def test_settings_of_this_version_are_no_former_ones(tmp_path: Path) -> None:

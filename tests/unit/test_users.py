@@ -69,9 +69,9 @@ def attacker(folder: Path, program: str) -> subprocess.Popen[bytes]:
     )
 
 
-def read(folder: Path, **options: float) -> bytes | None:
+def read(folder: Path) -> bytes | None:
     """Read the user's file."""
-    return users.read_as(UID, GID, str(folder / "set.pem"), **options)  # type: ignore[arg-type]
+    return users.read_as(UID, GID, str(folder / "set.pem"))
 
 
 def test_a_file_of_the_user_is_read_in_the_users_own_folder(folder: Path) -> None:
@@ -238,13 +238,16 @@ def test_a_lease_on_the_file_keeps_nobody_waiting(folder: Path) -> None:
             holding.kill()
 
 
-def test_no_answer_in_time_is_refused_and_the_child_is_gone(folder: Path) -> None:
-    """Nothing waits for a file system that hangs, and a child that hangs is ended."""
-    write(folder / "set.pem")
-    with pytest.raises(errors.FileRefused, match=r"reading .*set\.pem took over 0 s; see whether the file system"):
-        read(folder, seconds=0.0)
-    with pytest.raises(errors.FileRefused, match="waiting took over"):
-        users._ask("waiting", (UID, GID, ()), signal.pause, seconds=0.1)
+def stop_itself() -> None:
+    """Do what the user can do to its own child: stop it for good."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+@pytest.mark.parametrize("do", [signal.pause, stop_itself])
+def test_no_answer_in_time_is_refused_and_the_child_is_gone(do: Callable[[], None]) -> None:
+    """Nothing waits for a child that hangs or was stopped; it is ended."""
+    with pytest.raises(errors.FileRefused, match=r"waiting took over 0\.1 s; see whether the file system"):
+        users._ask("waiting", (UID, GID, ()), do, 0.1)
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 
@@ -306,7 +309,7 @@ def test_a_step_that_fails_is_named_in_the_parent(do: Callable[[], None], text: 
 
 def test_a_user_that_does_not_exist_is_named() -> None:
     """Nothing is done, and the sentence says how the user is made."""
-    assert users.uid_of("no-such-user") is None
-    assert users.uid_of("nobody") == pwd.getpwnam("nobody").pw_uid
+    assert users.find("no-such-user") is None
+    assert users.find("nobody") == pwd.getpwnam("nobody")
     with pytest.raises(errors.FileRefused, match="no user no-such-user; make it with"):
         users.as_user("no-such-user", refuse)
