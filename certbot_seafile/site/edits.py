@@ -34,12 +34,12 @@ class Edits:
     """The insertions that are planned, by file; texts at one offset keep the order in which they came.
 
     names: for whom; all others are to be answered as before. earlier: edits that go before, so that these are to what
-    those made of the files. proven_on: the configuration in which nobody else is hurt by them.
+    those made of the files. verdict: what site/proof.py says of them.
     """
 
     names: tuple[str, ...] = ()
     earlier: Edits | None = None
-    proven_on: object = None
+    verdict: object = None
     _sources: dict[str, bytes] = field(default_factory=dict)
     _inserted: dict[str, list[tuple[int, int, bytes]]] = field(default_factory=dict)
     _commented: set[tuple[str, int]] = field(default_factory=set)
@@ -122,7 +122,9 @@ class Edits:
             self._insert(statement, statement.directive.end, line.ending, _CLOSING)
 
     def replace(self, statement: Statement, lines: Sequence[bytes]) -> None:
-        """Comment the statement out and let the lines stand in its place."""
+        """Comment the statement out and let the lines stand in its place; not where that was planned already."""
+        if (statement.path, statement.directive.start) in self._commented:
+            return
         line = _line_of(statement)
         if line.is_begun_by_others or line.is_ended_by_others:
             self.insert_before(statement, lines)

@@ -10,7 +10,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain
 
 from certbot_seafile.site.config import Statement, flat, text
@@ -108,20 +108,21 @@ class Server:
 def _read_listen(statement: Statement) -> list[Listen]:
     """Read a listen directive: the sockets of its ports; none where it speaks QUIC."""
     words = statement.arguments
-    sockets = _sockets(text(words[0])) if words and b"quic" not in words[1:] else []
+    sockets = _sockets(text(words[0])) if words and b"quic" not in words[1:] else ()
     return [Listen(socket, words[1:], statement) for socket in sockets]
 
 
-def _sockets(written: str) -> list[Socket]:
+@lru_cache(maxsize=4096)  # many servers listen on the same sockets
+def _sockets(written: str) -> tuple[Socket, ...]:
     if written.startswith("unix:"):
-        return [Socket(written, 0)]
+        return (Socket(written, 0),)
     parts = re.fullmatch(r"(?:(\[[^]]+\]|[^:]*[^:\d-][^:]*)(?::|\Z))?(?:(\d+)(?:-(\d+))?)?", written)
     if parts is None:
-        return []
+        return ()
     host = (parts[1] or "*").strip("[]")
     first = int(parts[2] or 80)
     address = "*" if host == "0.0.0.0" else _address(host)
-    return [Socket(address, port) for port in range(first, int(parts[3] or first) + 1)]
+    return tuple(Socket(address, port) for port in range(first, int(parts[3] or first) + 1))
 
 
 def _address(written: str) -> str:

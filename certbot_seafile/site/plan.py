@@ -7,14 +7,14 @@ be done safely is refused with a reason before anything is planned. Pure: statem
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, takewhile
 from typing import NoReturn
 
 from certbot_seafile import errors
 from certbot_seafile.site import edits, model, syntax
-from certbot_seafile.site.config import Block, Statement, text
+from certbot_seafile.site.config import Statement, text
 from certbot_seafile.site.model import Listen, Server, Socket
 
 CHALLENGE_PATH = "/.well-known/acme-challenge/"
@@ -60,8 +60,7 @@ class Site:
     """The server blocks that answer for some names.
 
     tls: those that answer over TLS. plain: those that answer for HTTP-01. nameless: (server, name) pairs where nginx
-    would choose another server unless the name is added. every: all server blocks that could take part; readers: which
-    blocks of the whole configuration read a file.
+    would choose another server unless the name is added. every: all server blocks that could take part.
     """
 
     domains: tuple[str, ...]
@@ -69,16 +68,11 @@ class Site:
     plain: tuple[Server, ...]
     nameless: tuple[tuple[Server, str], ...]
     every: tuple[Server, ...] = field(repr=False)
-    readers: Callable[[str], Collection[Block]] = field(repr=False)
 
     @property
     def paths(self) -> tuple[str, ...]:
         """Return the files that hold the site."""
         return tuple(dict.fromkeys(server.path for server in (*self.plain, *self.tls)))
-
-    def is_own(self, path: str, servers: Iterable[Server]) -> bool:
-        """Tell whether nobody but these servers of it reads the file."""
-        return {server.statement.block for server in servers}.issuperset(self.readers(path))
 
 
 def _is_seafile(server: Server) -> bool:
@@ -100,14 +94,14 @@ def _is_nameless(server: Server) -> bool:
 def find(
     every: Sequence[Server],
     domains: Sequence[str],
-    readers: Callable[[str], Collection[Block]],
     *,
     site_path: str | None = None,
     http_port: int = 80,
+    https_port: int = 443,
 ) -> Site:
     """Return the site that answers for the domains.
 
-    every: the server blocks that could take part; readers: which blocks of the whole configuration read a file.
+    every: the server blocks that could take part. http_port, https_port: where the CA and TLS clients come.
     Raises errors.SiteNotFound, errors.SiteAmbiguous, errors.SiteRefused.
     """
     tls: dict[Server, None] = {}
@@ -118,14 +112,19 @@ def find(
         own = set(model.sockets(members))
         for socket in filter(own.__contains__, model.sockets(every)):
             server, is_chosen = _answering(every, members, socket, domain)
-            is_tls = server.is_tls(server.sockets[socket])
+            is_tls = server.is_tls(server.sockets[socket]) or _is_meant_for_tls(server, socket, https_port)
             if is_tls or socket.port == http_port:
                 (tls if is_tls else plain)[server] = None
                 if not is_chosen:
                     nameless[server, domain] = None
     if not plain:
         _refuse_other_ports(_members(every, domains[0], site_path), http_port)
-    return Site(tuple(domains), tuple(tls), tuple(plain), tuple(nameless), tuple(every), readers)
+    return Site(tuple(domains), tuple(tls), tuple(plain), tuple(nameless), tuple(every))
+
+
+def _is_meant_for_tls(server: Server, socket: Socket, https_port: int) -> bool:
+    """Tell whether a server has a certificate for a socket on which nginx speaks no TLS, because no listen says ssl."""
+    return socket.port == https_port and server.effective(b"ssl_certificate") is not None
 
 
 def _refuse_other_ports(members: Sequence[Server], http_port: int) -> None:
@@ -217,6 +216,9 @@ def _named(every: Sequence[Server], domain: str) -> list[Server]:
             _refuse_ambiguous(domain, exact)
         if chosen is not None:
             winners[chosen] = None
+    if any(domain.lower() in server.names and _is_seafile(server) for server in winners):
+        # A wildcard that happens to win elsewhere is somebody else's.
+        return [server for server in winners if domain.lower() in server.names or _is_seafile(server)]
     return list(winners)
 
 
@@ -348,27 +350,27 @@ def _take_names_from(planned: edits.Edits, server: Server, names: Collection[str
     """Take names out of a server's server_name lines, where they stand there as they are."""
     for statement in server.level(b"server_name"):
         words = [text(word) for word in statement.arguments]
-        kept = [word for word in words if word.lower().removeprefix(".") not in names or word.startswith("*")]
+        kept = [word for word in words if word.lower().removeprefix(".") not in names]
         kept += [f"*{word}" for word in words if word.startswith(".") and word not in kept]
         if kept != words:
             line = [b"server_name", *(syntax.quote(word.encode("utf-8", "surrogateescape")) for word in kept or ["_"])]
             planned.replace(statement, [b" ".join(line) + b";"])
 
 
-def take_in(planned: edits.Edits, servers: Iterable[Server], path: str) -> None:
-    """Let what a file says stand in the servers themselves, in place of the includes by which they read it."""
-    for include in dict.fromkeys(chain.from_iterable(_leading(server.statement, path) for server in servers)):
+def take_in(planned: edits.Edits, servers: Iterable[Server], paths: Collection[str]) -> None:
+    """Let what files say stand in the servers themselves, in place of the includes by which they read them."""
+    for include in dict.fromkeys(chain.from_iterable(_leading(server.statement, paths) for server in servers)):
         planned.replace(include, [child.written for child in include.children])
 
 
-def _leading(block: Statement, path: str) -> Iterator[Statement]:
-    """Yield the includes in the block's own file by which it reads a file."""
+def _leading(block: Statement, paths: Collection[str]) -> Iterator[Statement]:
+    """Yield the includes in the block's own file by which it reads one of the files."""
     for child in block.children:
         if child.name == b"include" and child.path == block.path:
-            if any(inner.path == path for inner in (*child.walk(), *_includes(child.children))):
+            if any(inner.path in paths for inner in (*child.walk(), *_includes(child.children))):
                 yield child
         elif child.path == block.path:
-            yield from _leading(child, path)
+            yield from _leading(child, paths)
 
 
 # --- the challenge ---------------------------------------------------------------------------------------------------
@@ -412,16 +414,15 @@ class Challenge:
     is_users: bool = False
 
 
-def wire_challenge(planned: edits.Edits, server: Server, challenge: Challenge, site: Site | None = None) -> None:
+def wire_challenge(planned: edits.Edits, server: Server, challenge: Challenge) -> None:
     """Let the server answer challenges in this way, whatever else it does with a request.
 
     A rewrite at server level runs before a location is chosen (ngx_http_core_server phase handlers), so a guard goes
-    above the first of them; `^~` keeps regular expressions away from the location. With the site, an included file
-    that others read too stays as it is for them.
+    above the first of them; `^~` keeps regular expressions away from the location.
     """
     first = _first_redirect(server)
     if first is not None and _is_guard(first) and not _is_guarded(server):
-        planned.replace(_at_server(server, first), [_guard(server)])
+        planned.replace(first, [_guard(server)])
     elif first is not None and not _is_guard(first):
         planned.insert_before(_at_server(server, first), [_guard(server)])
     chosen = model.locations_for(server, _TOKEN_URI)[-1:]
@@ -435,7 +436,8 @@ def wire_challenge(planned: edits.Edits, server: Server, challenge: Challenge, s
     same = (("", CHALLENGE_PATH), ("^~", CHALLENGE_PATH))
     locations = [location for location in server.level(b"location") if location.arguments]
     gone = [location for location in locations if model.location_path(location) in same]
-    _drop(planned, server, gone, lambda path: site is None or site.is_own(path, site.plain))
+    for location in gone:
+        planned.comment_out(location)
     lines = _location_lines(server, challenge)
     if first is not None:
         planned.insert_after(_at_server(server, first), lines)
@@ -542,8 +544,11 @@ def staple_include(snippet_path: str) -> str:
     return "".join(f"[{char}]" if char in "*?[" else char for char in stem) + "[.]conf"
 
 
-def install(planned: edits.Edits, site: Site, server: Server, wanted: Certificate) -> None:
+def install(planned: edits.Edits, server: Server, wanted: Certificate, https_port: int = 443) -> None:
     """Let a TLS server use the certificate and the staple's snippet, and comment out what they take the place of."""
+    for listen in server.listens:
+        if listen.socket.port == https_port and listen.statement and not server.is_tls(listen):
+            planned.replace(listen.statement, [_with_word(listen.statement, b"ssl")])
     ours = wanted.snippet.rpartition("/")[0] + "/"  # the folder of all snippets of this package
     snippets = [include for include in _includes(server.statement.children) if _path(include).startswith(ours)]
     inner = {statement for snippet in snippets for statement in snippet.flat()}
@@ -564,7 +569,8 @@ def install(planned: edits.Edits, site: Site, server: Server, wanted: Certificat
             gone += replaced
         if wanted.is_stapled and not is_included:
             _insert(planned, server, wanted.lines[2:], (b"ssl_certificate_key",), _NEAR)
-    _drop(planned, server, gone, lambda path: site.is_own(path, site.tls))
+    for statement in gone:
+        planned.comment_out(statement)
 
 
 def _stand_in(planned: edits.Edits, server: Server, replaced: Sequence[Statement], lines: Sequence[bytes]) -> None:
@@ -578,36 +584,16 @@ def _stand_in(planned: edits.Edits, server: Server, replaced: Sequence[Statement
         planned.insert_after(anchor, lines)
 
 
+def used(server: Server) -> set[str]:
+    """Return the paths of a server's certificates, and the arguments of its includes."""
+    return {_path(line) for line in (*server.level(b"ssl_certificate"), *_includes(server.statement.children))}
+
+
 def strangers(server: Server, domains: Sequence[str]) -> list[str]:
     """Return the server's plain names that are none of the domains."""
     asked = {domain.lower() for domain in domains}
     plain = [name.lstrip(".") for name in server.names if not name.startswith("~") and "*" not in name]
     return [name for name in plain if "." in name and name not in asked and not model.is_address(name)]
-
-
-def _drop(planned: edits.Edits, server: Server, gone: Collection[Statement], is_own: Callable[[str], bool]) -> None:
-    """Comment statements out: where they stand, or, in a file that is not the server's own, for this server alone.
-
-    For this server alone means: its include is commented out, and what else the included file says takes its place.
-    """
-    foreign: dict[Statement, None] = {}
-    for statement in gone:
-        anchor = _at_server(server, statement)
-        if anchor is statement or is_own(statement.path):
-            planned.comment_out(statement)
-        else:
-            foreign[anchor] = None
-    for include in foreign:
-        planned.replace(include, [statement.written for statement in _without(include.children, gone)])
-
-
-def _without(statements: Iterable[Statement], gone: Collection[Statement]) -> Iterator[Statement]:
-    """Yield the statements that are not gone; an include of one that is gone as what else is in it."""
-    for statement in statements:
-        if any(inner in gone for inner in (*statement.flat(), *_includes(statement.children))):
-            yield from _without(statement.children, gone)
-        elif statement not in gone:
-            yield statement
 
 
 def add_name(planned: edits.Edits, server: Server, domain: str) -> None:
@@ -644,11 +630,15 @@ def add_tls(
         )
     clear = [listen for listen in server.listens if listen.socket.port == ports[0] and not server.is_tls(listen)]
     lines = _twins(planned, site, server, clear, ports[1], b"ssl")
+    is_shared = any(socket.port == ports[1] for socket in server.spoken)
+    for name in site.domains if is_shared and (server, site.domains[0]) not in site.nameless else ():
+        if model.match_rank(server, name) is None:
+            add_name(planned, server, name)
     if not server.level(b"listen"):
         lines.insert(0, b"listen 80;")
     _insert(planned, server, [*lines, *wanted.lines], _NEAR)
     if is_redirected:
-        redirect(planned, server, ports[1], is_shared=True)
+        redirect(planned, server, ports, is_alone=False)
     _tell_seahub(planned, server)
 
 
@@ -691,7 +681,11 @@ def _keep_default(planned: edits.Edits, site: Site, newcomer: Server, socket: So
         return
     listen = current.sockets[socket]
     if not listen.is_default and listen.statement is not None:
-        planned.replace(listen.statement, [listen.statement.written.rstrip(b"; \t\r\n") + b" default_server;"])
+        planned.replace(listen.statement, [_with_word(listen.statement, b"default_server")])
+
+
+def _with_word(statement: Statement, word: bytes) -> bytes:
+    return statement.written.rstrip(b"; \t\r\n") + b" " + word + b";"
 
 
 def _redirect_line(https_port: int) -> bytes:
@@ -714,14 +708,16 @@ def _leads_to_https(statement: Statement) -> bool:
     return any(word.startswith(b"https://") for word in words)
 
 
-def redirect(planned: edits.Edits, server: Server, https_port: int, *, is_shared: bool) -> None:
-    """Redirect what comes in clear to https, the challenge excepted.
+def redirect(planned: edits.Edits, server: Server, ports: tuple[int, int], *, is_alone: bool = True) -> None:
+    """Redirect what comes in clear to the port of HTTP, the challenge excepted.
 
-    is_shared: the server speaks TLS too, so that only what came in clear may be redirected.
+    ports: of HTTP and of HTTPS. is_alone: no TLS is being added to the server.
     """
-    lines = [_redirect_line(https_port)]
-    if is_shared:
-        lines = [b"if ($scheme = http) {", edits.indentation_step(server.statement) + lines[0], b"}"]
+    lines, step = [_redirect_line(ports[1])], edits.indentation_step(server.statement)
+    if {listen.socket.port for listen in server.listens if not server.is_tls(listen)} != {ports[0]}:
+        lines = [b"if ($server_port = %d) {" % ports[0], step + lines[0], b"}"]
+    elif _speaks_tls(server) or not is_alone:
+        lines = [b"if ($scheme = http) {", step + lines[0], b"}"]
     first = _first_redirect(server)
     if first is None:
         _insert(planned, server, [_guard(server), *lines])
@@ -732,8 +728,8 @@ def redirect(planned: edits.Edits, server: Server, https_port: int, *, is_shared
 
 
 def _tell_seahub(planned: edits.Edits, server: Server) -> None:
-    """Let every proxied request say https; own headers of a level hide outer ones (ngx_http_proxy_merge_loc_conf)."""
-    line = b"proxy_set_header X-Forwarded-Proto https;"
+    """Let every proxied request say how it came; a level's headers hide outer ones (ngx_http_proxy_merge_loc_conf)."""
+    line = b"proxy_set_header X-Forwarded-Proto $scheme;"
     locations = [inner for inner in server.statement.walk() if inner.name == b"location"]
     for level in (server.statement, *locations):
         headers = level.named(_HEADER)
@@ -748,6 +744,11 @@ def _tell_seahub(planned: edits.Edits, server: Server) -> None:
 
 def _has_header(statements: Sequence[Statement], name: bytes) -> bool:
     return any(statement.arguments[:1] and statement.arguments[0].lower() == name for statement in statements)
+
+
+def serving(site: Site) -> list[Server]:
+    """Return the servers in clear that are to speak TLS: not a catch-all beside them, where it answers challenges."""
+    return [server for server in site.plain if not _is_nameless(server) or _is_seafile(server)] or [*site.plain]
 
 
 def find_front(site: Site) -> Statement | None:

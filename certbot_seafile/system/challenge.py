@@ -93,7 +93,7 @@ def let_answer(options: Options, planned: edits.Edits, site: plan.Site, *, only_
     wanted = wanted_challenge(options)
     for server in site.plain:
         if not (only_missing and plan.is_wired(server, wanted)):
-            plan.wire_challenge(planned, server, wanted, site)
+            plan.wire_challenge(planned, server, wanted)
     if not site.plain:
         plan.add_plain_server(planned, site, site.tls[0], wanted, options.http_port)
 

@@ -5,21 +5,25 @@ The law: the configuration and the running nginx are only looked at; nothing is 
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from certbot_seafile import errors
 from certbot_seafile.site import edits, model, plan, proof
 from certbot_seafile.site.config import Configuration, Statement
+from certbot_seafile.site.model import Server, Socket
 from certbot_seafile.system import handshake, lineages, nginx
 from certbot_seafile.system.context import Context
-from certbot_seafile.system.handshake import Endpoint, Handshake
+from certbot_seafile.system.handshake import Answer, Endpoint, Handshake
 from certbot_seafile.system.lineages import Lineage
 
 _WAIT_SECONDS = 2.0
 _POLL_SECONDS = 0.05
-_LOOPBACK = {"*": "127.0.0.1", "::": "::1"}
 
 
 def find_site(context: Context, domains: Sequence[str], configuration: Configuration | None = None) -> plan.Site:
@@ -27,12 +31,19 @@ def find_site(context: Context, domains: Sequence[str], configuration: Configura
 
     Raises errors.SiteNotFound, errors.SiteAmbiguous, errors.SiteRefused, errors.SyntaxRefused.
     """
-    read, options = configuration or context.nginx.configuration(), context.options
+    options = context.options
     site_path = os.path.realpath(options.site) if options.site else None
+    read, ports = configuration or context.nginx.configuration(), (options.http_port, options.https_port)
+    return _site_in(read, tuple(domains), site_path, *ports)
 
+
+@functools.lru_cache(maxsize=2)  # several steps of one deployment ask for the same
+def _site_in(
+    read: Configuration, domains: tuple[str, ...], site_path: str | None, http_port: int, https_port: int
+) -> plan.Site:
     def find(statements: Sequence[Statement]) -> plan.Site:
         servers = model.http_servers(statements)
-        return plan.find(servers, domains, read.readers, site_path=site_path, http_port=options.http_port)
+        return plan.find(servers, domains, site_path=site_path, http_port=http_port, https_port=https_port)
 
     try:
         return find(read.statements(domains, site_path=site_path))
@@ -41,25 +52,48 @@ def find_site(context: Context, domains: Sequence[str], configuration: Configura
 
 
 def plan_edits(
-    context: Context, domains: Sequence[str], add_edits: Callable[[edits.Edits, plan.Site], None]
+    context: Context,
+    domains: Sequence[str],
+    add_edits: Callable[[edits.Edits, plan.Site], None],
+    own: Collection[str] = (),
 ) -> edits.Edits:
-    """Return edits for the site of the domains by which nobody else is hurt. Raises errors.SiteRefused."""
+    """Return edits for the site of the domains by which nobody else is hurt. own: see proof.plan_harmless().
+
+    Raises errors.SiteRefused.
+    """
     return proof.plan_harmless(
-        context.nginx.configuration(), lambda state: find_site(context, domains, state), add_edits
+        context.nginx.configuration(), lambda state: find_site(context, domains, state), add_edits, own
     )
 
 
 def endpoints(servers: Sequence[model.Server], port: int | None = None, *, tls: bool = False) -> list[Endpoint]:
-    """Return where the servers can be looked at from this machine: their own listen addresses."""
-    listens = [
-        (server, listen.socket) for server in servers for listen in server.listens if server.is_tls(listen) == tls
-    ]
+    """Return where the servers can be looked at from this machine: their own listen addresses.
+
+    Left out, where there are others, are addresses that are not this machine's now (another's, or IPv6 is off), and in
+    clear sockets for HTTP/2, which before nginx 1.25.1 speak nothing else.
+    """
+    spoken = servers[0].spoken if servers else {}
+    sockets = [each.socket for server in servers for each in server.listens if server.is_tls(each) == tls]
+    sockets = [socket for socket in sockets if port in (None, socket.port)]
+    chosen = _endpoints([socket for socket in sockets if tls or b"http2" not in spoken[socket]] or sockets, spoken)
+    return [endpoint for endpoint in chosen if handshake.is_here(endpoint.address)] or chosen
+
+
+def _endpoints(sockets: Iterable[Socket], spoken: Mapping[Socket, Collection[bytes]]) -> list[Endpoint]:
     endpoints = (
-        Endpoint(_LOOPBACK.get(socket.address, socket.address), socket.port, b"proxy_protocol" in server.spoken[socket])
-        for server, socket in listens
-        if not socket.address.startswith("unix:") and port in (None, socket.port)
+        Endpoint(_address(socket, spoken), socket.port, b"proxy_protocol" in spoken[socket])
+        for socket in sockets
+        if socket.port
     )
     return list(dict.fromkeys(endpoints))
+
+
+def _address(socket: Socket, others: Collection[Socket]) -> str:
+    """Return an address at which this machine reaches a socket; a wildcard's is one that has no socket of its own."""
+    if socket.address == "*":
+        free = (f"127.0.0.{number}" for number in range(1, 255))
+        return next((each for each in free if Socket(each, socket.port) not in others), "127.0.0.1")
+    return "::1" if socket.address == "::" else socket.address
 
 
 def wait_for(check: Callable[[], None], failure: type[errors.Error], seconds: float = _WAIT_SECONDS) -> None:
@@ -107,7 +141,7 @@ def _refuse_other(lineage: Lineage, site: plan.Site, response: bytes | None = No
                 f"after the reload a TLS client that asks {endpoint} for {name} is handed the certificate without the "
                 "staple that was stored for it; see nginx's error log"
             )
-    if not has_looked:
+    if not has_looked and plan.find_front(site) is None:
         raise errors.NotServed(
             f"no server block of the site speaks TLS for {', '.join(lineage.names)}; add `listen 443 ssl;` to it"
         )
@@ -143,3 +177,97 @@ def why_no_ecdsa(context: Context, site: plan.Site) -> str | None:
         if not nginx.ciphers_allow_ecdsa(os.fsdecode(ciphers.arguments[0])):
             return f"{ciphers.path}:{ciphers.line} has ssl_ciphers without ECDSA, and there is no TLSv1.3"
     return None
+
+
+# --- what clients are answered, before an edit and after it ----------------------------------------------------------
+
+#: How somebody looks: as a client of this name, there, over TLS or in clear.
+Look = tuple[str, Endpoint, bool]
+Answers = dict[Look, Answer]
+
+
+def see_answers(names: Iterable[str], servers: Sequence[Server], *, tls: bool) -> Answers:
+    """Return what clients of the names are answered by the servers to a GET of "/", the body left out.
+
+    Left out is what may change by itself: no answer, and that the server, or the client, has too much to do.
+    """
+    return _see(names, endpoints(servers, tls=tls), tls=tls)
+
+
+def _see(names: Iterable[str], endpoints: Iterable[Endpoint], *, tls: bool) -> Answers:
+    seen: Answers = {}
+    for name, endpoint in itertools.product(names, endpoints):
+        with contextlib.suppress(errors.ChallengeUnreachable):
+            answer = handshake.get(endpoint, name, "/", tls=tls)
+            if answer.status < 500 and answer.status != 429:
+                seen[name, endpoint, tls] = replace(answer, body=b"")
+    return seen
+
+
+def see_neighbours(neighbours: Iterable[proof.Neighbour]) -> dict[Look, Answer | bytes]:
+    """Return what clients of others are handed now: what is answered in clear, and over TLS the leaf's DER."""
+    seen: dict[Look, Answer | bytes] = {}
+    for server, socket, name in neighbours:
+        for endpoint in _endpoints([socket], server.spoken):
+            if b"ssl" not in server.spoken[socket]:
+                seen |= _see([name], [endpoint], tls=False)
+                continue
+            with contextlib.suppress(errors.NotServed):
+                seen[name, endpoint, True] = handshake.perform(endpoint, name).leaf_der
+    return seen
+
+
+def verify_neighbours(neighbours: Sequence[proof.Neighbour], before: dict[Look, Answer | bytes]) -> None:
+    """Wait until neighbours are answered as before. Raises errors.NotServed."""
+
+    def check() -> None:
+        now = see_neighbours(neighbours)
+        for (name, endpoint, tls), sight in before.items():
+            if now.get((name, endpoint, tls), sight) != sight:
+                what = "is handed another certificate" if tls else "is answered otherwise"
+                raise errors.NotServed(
+                    f"after the reload a client that asks {endpoint} for {name} {what} than before, so the edits were "
+                    "taken out again: give the Seafile site files and server blocks of its own"
+                )
+
+    wait_for(check, errors.NotServed)
+
+
+def see_site(site: plan.Site) -> Answers:
+    """Return what the site's clients are answered now: over TLS, or in clear where it has none."""
+    return see_answers(_some_names(site), site.tls or site.plain, tls=bool(site.tls))
+
+
+def verify_answers(context: Context, names: Sequence[str], before: Answers) -> None:
+    """Wait until the site answers over TLS as it did before, and leads nobody in circles. Raises errors.NotServed."""
+    site = find_site(context, names)
+
+    def check() -> None:
+        for look, answer in see_answers(_some_names(site), site.tls, tls=True).items():
+            earlier = [(tls, was) for (name, _, tls), was in before.items() if name == look[0]]
+            if _is_worse(look, answer, earlier):
+                expected = f"not with {earlier[0][1]} as before" if earlier else "which leads nowhere else"
+                raise errors.NotServed(
+                    f"after the reload https://{look[0]}/ answers at {look[1]} with {answer}, {expected}, so the edits "
+                    "were taken out again: see what redirects the site has, and nginx's error log"
+                )
+
+    wait_for(check, errors.NotServed)
+
+
+def _is_worse(look: Look, answer: Answer, earlier: Sequence[tuple[bool, Answer]]) -> bool:
+    """Tell whether an answer over TLS is a redirect to itself, or differs from each earlier one, which is as good."""
+    name, endpoint, _ = look
+    if any(tls and was == answer for tls, was in earlier):
+        return False
+    if answer.location in (f"https://{name}/", f"https://{name}:{endpoint.port}/"):
+        return True
+    in_clear = [was for tls, was in earlier if not tls and (was.location or "").startswith("https://")]
+    return bool(earlier) and not in_clear and all(was.status != answer.status for _, was in earlier)
+
+
+def _some_names(site: plan.Site) -> list[str]:
+    """Return a name of the site for each of its server blocks."""
+    servers = site.tls or site.plain
+    own = [[name for name in site.domains if model.match_rank(server, name) is not None] for server in servers]
+    return list(dict.fromkeys(names[0] if names else site.domains[0] for names in own))

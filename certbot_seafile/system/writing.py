@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from certbot_seafile import errors
 from certbot_seafile.site import edits, proof
-from certbot_seafile.system import files
+from certbot_seafile.system import files, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.journal import Entry
 
@@ -29,7 +29,8 @@ def edited(context: Context, planned: edits.Edits, title: str, *, is_lasting: bo
     errors.FileRefused, errors.RootNeeded.
     """
     _refuse_without_root(context, planned.paths)
-    proof.refuse_hurt(context.nginx.configuration(), planned)
+    neighbours = proof.judge(context.nginx.configuration(), planned).neighbours
+    before = serving.see_neighbours(neighbours) if is_lasting else {}
     context.checkpoints.close()
     written: list[str] = []
     with contextlib.ExitStack() as undoing:
@@ -38,11 +39,24 @@ def edited(context: Context, planned: edits.Edits, title: str, *, is_lasting: bo
             context.checkpoints.add({path}, f"{title}: {path}\n")
             _write(context, planned, path, title.split()[-1], undoing)
             written.append(path)
-        context.nginx.test()
+        _test(context, planned)
         yield
         if is_lasting:
+            serving.verify_neighbours(neighbours, before)
             undoing.pop_all()
             context.checkpoints.finish(title)
+
+
+def _test(context: Context, planned: edits.Edits) -> None:
+    """Run `nginx -t` on what was written: what it refuses now, it took before. Raises errors.SiteRefused."""
+    try:
+        context.nginx.test()
+    except errors.NginxRefused as refused:
+        complaint = str(refused).removesuffix("; fix that line, and run again")
+        raise errors.SiteRefused(
+            f"the edits for {', '.join(planned.names)} were taken out again, because with them {complaint}; your own "
+            "lines are not at fault, so please report this with the site's file"
+        ) from refused
 
 
 def _write(context: Context, planned: edits.Edits, path: str, owner: str, undoing: contextlib.ExitStack) -> None:

@@ -5,6 +5,8 @@ The law: an enhancement is asked for by a person and named by certbot; what it m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from certbot_seafile import errors
 from certbot_seafile.site import edits, plan
 from certbot_seafile.system import files, lineages, serving, writing
@@ -19,27 +21,32 @@ def enhance(context: Context, domain: str, enhancement: str, options: object = N
         return
     with files.lock(context.lock_path):
         is_redirect = enhancement == "redirect"
-        planned = _plan_redirect(context, domain) if is_redirect else _plan_header(context, domain, options)
+        names = _names_beside(context, domain)
+        planned = _plan_redirect(context, names) if is_redirect else _plan_header(context, names, options)
         context.nginx.test()
         with writing.edited(context, planned, f"certbot-seafile {enhancement} {domain}"):
             context.nginx.reload()
         context.say(f"Site edited: {writing.count_lines(planned)}")
 
 
-def _plan_redirect(context: Context, domain: str) -> edits.Edits:
+def _plan_redirect(context: Context, names: Sequence[str]) -> edits.Edits:
     def add_edits(planned: edits.Edits, site: plan.Site) -> None:
+        if not site.tls:
+            raise errors.RequestRefused(
+                f"nginx has no TLS for {', '.join(names)}, so a redirect to https would lead nowhere, or in circles; "
+                "deploy the certificate first, or let what ends TLS in front of nginx redirect"
+            )
         for server in site.plain:
             if not plan.redirects_all(server):
-                is_shared = any(server.is_tls(listen) for listen in server.listens)
-                plan.redirect(planned, server, context.options.https_port, is_shared=is_shared)
+                plan.redirect(planned, server, (context.options.http_port, context.options.https_port))
 
-    planned = serving.plan_edits(context, [domain], add_edits)
+    planned = serving.plan_edits(context, names, add_edits)
     if not planned:
         raise errors.EnhancementPresent("the site redirects to https already")
     return planned
 
 
-def _plan_header(context: Context, domain: str, options: object) -> edits.Edits:
+def _plan_header(context: Context, names: Sequence[str], options: object) -> edits.Edits:
     if options != "Strict-Transport-Security":
         raise errors.RequestRefused(f"the header {options} cannot be ensured; only Strict-Transport-Security can")
 
@@ -48,10 +55,18 @@ def _plan_header(context: Context, domain: str, options: object) -> edits.Edits:
             if not plan.has_hsts(server):
                 plan.add_hsts(planned, server)
 
-    planned = serving.plan_edits(context, [domain], add_edits)
+    planned = serving.plan_edits(context, names, add_edits)
     if not planned:
         raise errors.EnhancementPresent("the site sends Strict-Transport-Security already")
     return planned
+
+
+def _names_beside(context: Context, domain: str) -> tuple[str, ...]:
+    """Return the names of the certificate that is for a domain: certbot enhances one after the other."""
+    try:
+        return _lineage_for(context, domain).names
+    except errors.LineageRefused:
+        return (domain,)
 
 
 def _lineage_for(context: Context, domain: str) -> lineages.Lineage:

@@ -22,9 +22,11 @@ def put_into_site(context: Context, lineage: Lineage, site: plan.Site) -> bool:
     """Edit the site where needed, see that the leaf is served; return whether it was edited. Raises errors.Error."""
     planned = plan_for(context, lineage, site)
     if planned:
+        before = serving.see_site(site)
         with writing.edited(context, planned, f"certbot-seafile deploy {lineage.name}"):
             context.nginx.reload()
             verify_served(context, lineage)
+            serving.verify_answers(context, site.domains, before)
         context.say(f"Site edited: {writing.count_lines(planned)}")
     return bool(planned)
 
@@ -50,9 +52,14 @@ def check_plan(context: Context, names: Sequence[str], cert_name: str | None, *,
     for server in site.tls:
         if strangers := plan.strangers(server, names):
             context.say(
-                f"{', '.join(strangers)}: {server} answers for this name too, and the certificate is not for it; "
-                f"add it with -d {' -d '.join(strangers)}"
+                f"{', '.join(strangers)}: {server} answers for this name too, and the certificate is not for it: what "
+                f"is answered to it stays as it is; add it with -d {' -d '.join(strangers)}"
             )
+    if (line := plan.find_front(site)) is not None:
+        context.say(
+            f"TLS ends in front of nginx, as {line.path}:{line.line} shows: the site gets neither TLS nor a redirect; "
+            "let what ends TLS there use the certificate"
+        )
     return site
 
 
@@ -74,13 +81,15 @@ def _plan(
             if server in site.tls and server not in site.plain:
                 plan.add_name(planned, server, domain)
         for server in site.tls:
-            plan.install(planned, site, server, certificate)
-        if not site.tls:
+            plan.install(planned, server, certificate, options.https_port)
+        if not site.tls and plan.find_front(site) is None:
             ports = options.http_port, options.https_port
-            for server in site.plain:
+            for server in plan.serving(site):
                 plan.add_tls(planned, site, server, certificate, ports, not options.no_redirect)
 
-    return serving.plan_edits(context, names, add_edits)
+    plain = Paths(paths.name, context.config_dir, options)
+    own = plain.fullchain_path, certificate.fullchain, certificate.include
+    return serving.plan_edits(context, names, add_edits, own)
 
 
 def is_included(context: Context, paths: Paths) -> bool:

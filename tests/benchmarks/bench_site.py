@@ -125,7 +125,7 @@ def cpu_seconds(work: Callable[[], None]) -> float:
 
 def find(configuration: config.Configuration, name: str) -> plan.Site:
     """Find the site of a name among all."""
-    return plan.find(model.http_servers(configuration.statements([name])), [name], configuration.readers)
+    return plan.find(model.http_servers(configuration.statements([name])), [name])
 
 
 def find_and_edit(root: Path) -> None:
@@ -134,9 +134,9 @@ def find_and_edit(root: Path) -> None:
     wanted = plan.Certificate("/live/fullchain.pem", "/live/privkey.pem", f"/etc/nginx/OCSP/{NAME}.conf", True)
     planned = edits.Edits()
     for server in site.plain:
-        plan.wire_challenge(planned, server, plan.Challenge("/var/www/letsencrypt"), site)
+        plan.wire_challenge(planned, server, plan.Challenge("/var/www/letsencrypt"))
     for server in site.tls:
-        plan.install(planned, site, server, wanted)
+        plan.install(planned, server, wanted)
     (path,) = planned.paths
     if b"/live/fullchain.pem" not in planned.after(path):
         raise SystemExit("the edit is not there")

@@ -57,13 +57,11 @@ def requests(world: World, name: str) -> list[str]:
 def planned(world: World, port: int, challenge: Challenge) -> edits.Edits:
     """Plan the edits with which the machine at a port answers challenges in this way."""
     configuration = Nginx(str(world.nginx_ctl), str(world.server_root)).configuration()
-    site = plan.find(
-        model.http_servers(configuration.statements([NAME])), [NAME], configuration.readers, http_port=port
-    )
+    site = plan.find(model.http_servers(configuration.statements([NAME])), [NAME], http_port=port)
     made = edits.Edits()
     for server in site.plain:
         if not plan.is_wired(server, challenge):
-            plan.wire_challenge(made, server, challenge, site)
+            plan.wire_challenge(made, server, challenge)
     return made
 
 

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 import pytest
 from OpenSSL import SSL
 
-from e2e import road, shapes
+from certbot_seafile import errors
+from e2e import minted, road, shapes
 from e2e.shapes import NAME
-from e2e.test_shapes import certonly
-from e2e.world import World
+from e2e.test_shapes import certonly, changed
+from e2e.world import World, snapshot
 
 
 @contextmanager
@@ -57,7 +58,7 @@ def over_tls(world: World, path: str) -> str:
 
 
 def test_http_only_seahub_learns_that_the_client_came_by_https(world: World) -> None:
-    """The TLS half proxies as the plain one did, with X-Forwarded-Proto https; plain requests are redirected."""
+    """The TLS half proxies as the plain one did, with X-Forwarded-Proto; plain requests are redirected."""
     with seahub() as (port, seen):
         start(world, shapes.plain(shapes.PROXY).replace("127.0.0.1:8000", f"127.0.0.1:{port}"))
         assert certonly(world, NAME).exit_code == 0
@@ -131,3 +132,70 @@ def test_a_nameless_neighbour_keeps_its_clients(world: World, site: str, neighbo
         assert world.handshake("other.example.net").certificate != world.leaf(NAME)
     world.seafile("undo")
     assert (world.sites / "zz-neighbour.conf").read_bytes() == before
+
+
+SEAFILE = '    location / { return 200 "seafile"; }\n    location /seafhttp { proxy_pass http://127.0.0.1:8082; }\n'
+
+
+def begin(world: World, site: str) -> None:
+    """Write the site and start nginx; there is no CA."""
+    world.write_site(road.SITE_NAME, world.adapt(site.encode(), {8080: world.other_http_port}))
+    world.start_nginx()
+
+
+def test_challenges_answered_by_an_alias_stay_so(world: World) -> None:
+    """The site's own way to answer them works beside the redirect, and a renewal edits nothing."""
+    folder = world.path("/srv/acme")
+    folder.mkdir(parents=True)
+    (folder / "token").write_text("of another client")
+    alias = "    location ^~ /.well-known/acme-challenge/ { alias /srv/acme/; }\n"
+    begin(world, shapes.plain(alias + SEAFILE))
+    minted.issue(world, NAME, minted.options(world))
+    assert "of another client" in world.fetch(NAME, "/.well-known/acme-challenge/token").stdout
+    assert world.fetch(NAME, "/").stdout.startswith("HTTP/1.1 301")
+    before = snapshot(world.server_root)
+    minted.issue(world, NAME, minted.options(world))
+    assert changed(before, snapshot(world.server_root)) == {}
+
+
+def test_nothing_is_redirected_where_that_was_not_asked_for(world: World) -> None:
+    """With --no-redirect, what comes in clear is answered as before."""
+    begin(world, shapes.plain(SEAFILE))
+    minted.issue(world, NAME, minted.options(world, no_redirect=True))
+    assert world.handshake(NAME).certificate == world.leaf(NAME)
+    assert world.fetch(NAME, "/").stdout.endswith("seafile")
+
+
+def test_where_tls_ends_in_front_no_tls_is_added(world: World) -> None:
+    """The site answers challenges, and else as before."""
+    front = "    proxy_set_header X-Forwarded-Proto https;\n"
+    begin(world, shapes.plain(front + SEAFILE))
+    minted.issue(world, NAME, minted.options(world))
+    assert b"ssl" not in (world.sites / road.SITE_NAME).read_bytes()
+    assert world.fetch(NAME, "/").stdout.endswith("seafile")
+
+
+def test_a_site_that_would_lead_in_circles_is_put_back(world: World) -> None:
+    """Seahub redirects to https and is not told that the client came by it: every handshake is right, and no page."""
+    application = "server { listen 8080; return 301 https://$host/; }\n"
+    site = shapes.plain("    location / { proxy_pass http://127.0.0.1:8080; proxy_set_header Host $host; }\n")
+    begin(world, application + site.replace("127.0.0.1:8080", f"127.0.0.1:{world.other_http_port}"))
+    before = snapshot(world.server_root)
+    with pytest.raises(errors.NotServed, match="a redirect to"):
+        minted.issue(world, NAME, minted.options(world))
+    assert changed(before, snapshot(world.server_root)) == {}
+
+
+def test_what_answers_on_loopback_is_not_taken_for_the_site(world: World) -> None:
+    """A block for monitoring on an address of its own, beside the site's wildcard."""
+    status = f"server {{ listen 127.0.0.1:{world.http_port}; return 403; }}\n"
+    site = (shapes.plain() + shapes.tls()).encode()
+    world.write_site(
+        road.SITE_NAME,
+        world.adapt(site).replace(b"listen 127.0.0.1:%d" % world.http_port, b"listen %d" % world.http_port),
+    )
+    world.write_site("status", status.encode())
+    world.start_nginx()
+    minted.issue(world, NAME, minted.options(world))
+    assert world.fetch("other.example.org", "/").stdout.startswith("HTTP/1.1 403")
+    assert world.handshake(NAME).certificate == world.leaf(NAME)

@@ -113,4 +113,3 @@ def test_a_site_changed_by_hand_is_served_again_by_renew(issued: World) -> None:
     issued.seafile("deploy", "--cert-name", road.NAME)
     assert road.site_bytes(issued) == site
     assert road.staples_lineage(issued)
-

@@ -142,19 +142,19 @@ def planned(folder: Path) -> edits.Edits:
     """Plan the whole deployment of a new certificate from what is on disk, as deploy.plan does it."""
     configuration = nginx.Nginx("nginx", str(folder)).configuration()
     every = model.http_servers(configuration.statements([NAME]))
-    found = plan.find(every, [NAME], configuration.readers, http_port=HTTP)
+    found = plan.find(every, [NAME], http_port=HTTP)
     made = edits.Edits()
     for server, domain in found.nameless:
         plan.add_name(made, server, domain)
     challenge = plan.Challenge(str(folder))
     for server in found.plain:
         if not plan.is_wired(server, challenge):
-            plan.wire_challenge(made, server, challenge, found)
+            plan.wire_challenge(made, server, challenge)
     if not found.plain:
         plan.add_plain_server(made, found, found.tls[0], challenge, HTTP)
     wanted = plan.Certificate(str(folder / "new.pem"), str(folder / "new.key"), f"{folder}/OCSP/x.conf", True)
     for server in found.tls:
-        plan.install(made, found, server, wanted)
+        plan.install(made, server, wanted)
     if not found.tls:
         for server in found.plain:
             plan.add_tls(made, found, server, wanted, (HTTP, HTTPS), True)

@@ -331,7 +331,7 @@ def outcome(chosen: Configuration, domain: str, *, of_all: bool) -> object:
     """Return where the site of the domain is found, or why not."""
     every = model.http_servers(chosen.statements(None if of_all else [domain]))
     try:
-        site = plan.find(every, [domain], chosen.readers)
+        site = plan.find(every, [domain])
     except errors.SiteNotFound:
         return "not found"
     except errors.Error as refused:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from certbot_seafile.site import edits, model, plan
+from certbot_seafile.site import edits, model, plan, proof
 from certbot_seafile.site.config import Configuration, File
 from certbot_seafile.site.plan import Challenge
 
@@ -41,7 +41,12 @@ def configuration(contents: Files, real: Files) -> Configuration:
 def find(contents: Files, real: Files | None = None) -> plan.Site:
     """Return the site that answers for NAME."""
     chosen = configuration({"nginx.conf": HTTP, **contents}, real or {})
-    return plan.find(model.http_servers(chosen.statements([NAME])), [NAME], chosen.readers)
+    return find_in(chosen)
+
+
+def find_in(chosen: Configuration) -> plan.Site:
+    """Return the site that answers for NAME in a configuration."""
+    return plan.find(model.http_servers(chosen.statements([NAME])), [NAME])
 
 
 def after(contents: Files, planned: edits.Edits) -> Files:
@@ -55,10 +60,13 @@ def after(contents: Files, planned: edits.Edits) -> Files:
 
 def installed(contents: Files, wanted: plan.Certificate = SEALED, real: Files | None = None) -> Files:
     """Return the files once every TLS server of the site has the certificate."""
-    site, planned = find(contents, real), edits.Edits()
-    for server in site.tls:
-        plan.install(planned, site, server, wanted)
-    return after(contents, planned)
+
+    def add_edits(planned: edits.Edits, site: plan.Site) -> None:
+        for server in site.tls:
+            plan.install(planned, server, wanted)
+
+    chosen = configuration({"nginx.conf": HTTP, **contents}, real or {})
+    return after(contents, proof.plan_harmless(chosen, find_in, add_edits))
 
 
 def tls(lines: str) -> str:
@@ -222,11 +230,13 @@ def plain(lines: str, name: str = NAME) -> str:
 
 def wired(contents: Files, challenge: Challenge) -> Files:
     """Return the files once every plain server of the site answers challenges in this way."""
-    site, planned = find(contents), edits.Edits()
-    for server in site.plain:
-        if not plan.is_wired(server, challenge):
-            plan.wire_challenge(planned, server, challenge, site)
-    new = after(contents, planned)
+
+    def add_edits(planned: edits.Edits, site: plan.Site) -> None:
+        for server in site.plain:
+            if not plan.is_wired(server, challenge):
+                plan.wire_challenge(planned, server, challenge)
+
+    new = after(contents, proof.plan_harmless(configuration({"nginx.conf": HTTP, **contents}, {}), find_in, add_edits))
     assert all(plan.is_wired(server, challenge) for server in find(new).plain)
     return new
 
@@ -307,3 +317,111 @@ def test_a_made_server_passes_challenges_on() -> None:
     (server,) = find(after(contents, planned)).plain
     assert plan.is_wired(server, THERE)
     assert not plan.is_wired(server, HERE)
+
+
+# --- TLS in front, redirects and headers
+
+PARTIAL = "    rewrite ^/blog https://blog.example.org permanent;\n"
+GUARD = r"rewrite ^(/\.well-known/acme-challenge/.*)$ $1"
+SEAHUB = "    location / { proxy_pass http://127.0.0.1:8000; }\n"
+
+
+def with_tls(contents: Files) -> Files:
+    """Return the files once the HTTP-only site speaks TLS."""
+    site, planned = find(contents), edits.Edits()
+    plan.add_tls(planned, site, site.plain[0], PLAIN, (80, 443), True)
+    return after(contents, planned)
+
+
+def redirected(contents: Files) -> Files:
+    """Return the files once the site redirects to https."""
+    site, planned = find(contents), edits.Edits()
+    plan.redirect(planned, site.plain[0], (80, 443))
+    return after(contents, planned)
+
+
+FRONTS = {
+    "it reads what it was told": plain("    proxy_set_header X-Forwarded-Proto $http_x_forwarded_proto;\n" + SEAHUB),
+    "it says https itself": plain(
+        "    location / { proxy_pass http://127.0.0.1:8000; proxy_set_header x-forwarded-proto https; }\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("site", FRONTS.values(), ids=FRONTS)
+def test_tls_in_front_is_noticed(site: str) -> None:
+    """The line that shows it is named; with TLS in nginx itself, it shows nothing."""
+    assert plan.find_front(find({"/sites/1": site})) is not None
+    assert plan.find_front(find({"/sites/1": site + tls(CERTIFICATE)})) is None
+
+
+def test_a_site_in_clear_has_nothing_in_front() -> None:
+    """A scheme that nginx has seen itself shows nothing."""
+    assert plan.find_front(find({"/sites/1": plain("    proxy_set_header X-Forwarded-Proto $scheme;\n")})) is None
+
+
+REDIRECTING = {
+    "return": ("    return 301 https://$host$request_uri;\n", True),
+    "rewrite of all": ("    rewrite ^/(.*)$ https://$host/$1 permanent;\n", True),
+    "rewrite of a part": (PARTIAL, False),
+    "what comes in clear": ("    if ($scheme = http) { return 301 https://$host$request_uri; }\n", True),
+    "some browsers": ("    if ($http_user_agent ~ x) { return 301 https://old.example.org/; }\n", False),
+    "in the location for all": ("    location / { return 301 https://$host$request_uri; }\n", True),
+    "in another location": ("    location /blog { return 301 https://$host$request_uri; }\n", False),
+}
+
+
+@pytest.mark.parametrize(("lines", "is_whole"), REDIRECTING.values(), ids=REDIRECTING)
+def test_a_redirect_of_a_part_is_no_redirect(lines: str, is_whole: bool) -> None:
+    """Only where all that comes in clear is redirected, nothing is left to do."""
+    assert plan.redirects_all(find({"/sites/1": plain(lines)}).plain[0]) == is_whole
+
+
+def test_a_redirect_stands_below_the_guard() -> None:
+    """Above it, challenges would be redirected."""
+    new = redirected({"/sites/1": plain(f"    {GUARD} break;\n{PARTIAL}{OWN}")})
+    assert plan.is_wired(find(new).plain[0], HERE)
+    assert new["/sites/1"].index("return 301") < new["/sites/1"].index("/blog")
+
+
+def test_challenges_answered_by_an_alias_pass_by_the_redirect() -> None:
+    """nginx has no alias where a break ended the rewriting; a guard of an earlier version is replaced."""
+    alias = "    location ^~ /.well-known/acme-challenge/ { alias /srv/acme/; }\n"
+    assert f"    {GUARD} last;\n" in redirected({"/sites/1": plain(alias)})["/sites/1"]
+    old = {"/sites/1": plain(f"    {GUARD} break;\n    return 301 https://$host$request_uri;\n{alias}")}
+    assert not plan.is_wired(find(old).plain[0], HERE)
+    assert f"    {GUARD} last;\n" in wired(old, HERE)["/sites/1"]
+
+
+def test_headers_of_an_included_file_are_added_to() -> None:
+    """The line stands below the include, and the file stays as it is."""
+    contents = {
+        "/sites/1": plain(
+            "    location / {\n        include /headers;\n        proxy_pass http://127.0.0.1:8000;\n    }\n"
+        ),
+        "/headers": "proxy_set_header Host $http_host;\n",
+    }
+    new = with_tls(contents)
+    assert new["/headers"] == contents["/headers"]
+    assert "include /headers;\n        proxy_set_header X-Forwarded-Proto $scheme;\n" in new["/sites/1"]
+
+
+def test_hsts_repeats_what_it_would_hide() -> None:
+    """The http level's headers are sent as before."""
+    contents = {
+        "nginx.conf": "http { add_header X-Frame-Options DENY; include /sites/*; }",
+        "/sites/1": tls(CERTIFICATE),
+    }
+    site, planned = find(contents), edits.Edits()
+    plan.add_hsts(planned, site.tls[0])
+    (server,) = find(after(contents, planned)).tls
+    assert [line.arguments[0] for line in server.level(b"add_header")] == [
+        b"X-Frame-Options",
+        b"Strict-Transport-Security",
+    ]
+
+
+def test_hsts_of_the_http_level_is_enough() -> None:
+    """It may be a stronger one."""
+    http = "http { add_header strict-transport-security max-age=63072000; include /sites/*; }"
+    assert plan.has_hsts(find({"nginx.conf": http, "/sites/1": tls(CERTIFICATE)}).tls[0])

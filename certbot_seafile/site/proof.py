@@ -1,0 +1,354 @@
+"""Who would be answered otherwise, if files were edited.
+
+The law: an edit may change what is answered to the names that it is made for, and to nobody else. That is judged here
+for every edit, from what nginx reads before and after it; no kind of edit has a rule of its own. Pure: two states in,
+facts out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from certbot_seafile import errors
+from certbot_seafile.site import model, plan, syntax
+from certbot_seafile.site.config import Block, Configuration, Statement, flat, text
+from certbot_seafile.site.edits import Edits
+from certbot_seafile.site.model import Server, Socket
+
+# Who answers is told from these; what is answered, from all others.
+_CHOOSING = (b"listen", b"server_name")
+
+# How often other edits are tried: a server block of its own, then lines in place of files that stand in each other.
+_MOST_ROUNDS = 8
+
+# After an edit, so many neighbours are looked at; where a block is only the default, by a name that nobody has.
+_MOST_LOOKS = 8
+_NOBODY = "nobody.invalid"
+# What can be sent as a name.
+_PLAIN = re.compile(r"[*\w.-]+\Z", re.ASCII)
+
+# Statements as nginx reads them: name, arguments, and what stands in the block.
+_Content = tuple[tuple[object, ...], ...]
+
+
+@dataclass(frozen=True)
+class Hurt:
+    """Somebody whom an edit would hurt.
+
+    who: a phrase. paths: the changed files that are read for them. block: the server block that answers today, or the
+    block that reads the file.
+    """
+
+    who: str
+    paths: tuple[str, ...]
+    block: Block
+
+    def __str__(self) -> str:
+        return self.who
+
+
+#: A server block of others, a socket of it, and a name for which it answers there.
+Neighbour = tuple[Server, Socket, str]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What edits mean for others, in a configuration as it was read.
+
+    neighbours: whose clients are to be looked at before and after.
+    """
+
+    read: Configuration
+    hurt: list[Hurt]
+    neighbours: tuple[Neighbour, ...]
+
+
+def plan_harmless(
+    configuration: Configuration,
+    find: Callable[[Configuration], plan.Site],
+    add_edits: Callable[[Edits, plan.Site], None],
+    own: Collection[str] = (),
+) -> Edits:
+    """Return edits for a site by which nobody else is hurt.
+
+    own: paths of certificates, and arguments of includes: all names of a block that has one already are the site's.
+    Where the plain ones would hurt, others go before them: the site's names get a server block of their own, or lines
+    of their own in place of a file that others read. Raises errors.SiteRefused where that does not help either.
+    """
+    read, earlier = configuration, None
+    for _ in range(_MOST_ROUNDS):
+        site = find(configuration)
+        names = (*site.domains, *_partners(site, own))
+        planned = Edits(names, earlier)
+        add_edits(planned, site)
+        found = _judge(configuration, planned)
+        if not found.hurt:
+            planned.verdict = replace(found, read=read)
+            return planned
+        prepared = Edits(names, earlier)
+        _set_apart(prepared, site, found.hurt)
+        state = configuration.changed(_contents(prepared))
+        if state.is_same(configuration) or _judge(configuration, prepared).hurt:
+            break
+        configuration, earlier = state, prepared
+    raise _refusal(names, found.hurt)
+
+
+def _partners(site: plan.Site, own: Collection[str]) -> Iterator[str]:
+    for server in site.tls:
+        if not plan.used(server).isdisjoint(own):
+            yield from _names(server.statement)
+
+
+def judge(configuration: Configuration, planned: Edits) -> Verdict:
+    """Return what edits mean for others, none of whom they hurt. Raises errors.SiteRefused where they do."""
+    if isinstance(planned.verdict, Verdict) and planned.verdict.read is configuration:
+        return planned.verdict
+    found = _judge(configuration, planned)
+    if found.hurt:
+        raise _refusal(planned.names, found.hurt)
+    return found
+
+
+def _judge(configuration: Configuration, planned: Edits) -> Verdict:
+    if not planned:  # as at each renewal
+        return Verdict(configuration, [], ())
+    old, new = _compare(configuration, configuration.changed(_contents(planned)), planned.names)
+    return Verdict(configuration, _find_hurt(old, new, planned.names), _find_neighbours(old, new, planned.names))
+
+
+def _contents(planned: Edits) -> dict[str, bytes]:
+    return {path: planned.after(path) for path in planned.paths}
+
+
+def _set_apart(prepared: Edits, site: plan.Site, hurt: Collection[Hurt]) -> None:
+    """Plan server blocks of their own for the site's names where others share theirs; else, lines of their own."""
+    servers = dict.fromkeys((*site.plain, *site.tls))
+    blocks = {each.block for each in hurt}
+    shared = [server for server in servers if server.statement.block in blocks]
+    for server in shared:
+        plan.separate(prepared, site, server)
+    if not shared:
+        plan.take_in(prepared, servers, {path for each in hurt for path in each.paths})
+
+
+def _refusal(names: Collection[str], hurt: Collection[Hurt]) -> errors.SiteRefused:
+    others = "; ".join(dict.fromkeys(map(str, hurt)))
+    return errors.SiteRefused(
+        f"nothing was changed, because the edits for {', '.join(names)} would also change what others get: {others}. "
+        "Give the Seafile site files and server blocks of its own"
+    )
+
+
+class _State:
+    """One of two states of the configuration, as far as they may differ.
+
+    changed: the files in which they do. touched: the outlines of the server blocks that read one of these, by block.
+    servers: these, and those that take part in who answers for the names.
+    """
+
+    def __init__(self, configuration: Configuration, changed: Collection[str]) -> None:
+        self.configuration, self.changed = configuration, changed
+        self.touched = {statement.block: statement for statement in configuration.servers_reading(changed)}
+        self.names = {name for statement in self.touched.values() for name in _names(statement)}
+        self.servers: tuple[Server, ...] = ()
+        self._answers: dict[Block, _Content] = {}
+
+    def look_up(self, names: Collection[str] | None) -> None:
+        """Look for who answers for the names; None for all of them."""
+        outline = self.configuration.outline() if names is None else self.configuration.outline_for(names)
+        self.servers = model.http_servers(outline)
+
+    def own(self) -> list[Server]:
+        """Return the touched servers."""
+        return [server for server in self.servers if server.statement.block in self.touched]
+
+    def answer(self, server: Server | None) -> object:
+        """Return what two servers have in common that answer alike: their place, or, of a touched one, what it says."""
+        block = server.statement.block if server else None
+        if block is None or block not in self.touched:
+            return block
+        if block not in self._answers:
+            statements = flat(self.configuration.whole(self.touched[block]).children)
+            self._answers[block] = _content(each for each in statements if each.name not in _CHOOSING)
+        return self._answers[block]
+
+
+def find_hurt(before: Configuration, after: Configuration, names: Collection[str]) -> list[Hurt]:
+    """Return whom an edit hurts that leads from one state to the other and is made for these names.
+
+    Of a file that is unchanged, both states have the same object. Raises errors.SyntaxRefused.
+    """
+    return _find_hurt(*_compare(before, after, names), names)
+
+
+def _compare(before: Configuration, after: Configuration, names: Collection[str]) -> tuple[_State, _State]:
+    paths = before.files.keys() | after.files
+    changed = {path for path in paths if before.files.get(path) is not after.files.get(path)}
+    old, new = _State(before, changed), _State(after, changed)
+    for state in (old, new):
+        state.look_up({*names, *old.names, *new.names})
+    return old, new
+
+
+def _find_hurt(old: _State, new: _State, names: Collection[str]) -> list[Hurt]:
+    return [
+        *_find_readers(old.configuration, new.configuration, old.changed),
+        *(
+            Hurt(f"{who} at {socket} ({server})", _paths(old, server), server.statement.block)
+            for socket in model.sockets((*old.own(), *new.own()))
+            for who, server in _find_clients(old, new, socket, names)
+        ),
+    ]
+
+
+def _find_neighbours(old: _State, new: _State, names: Collection[str]) -> tuple[Neighbour, ...]:
+    """Return clients of others whose server block reads a changed file, or is the default of a socket of the site's."""
+    wished = model.sockets((*old.own(), *new.own()))
+    found = []
+    for socket in dict.fromkeys(filter(None, (model.socket_at(old.servers, each) for each in wished))):
+        own = {model.owner(old.servers, socket, name) for name in names}
+        for server in model.on_socket(old.servers, socket):
+            others = (name for name in _names(server.statement) if not is_asked_for(name, names) and _PLAIN.match(name))
+            name = next((name for name in others if model.owner(old.servers, socket, name) is server), None)
+            if name is None and server not in own and server is model.default_server(old.servers, socket):
+                name = _NOBODY
+            if name and (server.statement.block in old.touched or name == _NOBODY):
+                found.append((server, socket, name.replace("*", "certbot-seafile")))
+    return tuple(found[:_MOST_LOOKS])
+
+
+def _find_clients(old: _State, new: _State, socket: Socket, asked: Collection[str]) -> Iterator[tuple[str, Server]]:
+    """Yield who is answered otherwise at an address and port, and who answers them today."""
+    there, then = model.socket_at(old.servers, socket), model.socket_at(new.servers, socket)
+    if there is None or then is None:
+        return
+    spoken = old.servers[0].spoken[there] == new.servers[0].spoken[then]
+    default, successor = model.default_server(old.servers, there), model.default_server(new.servers, then)
+    if default and successor and not (spoken and old.answer(default) == new.answer(successor)):
+        is_asked = any(model.owner(old.servers, there, name) is default for name in asked)
+        if not (is_asked and _is_same(default, successor)):
+            yield "clients that name no server", default
+        yield from ((f"clients of {name}", default) for name in _find_relying(old, default, there, asked))
+    touched = old.names | new.names
+    if there != then or not spoken:
+        for state in (old, new):
+            state.look_up(None)
+        touched = {name for server in model.on_socket(old.servers, there) for name in _names(server.statement)}
+    for name in sorted(name for name in touched if not is_asked_for(name, asked)):
+        server = model.owner(old.servers, there, name)
+        if server and (server is not default or name in set(_names(server.statement))):
+            successor = model.owner(new.servers, then, name)
+            if not (spoken and old.answer(server) == new.answer(successor)):
+                yield f"clients of {name}", server
+
+
+def _find_relying(state: _State, default: Server, socket: Socket, asked: Collection[str]) -> list[str]:
+    """Return the names that no block has on a socket like this, but that are sent there: by redirects to https.
+
+    In clear, by the default server to the blocks that have them; over TLS, by the blocks that have them to the default.
+    """
+
+    def is_redirecting(server: Server) -> bool:
+        if not _may_redirect(server.statement):
+            return False
+        return plan.redirects_all(replace(server, statement=state.configuration.whole(server.statement)))
+
+    is_tls = b"ssl" in default.spoken[socket]
+    if is_tls:
+        blocks = [each for http in flat(state.configuration.outline()) for each in http.named(b"server")]
+        sent = {name for each in blocks if _may_redirect(each) for name in _names(each)}
+        has_senders = any(not is_asked_for(name, asked) for name in sent)
+    else:
+        has_senders = is_redirecting(default)
+    if not has_senders:
+        return []
+    every = model.http_servers(state.configuration.outline())
+    alike = [server for server in every if any(server.is_tls(listen) == is_tls for listen in server.listens)]
+    others = [server for server in every if any(server.is_tls(listen) != is_tls for listen in server.listens)]
+    known = {name for server in alike for name in _names(server.statement)}
+    by_name = {name: server for server in others for name in {*_names(server.statement)} - known}
+    return [
+        name
+        for name, server in sorted(by_name.items(), key=lambda item: item[0])
+        if not is_asked_for(name, asked) and model.owner(state.servers, socket, name) is default
+        if not is_tls or is_redirecting(server)
+    ]
+
+
+def _may_redirect(block: Statement) -> bool:
+    """Tell whether a server block may redirect to https, without looking at all that it says."""
+    written = block.written
+    return b"https://" in written or b"include" in written
+
+
+def _is_same(server: Server, successor: Server) -> bool:
+    """Tell whether a block is still there, with more names perhaps."""
+    return server.path == successor.path and {*server.names} - {""} <= {*successor.names}
+
+
+def _names(server: Statement) -> Iterator[str]:
+    """Yield the names of a server block that name somebody, as plan.find() has it; with a leading dot, one is two."""
+    for statement in server.named(b"server_name"):
+        for argument in statement.arguments:
+            name = text(argument)
+            if name.startswith("~"):
+                yield _only_name(name) or name
+            elif name.startswith("."):
+                yield from (name[1:].lower(), f"*{name.lower()}")
+            elif "." in name and not model.is_address(name):
+                yield name.lower()
+
+
+def _only_name(pattern: str) -> str | None:
+    """Return the one name that a regular expression matches; None where there may be more."""
+    plain = re.sub(r"\(\?P?<\w+>|\((?!\?)|\)", "", pattern)
+    literal = re.fullmatch(r"~\^((?:[\w-]|\\\.)+)\$", plain)
+    return literal[1].replace("\\.", ".").lower() if literal else None
+
+
+def is_asked_for(name: str, asked: Collection[str]) -> bool:
+    """Tell whether a name of a server block is one of those that were asked for, or below a wildcard of them."""
+    return name in asked or "*." + name.partition(".")[2] in asked
+
+
+def _paths(state: _State, server: Server) -> tuple[str, ...]:
+    """Return the changed files that a server includes; its own where it includes none of them."""
+    block = server.statement.block
+    return tuple(path for path in state.changed if block in state.configuration.readers(path)) or (server.path,)
+
+
+def _find_readers(before: Configuration, after: Configuration, changed: Collection[str]) -> Iterator[Hurt]:
+    """Yield who reads a changed file and is no server block of http: http itself, stream, mail, the main level."""
+    for path in sorted(before.files.keys() & changed):
+        for block in before.readers(path):
+            files = (before.files[path], after.files[path]) if path in after.files else ()
+            states = {_outside_servers(file.tree.directives, block.name) for file in files}
+            if block.name != b"server" and len(states) != 1:
+                yield Hurt(f"what the {text(block.name) or 'main'} level reads of {path}", (path,), block)
+
+
+def _outside_servers(directives: Iterable[syntax.Directive], level: bytes) -> _Content:
+    """Return what a file says at a level outside of http's server blocks; level: http, stream, mail, b"" for main."""
+    return tuple(
+        (b"http", (), _outside_servers(directive.block, b"http"))
+        if (level, directive.name) == (b"", b"http") and directive.block is not None
+        else _written(directive)
+        for directive in directives
+        if (level, directive.name) != (b"http", b"server")
+    )
+
+
+def _written(directive: syntax.Directive) -> tuple[object, ...]:
+    inner = tuple(_written(child) for child in directive.block or ())
+    body = directive.source[directive.sign : directive.end] if directive.block is not None and not inner else inner
+    return directive.name, directive.arguments, body
+
+
+def _content(statements: Iterable[Statement]) -> _Content:
+    return tuple(
+        (each.name, each.arguments, _content(each.children) if each.children else _written(each.directive))
+        for each in flat(statements)
+    )
