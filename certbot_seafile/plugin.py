@@ -46,6 +46,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         self._challenges: challenge.Challenges | None = None
         self._deployed: set[str] = set()
         self._has_loaded = False
+        self._last_context: Context | None = None
 
     @classmethod
     def add_parser_arguments(cls, add: Callable[..., None]) -> None:
@@ -169,7 +170,8 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         name = lineages.from_environment(folder, os.path.dirname(os.path.abspath(fullchain_path)))
         if name not in self._deployed:
             options = None if self.config.verb == "renew" else self._options()
-            deploy.deploy(self._context(), lineages.load(folder, name, options=options))
+            self._last_context = self._context()
+            deploy.deploy(self._last_context, lineages.load(folder, name, options=options))
             self._deployed.add(name)
             self._has_loaded = True
 
@@ -179,7 +181,8 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
 
         if enhancement not in self.supported_enhancements():
             raise certbot_errors.NotSupportedError(f"{self.name} has no enhancement {enhancement}")
-        enhance.enhance(self._context(), domain, enhancement, options)
+        context = self._last_context or self._context()  # what deploy_cert has read, nobody has changed since
+        enhance.enhance(context, domain, enhancement, options)
         self._has_loaded = True
 
     def supported_enhancements(self) -> list[str]:

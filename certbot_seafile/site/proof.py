@@ -55,12 +55,13 @@ Neighbour = tuple[Server, Socket, str]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What edits mean for others, in a configuration as it was read.
+    """What edits mean for others, in a configuration as it was read, and as it is when they are written (after).
 
     neighbours: whose clients are to be looked at before and after.
     """
 
     read: Configuration
+    after: Configuration
     hurt: list[Hurt]
     neighbours: tuple[Neighbour, ...]
 
@@ -114,9 +115,10 @@ def judge(configuration: Configuration, planned: Edits) -> Verdict:
 
 def _judge(configuration: Configuration, planned: Edits) -> Verdict:
     if not planned:  # as at each renewal
-        return Verdict(configuration, [], ())
+        return Verdict(configuration, configuration, [], ())
     old, new = _compare(configuration, configuration.changed(_contents(planned)), planned.names)
-    return Verdict(configuration, _find_hurt(old, new, planned.names), _find_neighbours(old, new, planned.names))
+    hurt, neighbours = _find_hurt(old, new, planned.names), _find_neighbours(old, new, planned.names)
+    return Verdict(configuration, new.configuration, hurt, neighbours)
 
 
 def _contents(planned: Edits) -> dict[str, bytes]:

@@ -162,6 +162,10 @@ class Nginx:
         """Hear that a file may have changed: the next configuration() looks at all of them."""
         self._disk.may_have_changed = True
 
+    def foresee(self, configuration: config.Configuration) -> None:
+        """Take a configuration that was written just now for the one on disk: what was judged is not read again."""
+        self._disk.last, self._disk.may_have_changed = configuration, False
+
     @functools.cached_property
     def _disk(self) -> _Disk:
         """Return what this object remembers between calls: the files, and the last configuration."""

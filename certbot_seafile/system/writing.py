@@ -29,8 +29,8 @@ def edited(context: Context, planned: edits.Edits, title: str, *, is_lasting: bo
     errors.FileRefused, errors.RootNeeded.
     """
     _refuse_without_root(context, planned.paths)
-    neighbours = proof.judge(context.nginx.configuration(), planned).neighbours
-    before = serving.see_neighbours(neighbours) if is_lasting else {}
+    verdict = proof.judge(context.nginx.configuration(), planned)
+    before = serving.see_neighbours(verdict.neighbours) if is_lasting else {}
     context.checkpoints.close()
     written: list[str] = []
     with contextlib.ExitStack() as undoing:
@@ -39,10 +39,11 @@ def edited(context: Context, planned: edits.Edits, title: str, *, is_lasting: bo
             context.checkpoints.add({path}, f"{title}: {path}\n")
             _write(context, planned, path, title.split()[-1], undoing)
             written.append(path)
+        context.nginx.foresee(verdict.after)
         _test(context, planned)
         yield
         if is_lasting:
-            serving.verify_neighbours(neighbours, before)
+            serving.verify_neighbours(verdict.neighbours, before)
             undoing.pop_all()
             context.checkpoints.finish(title)
 

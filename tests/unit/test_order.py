@@ -56,7 +56,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def context(tmp_path: Path) -> Any:
     """Return a context whose nginx loads whatever it is told to, and names nothing."""
     nginx = SimpleNamespace(
-        test=lambda: "", reload=lambda: None, changed=lambda: None,
+        test=lambda: "", reload=lambda: None, changed=lambda: None, foresee=lambda _: None,
         configuration=lambda: Configuration(File("nginx.conf", b""), lambda pattern: ()),
     )  # fmt: skip
     return SimpleNamespace(
