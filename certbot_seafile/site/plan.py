@@ -60,7 +60,8 @@ class Site:
     """The server blocks that answer for some names.
 
     tls: those that answer over TLS. plain: those that answer for HTTP-01. nameless: (server, name) pairs where nginx
-    would choose another server unless the name is added. every: all server blocks that could take part.
+    would choose another server unless the name is added. every: all server blocks that could take part. wildcards: what
+    was asked for, where the names of server blocks that it covers are among the domains instead.
     """
 
     domains: tuple[str, ...]
@@ -68,6 +69,7 @@ class Site:
     plain: tuple[Server, ...]
     nameless: tuple[tuple[Server, str], ...]
     every: tuple[Server, ...] = field(repr=False)
+    wildcards: tuple[str, ...] = ()
 
     @property
     def paths(self) -> tuple[str, ...]:

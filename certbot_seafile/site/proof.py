@@ -81,7 +81,7 @@ def plan_harmless(
     read, earlier = configuration, None
     for _ in range(_MOST_ROUNDS):
         site = find(configuration)
-        names = (*site.domains, *_partners(site, own))
+        names = (*site.domains, *site.wildcards, *_partners(site, own))
         planned = Edits(names, earlier)
         add_edits(planned, site)
         found = _judge(configuration, planned)

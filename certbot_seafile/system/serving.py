@@ -34,7 +34,21 @@ def find_site(context: Context, domains: Sequence[str], configuration: Configura
     options = context.options
     site_path = os.path.realpath(options.site) if options.site else None
     read, ports = configuration or context.nginx.configuration(), (options.http_port, options.https_port)
-    return _site_in(read, tuple(domains), site_path, *ports)
+    site = _site_in(read, _asked(read, domains), site_path, *ports)
+    wildcards = tuple(domain for domain in domains if domain.startswith("*."))
+    return replace(site, wildcards=wildcards) if wildcards else site
+
+
+def _asked(read: Configuration, domains: Sequence[str]) -> tuple[str, ...]:
+    """Return the domains, with the names of server blocks that a wildcard covers in its place (RFC 6125 6.4.3)."""
+    wildcards = {domain for domain in domains if domain.startswith("*.")}
+    if not wildcards:
+        return tuple(domains)
+    names = {name for server in model.http_servers(read.outline()) for name in server.names}
+    covered = sorted(name for name in names if name[:1] != "~" and "*." + name.partition(".")[2] in wildcards)
+    # A block that has the wildcard itself, or "." in its place, answers for any name below.
+    asked = [name if name[:1] not in "*." else f"certbot-seafile.{name.partition('.')[2]}" for name in covered]
+    return tuple(dict.fromkeys([*(domain for domain in domains if domain not in wildcards), *asked])) or tuple(domains)
 
 
 @functools.lru_cache(maxsize=2)  # several steps of one deployment ask for the same
@@ -121,7 +135,7 @@ def handshakes(lineage: Lineage, site: plan.Site) -> Iterator[tuple[str, Endpoin
     """Yield what a TLS client is handed for each name at each listen address of the site. Raises errors.NotServed."""
     is_paired = why_paired(lineage, site) is not None
     ciphers = {"rsa": b"aRSA", "ecdsa": b"aECDSA"}.get(lineage.key_type) if is_paired else None
-    for name in lineage.names:
+    for name in site.domains:
         for endpoint in endpoints(site.tls, tls=True):
             yield name, endpoint, handshake.perform(endpoint, name, ciphers=ciphers)
 

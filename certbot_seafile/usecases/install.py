@@ -41,14 +41,16 @@ def plan_for(context: Context, lineage: Lineage, site: plan.Site) -> edits.Edits
     """Plan what lets the site answer challenges and use the lineage's certificate."""
     is_stapled = store.why_unstapled(lineage) is None and serving.why_paired(lineage, site) is None
     pairs = lineages.pairs_beside(lineage)
-    return _plan(context, site.domains, lineage, is_stapled, pairs, is_sealed=isinstance(lineage, Version))
+    is_sealed, is_by_dns = isinstance(lineage, Version), lineage.renewal.get("authenticator", "").startswith("dns-")
+    return _plan(context, lineage.names, lineage, is_stapled, pairs, is_sealed=is_sealed, is_by_dns=is_by_dns)
 
 
 def check_plan(context: Context, names: Sequence[str], cert_name: str | None, *, must_staple: bool) -> plan.Site:
     """Return the site for the names, where a deployment can be planned; write nothing. Raises errors.SiteRefused."""
     site = serving.find_site(context, names)
     paths = Paths(cert_name or names[0], context.config_dir, context.options)
-    _plan(context, names, paths, is_sealed=must_staple or versions.is_sealed(paths))
+    is_sealed, is_by_dns = must_staple or versions.is_sealed(paths), any(name.startswith("*.") for name in names)
+    _plan(context, names, paths, is_sealed=is_sealed, is_by_dns=is_by_dns)
     for server in site.tls:
         if strangers := plan.strangers(server, names):
             context.say(
@@ -71,12 +73,14 @@ def _plan(
     pairs: frozenset[str] = frozenset(),
     *,
     is_sealed: bool,
+    is_by_dns: bool,
 ) -> edits.Edits:
     files, options = (paths.fullchain_path, paths.key_path, paths.snippet_path), context.options
     certificate = plan.Certificate(*files, is_stapled, frozenset() if is_sealed else pairs, is_sealed)
 
     def add_edits(planned: edits.Edits, site: plan.Site) -> None:
-        challenge.let_answer(options, planned, site, only_missing=True)
+        if not is_by_dns:  # what is validated by DNS needs no location for challenges, and no port 80
+            challenge.let_answer(options, planned, site, only_missing=True)
         for server, domain in site.nameless:
             if server in site.tls and server not in site.plain:
                 plan.add_name(planned, server, domain)
