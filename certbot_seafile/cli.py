@@ -101,7 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check", parents=[named], help="say what is wrong and what to do; exit 1 if anything is"
     )
-    check.add_argument("--json", action="store_true", help="the same as JSON, for monitoring")
+    form = check.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="the same as JSON, for monitoring")
+    form.add_argument("--nagios", action="store_true", help="one line with perfdata, and exit codes 0 to 3")
     check.add_argument("--root", default="/", metavar="DIR", help="where timers and crontabs are, as in a container")
     commands.add_parser("undo", parents=[named], help="take this package's edits and files out again")
     _add_setup(commands.add_parser("setup", parents=[named], help="let an ordinary user or another machine renew"))

@@ -224,6 +224,11 @@ def _findings(
 def _check(arguments: argparse.Namespace) -> int:
     readable, damaged = _each(arguments, lambda lineage: lineage)
     results = _findings(arguments, readable, damaged, arguments.root)
+    if arguments.nagios:
+        standings, _ = _each(arguments, lambda each: status.standing(_context(arguments, each.options), each))
+        code, line = formats.as_nagios(results, standings)
+        print(line)
+        return code
     if not readable and not results:
         raise errors.LineageRefused(str(damaged[0])) if damaged else _no_lineage(arguments)
     if arguments.json:

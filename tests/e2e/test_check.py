@@ -55,9 +55,53 @@ def test_the_certificate_on_disk_is_not_the_one_served(issued: World) -> None:
     by_hand = site.replace(b"%s/fullchain" % bytes(live), b"%s/cacert" % bytes(ssl))
     (issued.sites / road.SITE_NAME).write_bytes(by_hand.replace(bytes(live), bytes(ssl)))
     issued.reload_nginx()
-    assert f"not the one served; run `certbot-seafile deploy --cert-name {road.NAME}`" in check(issued).stdout
+    told = f"not the one served; run `certbot-seafile deploy --cert-name {road.NAME}`. [CERT-NOT-SERVED]"
+    assert told in check(issued).stdout
     issued.seafile("deploy", "--cert-name", road.NAME)
     assert check(issued).exit_code == 0
+
+
+def test_programs_are_told_as_json(issued: World) -> None:
+    """The same findings with id, severity, file and line; exit 1 with a fault only."""
+    words = ["check", "--json", "--root", str(issued.folder)]
+    assert json.loads(issued.seafile(*words).stdout) == {"schema": 1, "findings": []}
+    issued.path("/usr/sbin/cron").unlink()
+    run = issued.seafile(*words)
+    road.give_scheduler(issued)
+    (warning,) = json.loads(run.stdout)["findings"]
+    assert (warning["id"], warning["severity"]) == ("SCHEDULE-NO-CRON", "warning")
+    site = road.site_bytes(issued)
+    (issued.sites / road.SITE_NAME).write_bytes(b"".join(line for line in site.splitlines(True) if b"OCSP" not in line))
+    issued.reload_nginx()
+    run = issued.seafile(*words, check=False)
+    assert run.exit_code == 1
+    (fault,) = json.loads(run.stdout)["findings"]
+    assert (fault["id"], fault["severity"], fault["name"]) == ("SITE-NO-INCLUDE", "fault", road.NAME)
+    assert (fault["file"], fault["effect"]) == (str(issued.sites / road.SITE_NAME), "the staple is not served")
+    assert road.site_bytes(issued).splitlines()[fault["line"] - 1].startswith(b"server")
+    issued.seafile(*fault["command"].split()[1:])
+    assert check(issued).exit_code == 0
+
+
+def test_two_certificates_for_the_same_name_are_a_warning(world: World) -> None:
+    """Both are named, with the command that deletes the one that is not served; what is said then leads to the end."""
+    road.start(world)
+    road.certonly(world)
+    road.give_scheduler(world)
+    road.certonly(world, "--cert-name", f"{road.NAME}-0001", "--duplicate")
+    run = check(world)
+    assert (run.exit_code, len(run.stdout.splitlines())) == (0, 1), run
+    assert run.stdout.startswith(f"{road.NAME}: the site has the certificate {road.NAME}-0001, ")
+    assert run.stdout.endswith("[CERT-SHARED]\n")
+    command = run.stdout.split("`")[1]
+    assert command == f"certbot delete --cert-name {road.NAME}"
+    world.certbot(*command.split()[1:])
+    for _ in range(2):  # what is left over, then the challenge location, which was written for the first of the two
+        left = check(world)
+        assert len(left.stdout.splitlines()) == 1, left
+        world.seafile(*left.stdout.split("`")[1].split()[1:], check=False)
+    assert check(world).stdout == "All is well.\n"
+    assert road.served_is_lineage(world, f"{road.NAME}-0001")
 
 
 def test_the_renewal_file_lacks_installer_and_hook(issued: World) -> None:
@@ -224,6 +268,7 @@ def test_staples_that_are_too_short_are_told_once_and_are_no_fault(issued: World
     assert check(issued).stdout == "All is well.\n"
 
 
+@pytest.mark.long
 def test_short_staples_of_a_certificate_that_demands_one(world: World) -> None:
     """They are served, so that the note names what keeps them fresh."""
     world.start_pebble(must_staple=True)
@@ -237,6 +282,7 @@ def test_short_staples_of_a_certificate_that_demands_one(world: World) -> None:
     assert "let a timer run `certbot-seafile refresh` every hour" in run.stdout
 
 
+@pytest.mark.long
 def test_the_way_back_of_a_lost_key_leads_there(world: World) -> None:
     """The commands that check names, one after the other, end with a new certificate that is served."""
     road.start(world)
@@ -310,19 +356,19 @@ def test_nginx_refuses_its_configuration(issued: World) -> None:
 
 
 def test_status_is_a_table_of_one_line_a_lineage(issued: World) -> None:
-    """A person reads name, names, days left, staple and what is served."""
+    """A person reads the name, what is left of certificate and staple, and what is served, in 80 columns."""
     header, row = issued.seafile("status").stdout.splitlines()
-    assert header.split("  ")[0] == "LINEAGE"
-    assert row.startswith(f"{road.NAME}  {road.NAME}  ")
-    assert "yes, stapled" in row
-    assert "3 d of 4 d" in row
-    assert "renew: refresh the staple from" in row
+    assert header.split() == ["CERTIFICATE", "EXPIRES", "RENEWAL", "LAST", "RENEW", "STAPLE", "SERVED"]
+    assert row.split()[0] == road.NAME
+    assert row.endswith(" 3 d     yes, stapled")
+    assert len(row) <= 80
 
 
 STATUS_SHAPE = {
-    "name": str, "names": list, "expires": str, "seconds_left": int, "serial": str, "sha256": str, "key_type": str,
-    "ocsp_url": str, "must_staple": bool, "stapling": str, "staple": dict, "served": dict,
-    "revoked": type(None), "pinned": type(None), "sealed": bool, "next_action": str,
+    "name": str, "names": list, "expires": str, "seconds_left": int, "begins": str, "renewal_due": str,
+    "ca_asked_from": type(None), "last_run": type(None), "last_failure": type(None), "serial": str, "sha256": str,
+    "key_type": str, "ocsp_url": str, "must_staple": bool, "stapling": str, "staple": dict, "served": dict,
+    "served_until": str, "revoked": type(None), "pinned": type(None), "sealed": bool, "next_action": str,
 }  # fmt: skip
 
 

@@ -39,11 +39,11 @@ TAKERS = {
     ("fetch", "_Unusable"): 0,
     ("fetch", "OSError"): 0,
     ("files", "_explained"): 0,
-    ("findings", "Finding"): 0,
+    ("findings", "Finding"): 1,
     ("verify", "append"): 0,
 }
 #: Modules whose generators and functions give sentences or reasons to others.
-TELLERS = {"findings", "verify"}
+TELLERS = {"verify"}
 
 
 def page(name: str) -> str:
@@ -184,8 +184,17 @@ def said_by(module: str, node: ast.AST) -> Iterator[ast.expr]:
         yield node.value
     if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("reason", "failure"):
         yield node.value
+    if module == "findings" and (fact := fact_in(node)) is not None:
+        yield fact
     if isinstance(node, ast.Call):
         yield from told_to(module, node)
+
+
+def fact_in(node: ast.AST) -> ast.expr | None:
+    """Return what an assignment gives the name `fact`, alone or as the first of several."""
+    if not isinstance(node, ast.Assign) or not ast.unparse(node.targets[0]).lstrip("(").startswith("fact"):
+        return None
+    return node.value.elts[0] if isinstance(node.value, ast.Tuple) else node.value
 
 
 def told_to(module: str, call: ast.Call) -> Iterator[ast.expr]:
@@ -231,9 +240,9 @@ def readings(part: ast.expr) -> list[str]:
     return [GAP]
 
 
-def entries() -> list[str]:
-    """Return the messages that troubleshooting.md explains: the code in the terms of its definition lists."""
-    terms = _TERM.findall(page("troubleshooting.md"))
+def entries(text: str | None = None) -> list[str]:
+    """Return the messages that troubleshooting.md, or a part of it, explains: the code in the terms of its lists."""
+    terms = _TERM.findall(page("troubleshooting.md") if text is None else text)
     return [plain(code.strip()) for term in terms for _, code in _CODE.findall(term)]
 
 
@@ -258,12 +267,49 @@ def test_every_entry_is_a_message() -> None:
     assert sorted(entries()) == sorted(set(entries()))
 
 
+# --- findings of check
+
+
+def finding_calls() -> Iterator[tuple[str, ast.expr, str]]:
+    """Yield id, fact and severity of every finding that the doctor can make; a fact in a variable is its last value."""
+    tree = ast.parse((PACKAGE / "doctor" / "findings.py").read_text(encoding="utf-8"))
+    for function in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]:
+        fact: ast.expr = ast.Constant(None)
+        nodes = [node for node in ast.walk(function) if isinstance(node, (ast.Assign, ast.Call))]
+        for node in sorted(nodes, key=lambda node: node.lineno):
+            fact = fact_in(node) or fact
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Finding":
+                named, told = node.args[:2]
+                words = [ast.unparse(word) for word in node.args[4:]]
+                severity = next((word.lower() for word in words if word in ("WARNING", "NOTE")), "fault")
+                yield ast.literal_eval(named), fact if ast.unparse(told) == "fact" else told, severity
+
+
+def finding_sections() -> dict[str, str]:
+    """Return the text below each heading of troubleshooting.md that is an id."""
+    parts = re.split(r"^### ([A-Z]+(?:-[A-Z]+)+)\n", page("troubleshooting.md"), flags=re.MULTILINE)
+    texts = [re.split(r"^##? ", part, flags=re.MULTILINE)[0] for part in parts[2::2]]
+    assert len(set(parts[1::2])) == len(parts[1::2])
+    return dict(zip(parts[1::2], texts, strict=True))
+
+
+def test_every_finding_has_its_section_with_its_words() -> None:
+    """The headings are the ids, no more and no fewer; each section has the beginning of the sentence."""
+    sections = finding_sections()
+    assert set(sections) == {name for name, _, _ in finding_calls()}
+    for name, fact, severity in finding_calls():
+        known = entries(sections[name])
+        told = [text for text in templates(fact) if len(re.findall(r"[A-Za-z]", text)) >= LEAST_LETTERS]
+        assert [text for text in told if not any(explains(entry, text) for entry in known)] == [], name
+        assert severity == "fault" or f"a {severity}" in sections[name], name
+
+
 def test_a_message_is_found_wherever_it_is_made() -> None:
     """The collector sees raised errors, reasons, sentences of check, warnings of the log, defects, and stderr."""
     said = messages()
     places = {
         "nginx refuses its configuration: ": "nginx", "it is empty": "verify", "the answer is larger": "fetch",
-        "no timer and no crontab runs certbot renew": "findings", f"{GAP}: the version before": "seal",
+        "no timer and no crontab runs certbot renew": "findings", f"{GAP}: what was served": "seal",
         "lines of ours": "commands", f"the OCSP responder {GAP} gave no answer": "errors", "stored, but": "refresh",
         f"as a response of a delegate, {GAP}": "verify", "the response cannot be read: ": "verify",
         "the site cannot serve an ECDSA certificate": "preflight", "no certificate in ": "commands",

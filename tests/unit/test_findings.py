@@ -1,9 +1,11 @@
-"""What is said of a host that stands in a folder: expiry, who renews, and what lets a renewal fail."""
+"""What is found on a host that stands in a folder: expiry, who renews, what lets a renewal fail; and how it is told."""
 
 from __future__ import annotations
 
 import datetime
+import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,10 +19,12 @@ import authority
 import lineages as lineages_on_disk
 from certbot_seafile import assembly
 from certbot_seafile.doctor import findings
+from certbot_seafile.doctor.findings import Finding
 from certbot_seafile.system import lineages, records
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Options
 from certbot_seafile.system.nginx import Nginx
+from certbot_seafile.usecases.boundary import Failure
 
 NAME = "home.seafile.com"
 HOUR, DAY = datetime.timedelta(hours=1), datetime.timedelta(days=1)
@@ -97,6 +101,80 @@ def host(tmp_path: Path) -> Host:
     made.write("/etc/cron.d/certbot", DEBIANS_LINE)
     made.write("/bin/certbot-seafile", CERTBOT)
     return made
+
+
+# --- how it is told --------------------------------------------------------------------------------------------------
+
+SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "docs" / "check.schema.json").read_text(encoding="utf-8"))
+TYPES: Mapping[str, type] = {"object": dict, "array": list, "string": str, "integer": int, "null": type(None)}
+
+#: A finding, its sentence, and its command, file and line in the JSON.
+TOLD: Mapping[str, tuple[Finding, str, tuple[str | None, str | None, int | None]]] = {
+    "with a command": (
+        Finding("A-B", "it is so", "that hurts", "run `x y` and see", name=NAME),
+        f"{NAME}: it is so, so that hurts; run `x y` and see.",
+        ("x y", None, None),
+    ),
+    "the fact says what to do": (
+        Finding("A-B", "it is so; do this", "that hurts", severity=findings.WARNING),
+        "it is so; do this; until then that hurts.",
+        (None, None, None),
+    ),
+    "the fact begins with the name": (
+        findings.of_failure(Failure(NAME, f"{NAME} is broken")),
+        f"{NAME} is broken; until then this certificate is not checked, and nothing is done for it.",
+        (None, None, None),
+    ),
+    "with a line": (
+        Finding("A-B", "it is so", "nothing", "take it out", findings.NOTE, place="/etc/a:b.conf:12"),
+        "it is so, so nothing; take it out.",
+        (None, "/etc/a:b.conf", 12),
+    ),
+    "with a file": (
+        Finding("A-B", "it is so", "nothing", "take it out", place="/etc/a:b.conf"),
+        "it is so, so nothing; take it out.",
+        (None, "/etc/a:b.conf", None),
+    ),
+}
+
+
+def violations(value: object, schema: Mapping[str, Any], place: str = "") -> list[str]:
+    """Return where a value departs from a schema, as far as the words go that check.schema.json has."""
+    kinds = schema.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    is_wrong = (
+        (kinds and type(value) not in [TYPES[kind] for kind in kinds])
+        or ("const" in schema and value != schema["const"])
+        or ("enum" in schema and value not in schema["enum"])
+        or ("pattern" in schema and not re.search(schema["pattern"], str(value)))
+    )
+    wrong = [place or "the whole"] if is_wrong else []
+    if isinstance(value, dict):
+        wrong += sorted({*schema["required"]} ^ {*value})
+        wrong += [at for key, part in schema["properties"].items() for at in violations(value.get(key), part, key)]
+    if isinstance(value, list):
+        wrong += [at for item in value for at in violations(item, schema["items"], place)]
+    return wrong
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_a_finding_is_a_sentence_and_an_object(name: str) -> None:
+    """What is so, what it does to people, what to do; for programs the same, with command, file and line apart."""
+    finding, text, facts = TOLD[name]
+    whole = findings.as_json([finding])
+    (fields,) = whole["findings"]
+    assert finding.text == fields["text"] == text
+    assert (fields["command"], fields["file"], fields["line"]) == facts
+    assert violations(whole, SCHEMA) == []
+
+
+def test_the_schema_refuses_what_is_not_promised() -> None:
+    """The test's reader of the schema sees a wrong type, a lost key, a foreign severity and an id in small letters."""
+    assert violations(findings.as_json([]), SCHEMA) == []
+    good = findings.as_json([TOLD["with a line"][0]])["findings"][0]
+    bad = [good | {"line": "12"}, good | {"severity": "error"}, good | {"id": "a-b"}, {**good, "more": 1}]
+    assert violations({"schema": 1, "findings": bad}, SCHEMA) == ["line", "severity", "id", "more"]
+    assert violations({"schema": 2, "findings": None}, SCHEMA) == ["schema", "findings"]
 
 
 # --- expiry ----------------------------------------------------------------------------------------------------------
@@ -186,6 +264,19 @@ def test_a_second_renewal_can_go_only_where_the_first_was_seen_to_have_this_plug
     host.write("/usr/bin/certbot", CERTBOT)
     host.write("/etc/cron.d/certbot", DEBIANS_LINE.replace("-q renew", "-q renew --config-dir /srv/le"))
     assert host.machine() == []
+
+
+def test_our_own_units_are_no_second_renewal(host: Host) -> None:
+    """What `setup` wrote for another user is not advised away, though certbot's own timer runs here."""
+    (host.root / "run/systemd/system").mkdir(parents=True)
+    host.write("/etc/cron.d/certbot", "")
+    for folder, stem in (("lib", "certbot"), ("etc", "certbot-seafile-renew"), ("etc", "own")):
+        host.write(f"/{folder}/systemd/system/{stem}.timer", "[Timer]\nOnCalendar=daily\n")
+        host.write(f"/{folder}/systemd/system/{stem}.service", "[Service]\nExecStart=/usr/bin/certbot -q renew\n")
+        host.write(f"/etc/systemd/system/timers.target.wants/{stem}.timer", "")
+    (note,) = host.machine()
+    assert (note.id, note.severity) == ("SCHEDULE-TWICE", findings.NOTE)
+    assert note.text.startswith(f"{host.root}/etc/systemd/system/own.timer can go")
 
 
 OCSP_SCRIPT = "#!/bin/sh\nopenssl ocsp -issuer a -cert b -respout {folder}/x/ocsp.response\n"
