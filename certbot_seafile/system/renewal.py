@@ -53,7 +53,7 @@ def names_plugin(known: Mapping[str, str]) -> bool:
 
 
 def is_whole(known: Mapping[str, str]) -> bool:
-    """Tell whether parameters have what stands last in the file: one that is cut off has lost options before that."""
+    """Tell whether parameters have what complete() writes last: of a file that is cut off, options may be missing."""
     return known.get("installer") == PLUGIN_NAME and bool(hook(known))
 
 
@@ -74,9 +74,11 @@ def complete(path: str, hook_command: str, options: Mapping[str, Any]) -> bool:
     key = next((key for key in HOOKS if key in known), HOOKS[-1])
     wanted = {**{name: str(value) for name, value in options.items()}, "installer": PLUGIN_NAME}
     wanted[key] = join_hooks(hook_command, known.get(key))
-    if all(known.get(name) == value for name, value in wanted.items()):
+    if known.scalars[-1:] == ["installer"] and all(known.get(name) == value for name, value in wanted.items()):
         return False
+    known.pop("installer", None)
     known.update(wanted)
+    known["installer"] = known.pop("installer")  # the last one: is_whole() goes by it
     _write(path, renewal, before)
     return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 
@@ -60,13 +61,10 @@ def restored(kept: World) -> Iterator[World]:
     kept.reload_nginx()
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+@pytest.hookimpl(hookwrapper=True)  # the way that Debian 12's pytest knows, too
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
     """Add the logs of the test's world to the report of its failure."""
-    report = yield
+    report: pytest.TestReport = (yield).get_result()
     made = getattr(item, "funcargs", {}).get("world")
     if report.failed and isinstance(made, World) and made.folder.exists():
         report.sections += [(title, text[-LOG_TAIL_CHARACTERS:]) for title, text in made.logs().items()]
-    return report
