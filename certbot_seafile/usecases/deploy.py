@@ -54,7 +54,11 @@ def deploy(context: Context, lineage: Lineage, *, is_upkeep: bool = False) -> No
             outcome = _deploy_sealed(context, lineage)
         else:
             outcome = _deploy_plain(context, lineage)
-        context.say(f"Served: the certificate of {lineage.name}, {outcome}")
+        site = serving.find_site(context, lineage.names)
+        if site.tls or plan.find_front(site) is None:
+            context.say(f"Served: the certificate of {lineage.name}, {outcome}")
+        else:
+            context.say(f"Ready: the certificate in {lineage.folder}, for what ends TLS in front of nginx")
     _complete_renewal(context, lineage)
     if outcome.is_revoked:
         raise errors.NotStapled(
