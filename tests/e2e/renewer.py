@@ -102,7 +102,10 @@ class Renewer:
         """Run plain certbot as the user: what it needs beyond the CA stands in the user's cli.ini."""
         answers = ["--non-interactive", "--agree-tos", "--register-unsafely-without-email",
                    "--no-random-sleep-on-renew", "--server", self.world.acme_url]  # fmt: skip
-        return self.as_user(self._scripts / "certbot", *words, *answers, env=env, check=check)
+        run = self.as_user(self._scripts / "certbot", *words, *answers, env=env, check=check)
+        if self._path_unit is not None:
+            self._path_unit.settle()
+        return run
 
     def certonly(self, *words: str | Path, check: bool = True) -> Run:
         """Get the certificate as the page says."""
@@ -166,7 +169,10 @@ class Renewer:
         """Run what the renewal service runs, as its user."""
         service = self.unit(f"{RENEW}.service")["Service"]
         assert service["User"] == self.user
-        return self.as_user(*shlex.split(service["ExecStart"]), check=check)
+        run = self.as_user(*shlex.split(service["ExecStart"]), check=check)
+        if self._path_unit is not None:
+            self._path_unit.settle()
+        return run
 
     def start_path_unit(self) -> None:
         """Watch what the path unit watches, and run what the service unit runs."""
@@ -227,7 +233,8 @@ class _PathUnit:
 
     def __init__(self, watched: Path, command: list[str], journal: Path) -> None:
         self._watched, self._command, self._journal = watched, command, journal
-        self._is_over = threading.Event()
+        self._is_over, self._is_idle = threading.Event(), threading.Event()
+        self._is_idle.set()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
 
@@ -235,12 +242,18 @@ class _PathUnit:
         seen = self._state()
         while not self._is_over.wait(_POLL_SECONDS):
             if self._state() != seen:
+                self._is_idle.clear()
                 with self._journal.open("ab") as journal:
                     subprocess.run(
                         self._command, stdin=subprocess.DEVNULL, stdout=journal, stderr=journal, cwd="/", check=False,
                         env={"PATH": os.defpath, "LANG": "C.UTF-8"}, timeout=120,
                     )  # fmt: skip
                 seen = self._state()
+                self._is_idle.set()
+
+    def settle(self) -> None:
+        """Wait until the run that goes on is over: the user sees its certificate before root's step has ended."""
+        assert self._is_idle.wait(DEADLINE_SECONDS + 60)
 
     def _state(self) -> int:
         with contextlib.suppress(OSError):
