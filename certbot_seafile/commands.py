@@ -21,7 +21,7 @@ from certbot_seafile.doctor import findings, formats
 from certbot_seafile.sealed import apply, former, settings, setup, versions
 from certbot_seafile.sealed.handover import Handed
 from certbot_seafile.sealed.versions import Version
-from certbot_seafile.system import files, lineages, records, renewal
+from certbot_seafile.system import files, lineages, records
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Options, Paths
 from certbot_seafile.usecases import deploy, refresh, status, undo
@@ -155,11 +155,8 @@ def _refresh(arguments: argparse.Namespace) -> int:
         lineage = _load(arguments, name)
         if records.is_undone(lineages.state_dir(arguments.config_dir), name):
             return None
-        if not isinstance(lineage, Version) and not renewal.is_whole(lineage.renewal):
-            raise errors.LineageRefused(
-                f"the renewal file {lineage.renewal_path} is cut off, so the options of {name} are not known; get the "
-                "certificate again with `certbot certonly -a seafile` and the options that it had"
-            )
+        if not isinstance(lineage, Version):
+            lineages.refuse_cut_off(lineage)
         context = context_for(lineage.options)
         current = deploy.subject(context, lineage)
         if current.leaf != lineage.leaf or (isinstance(current, Handed) and current.bundle is None):

@@ -46,13 +46,20 @@ def load(lineage: Lineage) -> Handed:
 
     Raises errors.FileRefused.
     """
-    known, handed = (lineage.name, lineage.config_dir, lineage.options), None
+    handed = None
     with contextlib.suppress(errors.BundleRefused):
         content = files.read_if_present(path(lineage))
         handed = None if content is None else bundle.parse(content)
     if handed is None:
-        return Handed(*known, lineage.leaf, lineage.chain, lineage.renewal)
+        return unwritten(lineage)
+    known = lineage.name, lineage.config_dir, lineage.options
     return Handed(*known, handed.leaf, handed.issuers, lineage.renewal, bundle=handed)
+
+
+def unwritten(lineage: Lineage) -> Handed:
+    """Return the lineage as a set that is not handed over yet: what root stores is not this user's to read."""
+    known = lineage.name, lineage.config_dir, lineage.options
+    return Handed(*known, lineage.leaf, lineage.chain, lineage.renewal)
 
 
 def read_bundle(lineage: Lineage, response: bytes | None) -> Bundle:

@@ -37,16 +37,16 @@ def serve(context: Context, lineage: Paths, bundle: Bundle, record: Record, for_
     """
     version = versions.write(lineage, bundle, context.now(), for_names)
     former = files.read_if_present(version.snippet_path)
-    (*_, (path, snippet)) = version.contents(bundle.response)
+    snippet = version.snippet(bundle.response)
     with contextlib.ExitStack() as undoing:
         undoing.callback(versions.remove, version)
-        context.nginx.test_alone((snippet or b"").decode().splitlines(), version.options.staple_dir)
+        context.nginx.test_alone(snippet.decode().splitlines(), version.options.staple_dir)
         known, now = records.load(context.state_dir, version), context.now()
         undoing.callback(records.write, context.state_dir, version.name, replace(known, last_reload=now))
         pending = replace(record, needs_reload=True, last_reload=now)
         records.write(context.state_dir, version.name, pending, is_synced=True)
         undoing.callback(_put_back, context, version, former)
-        store.put([(path, snippet)])
+        store.put([(version.snippet_path, snippet)])
         context.nginx.changed()
         load(context, version)
         undoing.pop_all()
@@ -89,7 +89,7 @@ def resume(context: Context, version: Version) -> Version | None:
         load(context, version)
     except (errors.NginxRefused, errors.NotServed) as refused:
         logger.warning("%s: what was served before is served again: %s", version.name, refused)
-        snippet = None if earlier is None else earlier.contents(earlier.stored_response())[-1][1]
+        snippet = None if earlier is None else earlier.snippet(earlier.stored_response())
         _put_back(context, version, snippet)
         versions.remove(version)
         if earlier is None:

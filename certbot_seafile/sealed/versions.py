@@ -19,6 +19,8 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cryptography.hazmat.primitives import hashes
+
 from certbot_seafile import errors
 from certbot_seafile.sealed.bundle import Bundle
 from certbot_seafile.system import files, lineages
@@ -55,14 +57,18 @@ class Version(Lineage):
 
     def contents(self, response: bytes | None) -> list[tuple[str, bytes | None]]:
         """Return what is to be on disk with this staple: the snippet stays without one, and turns stapling off."""
+        snippet = self.snippet_path, self.snippet(response)
+        return [snippet] if response is None else [(self.response_path, response), snippet]
+
+    def snippet(self, response: bytes | None) -> bytes:
+        """Return the snippet that names this version, with this staple or with stapling turned off."""
         lines = [
             f"# The sealed certificate {self.name}, {lineages.KEPT}: written whole, at each renewal.",
             f"ssl_certificate {lineages.quoted(self.fullchain_path)};",
             f"ssl_certificate_key {lineages.quoted(self.key_path)};",
             *(["ssl_stapling off;"] if response is None else self.stapling_lines),
         ]
-        snippet = self.snippet_path, "\n".join([*lines, ""]).encode()
-        return [snippet] if response is None else [(self.response_path, response), snippet]
+        return "\n".join([*lines, ""]).encode()
 
 
 def names(staple_dir: str) -> list[str]:
@@ -115,9 +121,7 @@ def write(lineage: Paths, bundle: Bundle, now: datetime.datetime, for_names: Seq
         _refuse_foreign(each)
     if not os.path.exists(ignored := os.path.join(folder, ".gitignore")):
         files.replace(ignored, b"# Private keys are not for etckeeper and the like.\n*\n")
-    known = lineage.name, lineage.config_dir, lineage.options
-    version = Version(*known, bundle.leaf, bundle.issuers, getattr(lineage, "renewal", {}), for_names=tuple(for_names))
-    each = f"{now.astimezone(datetime.UTC):%Y%m%dT%H%M%S%fZ}-{version.fingerprint.hex()[:16]}"
+    each = f"{now.astimezone(datetime.UTC):%Y%m%dT%H%M%S%fZ}-{bundle.leaf.fingerprint(hashes.SHA256()).hex()[:16]}"
     contents = {"privkey.pem": bundle.key_pem, "fullchain.pem": bundle.chain_pem, "ocsp.response": bundle.response}
     files.make_whole_folder(os.path.join(folder, each), contents)
     return _load(lineage, each, for_names)
@@ -136,8 +140,14 @@ def remove(version: Version) -> None:
     """Remove the version, the key first, unless the snippet names it. Raises errors.FileRefused."""
     if version.id.encode() in (files.read_if_present(version.snippet_path) or b""):
         return
-    files.remove(version.key_path)
-    shutil.rmtree(version.folder, ignore_errors=True)
+    _discard(version, version.id)
+
+
+def _discard(lineage: Paths, each: str) -> None:
+    """Remove the version with this ID, the key first."""
+    folder = os.path.join(lineage.own_folder, each)
+    files.remove(os.path.join(folder, "privkey.pem"))
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def prune(version: Version) -> None:
@@ -145,16 +155,14 @@ def prune(version: Version) -> None:
     earlier = before(version)
     for each in _ids(version.own_folder):
         if each not in (version.id, earlier and earlier.id):
-            files.remove(os.path.join(version.own_folder, each, "privkey.pem"))
-            shutil.rmtree(os.path.join(version.own_folder, each), ignore_errors=True)
+            _discard(version, each)
     files.sweep(version.own_folder)
 
 
 def remove_all(lineage: Paths) -> None:
     """Remove every version, the keys first; nothing includes the snippet any more. Raises errors.FileRefused."""
     for each in _ids(lineage.own_folder):
-        files.remove(os.path.join(lineage.own_folder, each, "privkey.pem"))
-        shutil.rmtree(os.path.join(lineage.own_folder, each), ignore_errors=True)
+        _discard(lineage, each)
     files.sweep(lineage.own_folder)
     files.remove(os.path.join(lineage.own_folder, ".gitignore"))
 
@@ -169,6 +177,5 @@ def repair(lineage: Paths) -> None:
     elif version.id.encode() in snippet:
         return
     else:
-        (*_, (_, named)) = version.contents(version.stored_response())
-        content = named or b""
+        content = version.snippet(version.stored_response())
     files.replace(lineage.snippet_path, content)

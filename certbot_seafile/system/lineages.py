@@ -329,6 +329,15 @@ def options_of(config_dir: str, name: str) -> Options:
     return _options(_parameters(config_dir, name))
 
 
+def refuse_cut_off(lineage: Lineage) -> None:
+    """Refuse a lineage whose renewal file may have lost options. Raises errors.LineageRefused."""
+    if not renewal.is_whole(lineage.renewal):
+        raise errors.LineageRefused(
+            f"the renewal file {lineage.renewal_path} is cut off, so the options of {lineage.name} are not known; get "
+            "the certificate again with `certbot certonly -a seafile` and the options that it had"
+        )
+
+
 def complete_renewal(lineage: Lineage, hook_command: str) -> bool:
     """Put installer, deploy hook and options into the renewal file where they are missing; return whether it changed.
 

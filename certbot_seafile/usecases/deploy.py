@@ -16,7 +16,7 @@ from certbot_seafile.ocsp import store
 from certbot_seafile.sealed import handover, seal, versions
 from certbot_seafile.sealed.versions import Version
 from certbot_seafile.site import plan
-from certbot_seafile.system import files, lineages, records, renewal, serving
+from certbot_seafile.system import files, lineages, records, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
 from certbot_seafile.usecases import install, refresh
@@ -129,7 +129,8 @@ def _hand_over(context: Context, lineage: Lineage) -> store.Outcome:
     """Leave the set for root's step, and wait until that has let nginx serve it. Raises errors.NotServed."""
     handed = handover.load(lineage)
     tries = context.must_staple_tries if lineage.is_must_staple else (0,)
-    outcome = store.ensure_staple(context, handed if handed.leaf == lineage.leaf else _unstored(lineage), tries)
+    current = handed if handed.leaf == lineage.leaf else handover.unwritten(lineage)
+    outcome = store.ensure_staple(context, current, tries)
     if lineage.is_must_staple and outcome.staple is None:
         _keep_earlier(context, lineage, handed if handed.bundle else None, outcome)
     handover.write(lineage, outcome.response)
@@ -145,12 +146,6 @@ def _hand_over(context: Context, lineage: Lineage) -> store.Outcome:
             f"`sudo certbot-seafile apply` ({failure})"
         ) from failure
     return outcome
-
-
-def _unstored(lineage: Lineage) -> handover.Handed:
-    """Return the lineage as a set that is not handed over yet: what root stores is not this user's to read."""
-    known = lineage.name, lineage.config_dir, lineage.options
-    return handover.Handed(*known, lineage.leaf, lineage.chain, lineage.renewal)
 
 
 def _keep_earlier(context: Context, lineage: Lineage, earlier: Lineage | None, outcome: store.Outcome) -> NoReturn:
@@ -198,11 +193,7 @@ def keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | None
 def _keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | None) -> None:
     if records.is_undone(context.state_dir, lineage.name):
         return
-    if not renewal.is_whole(lineage.renewal):
-        raise errors.LineageRefused(
-            f"the renewal file {lineage.renewal_path} is cut off, so the options of {lineage.name} are not known; get "
-            "the certificate again with `certbot certonly -a seafile` and the options that it had"
-        )
+    lineages.refuse_cut_off(lineage)
     site = serving.find_site(context, lineage.names)
     current = subject(context, lineage)
     is_lost = isinstance(current, handover.Handed) and current.bundle is None  # somebody removed the handover file
