@@ -18,6 +18,10 @@ CertbotError = certbot_errors.Error
 class Error(certbot_errors.PluginError):
     """Anything that stops this package; its text says what is wrong and what to do next."""
 
+    def __repr__(self) -> str:
+        """Return the text: certbot prints the repr of what prepare() raises, as `The error was: ...`."""
+        return str(self)
+
 
 class SyntaxRefused(Error):
     """nginx's tokenizer would not accept these bytes; line and column count from 1, the column in bytes."""

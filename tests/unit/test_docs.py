@@ -264,6 +264,19 @@ def test_every_entry_is_a_message() -> None:
     assert sorted(entries()) == sorted(set(entries()))
 
 
+def test_a_message_is_short_and_names_nothing_of_the_code() -> None:
+    """Three lines of a terminal hold it, with what it names; no class, no function and no repr is in it."""
+    of_code = {name for name in ERRORS if re.search(r"[a-z][A-Z]", name)} | {"Error(", "None", "self.", "()"}
+    assert {text: place for text, place in messages().items() if len(text.replace(GAP, GAP * 15)) > 3 * 120} == {}
+    assert {text: place for text, place in messages().items() if any(word in text for word in of_code)} == {}
+
+
+def test_certbot_prints_the_sentence_of_a_failure() -> None:
+    """certbot prints the repr of what prepare() raises ("The error was: ..."): it is the sentence, without a class."""
+    assert repr(errors.SiteNotFound("no Seafile site")) == "no Seafile site"
+    assert repr(errors.SiteAmbiguous("two sites", ["a", "b"])) == "two sites"
+
+
 # --- findings of check
 
 
