@@ -18,8 +18,10 @@ from typing import NamedTuple
 from certbot_seafile import errors
 from certbot_seafile.site import syntax
 
-# What stands in each server block that proxies Seafile, one of them: its paths, Seahub's port or the file server's.
-_SIGNS_OF_SEAFILE = (b"/seafhttp", b"/seafmedia", b"/seafdav", b":8000", b":8082")
+# What stands in each server block that proxies Seafile, one of them (plan._is_seafile).
+_SIGNS_OF_SEAFILE = (
+    b"/seafhttp", b"/seafmedia", b"/seafdav", b"/sdoc-server", b"/notification", b"/onlyofficeds", b"/socket.io",
+)  # fmt: skip
 
 # Every directive that anyone asks for outside of a site's server blocks has its name here: of other files, only these
 # are seen.
