@@ -29,6 +29,7 @@ def edited(context: Context, planned: edits.Edits, title: str, *, is_lasting: bo
     errors.FileRefused, errors.RootNeeded.
     """
     _refuse_without_root(context, planned.paths)
+    context.nginx.refuse_unseen(planned.paths)
     verdict = proof.judge(context.nginx.configuration(), planned)
     before = serving.see_neighbours(verdict.neighbours) if is_lasting else {}
     context.checkpoints.close()
