@@ -23,7 +23,7 @@ def put_into_site(context: Context, lineage: Lineage, site: plan.Site) -> bool:
     planned = plan_for(context, lineage, site)
     if planned:
         before = serving.see_site(site)
-        with writing.edited(context, planned, f"certbot-seafile deploy {lineage.name}"):
+        with writing.edited(context, planned, "deploy", lineage.name):
             context.nginx.reload()
             verify_served(context, lineage)
             serving.verify_answers(context, site.domains, before)
@@ -97,8 +97,8 @@ def _plan(
     return serving.plan_edits(context, names, add_edits, own)
 
 
-def is_included(context: Context, paths: Paths) -> bool:
-    """Tell whether anything that nginx reads includes the lineage's snippet."""
+def including(context: Context, paths: Paths) -> list[str]:
+    """Return the lines, "FILE:LINE", of what nginx reads that include the lineage's snippet."""
     include = os.fsencode(plan.staple_include(paths.snippet_path))
     statements = context.nginx.configuration().mentioning(include)
-    return any(statement.arguments[:1] == (include,) for statement in statements)
+    return [f"{each.path}:{each.line}" for each in statements if each.arguments[:1] == (include,)]
