@@ -18,14 +18,16 @@ from typing import NamedTuple
 from certbot_seafile import errors
 from certbot_seafile.site import syntax
 
-# What stands in each server block that proxies Seafile, one of them: its paths, Seahub's port or the file server's.
-_SIGNS_OF_SEAFILE = (b"/seafhttp", b"/seafmedia", b"/seafdav", b":8000", b":8082")
+# What stands in each server block that proxies Seafile, one of them (plan._is_seafile).
+_SIGNS_OF_SEAFILE = (
+    b"/seafhttp", b"/seafmedia", b"/seafdav", b"/sdoc-server", b"/notification", b"/onlyofficeds", b"/socket.io",
+)  # fmt: skip
 
 # Every directive that anyone asks for outside of a site's server blocks has its name here: of other files, only these
 # are seen.
 _OUTLINED = syntax.wanted(
-    (b"server", b"http", b"stream", b"mail", b"listen", b"server_name", b"user", b"pid", b"root", b"error_page",
-     b"resolver", b"add_header", b"proxy_set_header"),
+    (b"server", b"http", b"stream", b"mail", b"listen", b"server_name", b"user", b"pid", b"error_log", b"root",
+     b"error_page", b"resolver", b"add_header", b"proxy_set_header"),
     (b"ssl", b"auth_"),
 )  # fmt: skip
 _ADDRESS = re.compile(r"[\[\]0-9a-fA-F:.]+")

@@ -1,6 +1,7 @@
 """The journal of our edits: for each file of a person's, what it was without us and what we made of it.
 
-The law: an edit is written down here before it is made, so that undo can take it out again however the run ended.
+The law: an edit is written down here before it is made, and forgotten when it is seen to be gone, so that undo can
+take it out however the run ended.
 Only root (or whoever runs certbot) may read or write the journal.
 """
 
@@ -43,15 +44,17 @@ class Entry:
     earlier: bytes
     steps: tuple[Step, ...] = ()
 
-    def without_edits(self, now: bytes) -> tuple[bytes, bool]:
-        """Return `now` without our edits, and whether all of them could be taken out."""
-        return edits.take_out(self.before, self.earlier if now == self.earlier else self.after, now)
+    def steps_of(self, owners: Collection[str] | None) -> tuple[Step, ...]:
+        """Return the edits that were made for these owners; None for all."""
+        return tuple(step for step in self.steps if owners is None or step.owner in owners)
 
-    def without_steps_of(self, owners: Collection[str], now: bytes) -> tuple[bytes, bool]:
-        """Return `now` without the edits made for these owners, and whether all of them could be taken out."""
+    def without(self, steps: Collection[Step], now: bytes) -> tuple[bytes, bool]:
+        """Return `now` without these edits, and whether all of them could be taken out."""
+        if len(steps) == len(self.steps):
+            return edits.take_out(self.before, self.earlier if now == self.earlier else self.after, now)
         is_clean = True
         for step in reversed(self.steps):
-            if step.owner in owners:
+            if step in steps:
                 now, is_whole = edits.take_out(step.before, step.after, now)
                 is_clean = is_clean and is_whole
         return now, is_clean
@@ -76,19 +79,20 @@ class Journal:
         """Write down that the file, whose bytes are `now`, is about to become `after` for the owner's sake."""
         known = self.entry(path) or Entry(path, now, now, now)
         steps = *known.steps, Step(owner, now, after)
-        self._write(Entry(path, known.without_edits(now)[0], after, now, steps))
+        self._write(Entry(path, known.without(known.steps, now)[0], after, now, steps))
 
-    def forget_steps_of(self, entry: Entry, owners: Collection[str], after: bytes) -> None:
-        """Write down that the owners' edits were taken out of the entry's file, which so became `after`."""
-        steps = tuple(step for step in entry.steps if step.owner not in owners)
-        self.restore(entry.path, replace(entry, after=after, earlier=after, steps=steps) if steps else None)
+    def forget(self, path: str, gone: Collection[Step]) -> None:
+        """Write down that these edits were taken out of the file at path; without others, forget the file.
 
-    def restore(self, path: str, entry: Entry | None) -> None:
-        """Put an earlier record back; None forgets the file at path."""
-        if entry is None:
-            files.remove(self._place(path))
+        What others have written into the file is none of our business here: it stays out of both states.
+        """
+        entry = self.entry(path)
+        steps = tuple(step for step in entry.steps if step not in gone) if entry else ()
+        if entry and steps:
+            after, _ = entry.without(gone, entry.after)
+            self._write(replace(entry, after=after, earlier=after, steps=steps))
         else:
-            self._write(entry)
+            files.remove(self._place(path))
 
     def _place(self, path: str) -> str:
         return os.path.join(self.folder, hashlib.sha256(os.fsencode(path)).hexdigest()[:24] + ".json")
