@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "certbot_seafile"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("site.syntax", "ocsp.verify", "system.files"),
-    ("site.config", "ocsp.fetch", "system.webroot", "system.renewal", "system.users"),
+    ("site.config", "ocsp.fetch", "system.webroot", "system.renewal", "system.users", "doctor.docker"),
     ("system.lineages",),
     ("doctor.schedule", "doctor.seahub", "site.model", "system.records", "system.nginx", "sealed.settings"),
     ("system.handshake", "site.edits", "sealed.units", "sealed.bundle"),
