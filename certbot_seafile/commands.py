@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from certbot_seafile import assembly, errors
 from certbot_seafile.doctor import findings, formats, rules
+from certbot_seafile.doctor.subject import Machine
 from certbot_seafile.sealed import apply, former, settings, setup, versions
 from certbot_seafile.sealed.handover import Handed
 from certbot_seafile.sealed.versions import Version
@@ -205,15 +206,15 @@ def _findings(
     arguments: argparse.Namespace, readable: Sequence[Lineage], damaged: Sequence[Failure], root: str = "/"
 ) -> list[findings.Finding]:
     """Return what is wrong with the readable lineages, the damaged ones, and the machine below root."""
-    context = _machine_context(arguments, readable)
+    machine = Machine(_machine_context(arguments, readable), readable, arguments.entries, root)
     # What was deleted, the rules of the machine tell.
     known = {*lineages.all_names(arguments.config_dir), *arguments.entries}
     results = [findings.of_failure(failure) for failure in damaged if failure.name in known]
     context_for = functools.cache(functools.partial(_context, arguments))
     for lineage in readable:
-        result = attempt(lineage.name, rules.of_lineage, context_for(lineage.options), lineage)
+        result = attempt(lineage.name, rules.of_lineage, context_for(lineage.options), lineage, machine)
         results += [findings.of_failure(result)] if isinstance(result, Failure) else result
-    return results + rules.of_machine(context, readable, arguments.entries, root)
+    return results + rules.of_machine(machine)
 
 
 def _check(arguments: argparse.Namespace) -> int:

@@ -5,13 +5,12 @@ The law: nothing is judged here; a rule that stands in no list is not asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from certbot_seafile.doctor import answering, certificate, handed, left, renewing, seafile, staple
 from certbot_seafile.doctor.findings import Finding
 from certbot_seafile.doctor.subject import Machine, Subject
-from certbot_seafile.sealed.settings import Entry
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
 from certbot_seafile.usecases import status
@@ -40,9 +39,9 @@ _MACHINE: tuple[Callable[[Machine], Iterator[Finding]], ...] = (
 )  # fmt: skip
 
 
-def of_lineage(context: Context, lineage: Lineage) -> list[Finding]:
-    """Return what is wrong with a lineage, its site and its staple; [] where nothing is."""
-    subject = Subject(context, status.standing(context, lineage))
+def of_lineage(context: Context, lineage: Lineage, machine: Machine) -> list[Finding]:
+    """Return what is wrong with a lineage, its site, its staple, and Seafile behind it; [] where nothing is."""
+    subject = Subject(context, status.standing(context, lineage), machine)
     found = [finding for rule in _rules(subject) for finding in rule(subject)]
     return [replace(finding, name=lineage.name) for finding in found]
 
@@ -56,13 +55,6 @@ def _rules(subject: Subject) -> _Rules:
     return (*_FIRST, *served, *_KEPT, *_OBSTACLES, *_BEHIND, *_LAST)
 
 
-def of_machine(
-    context: Context, readable: Sequence[Lineage], entries: Mapping[str, Entry], root: str = "/"
-) -> list[Finding]:
-    """Return what is wrong with nginx, with certificates that certbot does not know, and with what is to renew.
-
-    readable: the lineages that are meant. entries: what root is handed, by name. root: the folder of the system whose
-    timers, crontabs and cli.ini count.
-    """
-    machine = Machine(context, readable, entries, root)
+def of_machine(machine: Machine) -> list[Finding]:
+    """Return what is wrong with nginx, with certificates that certbot does not know, and with what is to renew."""
     return [finding for rule in _MACHINE for finding in rule(machine)]

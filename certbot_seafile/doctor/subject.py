@@ -29,11 +29,52 @@ from certbot_seafile.usecases.status import Standing
 
 
 @dataclass(frozen=True)
+class Machine:
+    """The machine as a whole.
+
+    readable: the certificates that are meant and can be read. entries: what root is handed, by name. root: the folder
+    of the system whose timers, crontabs and cli.ini count.
+    """
+
+    context: Context
+    readable: Sequence[Lineage]
+    entries: Mapping[str, Entry]
+    root: str = "/"
+
+    @cached_property
+    def certbots(self) -> set[str]:
+        """Return the names of the lineages that certbot knows."""
+        return set(lineages.all_names(self.context.config_dir))
+
+    @cached_property
+    def known(self) -> set[str]:
+        """Return the names of the lineages that certbot knows, or that are sealed."""
+        return self.certbots | set(versions.names(self.context.options.staple_dir))
+
+    @property
+    def sealed(self) -> list[Version]:
+        """Return the readable ones of which nginx has a sealed copy only, as far as this user knows."""
+        return [lineage for lineage in self.readable if isinstance(lineage, Version)]
+
+    @cached_property
+    def renewed(self) -> list[Lineage]:
+        """Return the lineages that this machine's certbot is to renew and serve."""
+        own = [lineage for lineage in self.readable if not isinstance(lineage, Version)]
+        return [lineage for lineage in own if not records.is_undone(self.context.state_dir, lineage.name)]
+
+    @cached_property
+    def jobs(self) -> list[schedule.Job]:
+        """Return what runs by the clock, where that is to renew anything."""
+        return schedule.jobs(self.root, self.context.config_dir) if self.renewed else []
+
+
+@dataclass(frozen=True)
 class Subject:
-    """One certificate: the facts of it at one moment, and what to ask for more with."""
+    """One certificate: the facts of it at one moment, what to ask for more with, and the machine that it is on."""
 
     context: Context
     standing: Standing
+    machine: Machine
 
     @property
     def lineage(self) -> Lineage:
@@ -105,43 +146,3 @@ def servers_by_folder(configuration: Configuration) -> dict[str, list[model.Serv
         for line in server.level(b"ssl_certificate") or server.http.named(b"ssl_certificate"):
             servers[os.path.dirname(os.fsdecode(line.arguments[0]))].append(server)
     return servers
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The machine as a whole.
-
-    readable: the certificates that are meant and can be read. entries: what root is handed, by name. root: the folder
-    of the system whose timers, crontabs and cli.ini count.
-    """
-
-    context: Context
-    readable: Sequence[Lineage]
-    entries: Mapping[str, Entry]
-    root: str = "/"
-
-    @cached_property
-    def certbots(self) -> set[str]:
-        """Return the names of the lineages that certbot knows."""
-        return set(lineages.all_names(self.context.config_dir))
-
-    @cached_property
-    def known(self) -> set[str]:
-        """Return the names of the lineages that certbot knows, or that are sealed."""
-        return self.certbots | set(versions.names(self.context.options.staple_dir))
-
-    @property
-    def sealed(self) -> list[Version]:
-        """Return the readable ones of which nginx has a sealed copy only, as far as this user knows."""
-        return [lineage for lineage in self.readable if isinstance(lineage, Version)]
-
-    @cached_property
-    def renewed(self) -> list[Lineage]:
-        """Return the lineages that this machine's certbot is to renew and serve."""
-        own = [lineage for lineage in self.readable if not isinstance(lineage, Version)]
-        return [lineage for lineage in own if not records.is_undone(self.context.state_dir, lineage.name)]
-
-    @cached_property
-    def jobs(self) -> list[schedule.Job]:
-        """Return what runs by the clock, where that is to renew anything."""
-        return schedule.jobs(self.root, self.context.config_dir) if self.renewed else []

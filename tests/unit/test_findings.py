@@ -20,6 +20,7 @@ import lineages as lineages_on_disk
 from certbot_seafile import assembly
 from certbot_seafile.doctor import findings, renewing, rules
 from certbot_seafile.doctor.findings import Finding
+from certbot_seafile.doctor.subject import Machine
 from certbot_seafile.system import lineages, records
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Options
@@ -82,13 +83,17 @@ class Host:
         options = Options(staple_dir=str(self.root / "etc/nginx/OCSP"))
         return Context(nginx, options, str(self.config_dir), assembly.Reverter(None), print, now=lambda: now)
 
+    def whole(self, now: datetime.datetime = NOW) -> Machine:
+        """Return the machine as the doctor looks at it."""
+        return Machine(self.context(now), [self.lineage], {}, str(self.root))
+
     def machine(self, now: datetime.datetime = NOW) -> list[findings.Finding]:
         """Return what is said of the machine."""
-        return rules.of_machine(self.context(now), [self.lineage], {}, str(self.root))
+        return rules.of_machine(self.whole(now))
 
     def sentences(self, now: datetime.datetime = NOW) -> list[str]:
         """Return what is said of the lineage, but for its site, which is not there."""
-        told = rules.of_lineage(self.context(now), self.lineage)
+        told = rules.of_lineage(self.context(now), self.lineage, self.whole(now))
         return [finding.text for finding in told if "no Seafile site found" not in finding.text]
 
 
