@@ -39,9 +39,11 @@ TAKERS = {
     ("fetch", "_Unusable"): 0,
     ("fetch", "OSError"): 0,
     ("files", "_explained"): 0,
-    ("findings", "Finding"): 1,
     ("verify", "append"): 0,
 }
+#: The rooms of the doctor's findings.
+DOCTOR = sorted(path.stem for path in (PACKAGE / "doctor").glob("*.py"))
+TAKERS |= {(room, "Finding"): 1 for room in DOCTOR}
 #: Modules whose generators and functions give sentences or reasons to others.
 TELLERS = {"verify"}
 
@@ -181,7 +183,7 @@ def said_by(module: str, node: ast.AST) -> Iterator[ast.expr]:
         yield node.value
     if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("reason", "failure"):
         yield node.value
-    if module == "findings" and (fact := fact_in(node)) is not None:
+    if module in DOCTOR and (fact := fact_in(node)) is not None:
         yield fact
     if isinstance(node, ast.Call):
         yield from told_to(module, node)
@@ -282,11 +284,12 @@ def test_certbot_prints_the_sentence_of_a_failure() -> None:
 
 def finding_calls() -> Iterator[tuple[str, ast.expr, str]]:
     """Yield id, fact and severity of every finding that the doctor can make; a fact in a variable is its last value."""
-    tree = ast.parse((PACKAGE / "doctor" / "findings.py").read_text(encoding="utf-8"))
-    for function in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]:
+    trees = [ast.parse((PACKAGE / "doctor" / f"{room}.py").read_text(encoding="utf-8")) for room in DOCTOR]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    for function in [node for node in nodes if isinstance(node, ast.FunctionDef)]:
         fact: ast.expr = ast.Constant(None)
-        nodes = [node for node in ast.walk(function) if isinstance(node, (ast.Assign, ast.Call))]
-        for node in sorted(nodes, key=lambda node: node.lineno):
+        parts = [node for node in ast.walk(function) if isinstance(node, (ast.Assign, ast.Call))]
+        for node in sorted(parts, key=lambda node: node.lineno):
             fact = fact_in(node) or fact
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "Finding":
                 named, told = node.args[:2]
@@ -319,7 +322,7 @@ def test_a_message_is_found_wherever_it_is_made() -> None:
     said = messages()
     places = {
         "nginx refuses its configuration: ": "nginx", "it is empty": "verify", "the answer is larger": "fetch",
-        "no timer and no crontab runs certbot renew": "findings", f"{GAP}: what was served": "seal",
+        "no timer and no crontab runs certbot renew": "renewing", f"{GAP}: what was served": "seal",
         "lines of ours": "commands", f"the OCSP responder {GAP} gave no answer": "errors", "stored, but": "refresh",
         f"as a response of a delegate, {GAP}": "verify", "the response cannot be read: ": "verify",
         "the site cannot serve an ECDSA certificate": "preflight", "no certificate in ": "commands",
