@@ -25,8 +25,8 @@ def edited(context: Context, planned: edits.Edits, title: str, *, is_lasting: bo
     """Write the planned edits and test them; keep them when the block ends well, else put everything back.
 
     is_lasting: False for edits that are taken out again when the block ends well, too (a dry run's).
-    Raises errors.SiteRefused where somebody would be hurt for whom they are not made, errors.NginxRefused,
-    errors.FileRefused, errors.RootNeeded.
+    Raises errors.SiteRefused where this run is not root's, or somebody would be hurt for whom they are not made,
+    errors.NginxRefused, errors.FileRefused.
     """
     _refuse_without_root(context, planned.paths)
     verdict = proof.judge(context.nginx.configuration(), planned)
@@ -96,7 +96,7 @@ def _give_up(context: Context, written: Sequence[str]) -> None:
 
 def _refuse_without_root(context: Context, paths: Sequence[str]) -> None:
     if context.renewer is not None:
-        raise errors.RootNeeded(
+        raise errors.SiteRefused(
             f"{', '.join(paths)} must be edited, which {context.renewer} may not do; run once "
             f"`sudo certbot-seafile setup --user {context.renewer} -d NAME`"
         )
