@@ -124,7 +124,7 @@ class File:
         self.outline, self.is_sound = syntax.skim(source, _OUTLINED)
 
     @cached_property
-    def tree(self) -> syntax.Tree:
+    def directives(self) -> tuple[syntax.Directive, ...]:
         """Return all of its statements. Raises errors.SyntaxRefused, with the path."""
         try:
             return syntax.parse(self.source)
@@ -134,7 +134,7 @@ class File:
     @cached_property
     def blocks(self) -> dict[int, syntax.Directive]:
         """Return its blocks, by their first byte. Raises errors.SyntaxRefused, with the path."""
-        every = syntax.walk(self.tree.directives)
+        every = syntax.walk(self.directives)
         return {directive.start: directive for directive in every if directive.block is not None}
 
 
@@ -189,7 +189,7 @@ class Configuration:
         if domains is None:
             return tuple(self._include(self._root, self._main, (), is_whole=True))
         for file in self._faulty:
-            _ = file.tree  # which says why
+            _ = file.directives  # which says why
         wanted = self._servers.wanted(domains)
         if site_path:
             wanted |= self._servers.reading({site_path}, self.readers(site_path))
@@ -225,7 +225,7 @@ class Configuration:
             Statement(file.path, directive)
             for file in self.files.values()
             if bare in file.source
-            for directive in syntax.walk(file.tree.directives)
+            for directive in syntax.walk(file.directives)
             if any(text in argument for argument in directive.arguments)
         ]
 
@@ -252,7 +252,7 @@ class Configuration:
         self._read[reader].add(file.path)
         if not file.is_sound and reader.name != b"server" and all(inner.name != b"server" for inner in file.outline):
             self._faulty.append(file)  # a fault in the file of another site is left to nginx -t
-        directives = file.tree.directives if is_whole else file.outline
+        directives = file.directives if is_whole else file.outline
         return self._expand(directives, reader, (*above, file.path), is_whole=is_whole)
 
     def _expand(
