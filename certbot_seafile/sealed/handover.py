@@ -76,8 +76,7 @@ def write(lineage: Lineage, response: bytes | None) -> None:
     """Let the lineage's set lie in its handover file, with this staple. Raises errors.FileRefused."""
     content = dict(lineage.contents(response)).get(path(lineage)) or read_bundle(lineage, response).pem()
     if files.read_if_present(path(lineage)) != content:
-        files.make_folder(os.path.dirname(path(lineage)), 0o700)
-        files.replace(path(lineage), content, mode=0o600)
+        files.put(path(lineage), content, mode=0o600)
 
 
 def remove(lineage: Paths) -> None:

@@ -94,10 +94,9 @@ class Journal:
         return os.path.join(self.folder, hashlib.sha256(os.fsencode(path)).hexdigest()[:24] + ".json")
 
     def _write(self, entry: Entry) -> None:
-        files.make_folder(self.folder, 0o700)
         content = asdict(entry) | {"steps": [astuple(step) for step in entry.steps]}
         text = json.dumps(content, indent=1, default=lambda state: base64.b64encode(state).decode())
-        files.replace(self._place(entry.path), text.encode(), mode=0o600)
+        files.put(self._place(entry.path), text.encode(), mode=0o600)
 
     def _read(self, place: str) -> Entry:
         try:
