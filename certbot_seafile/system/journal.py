@@ -10,8 +10,8 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Collection
-from dataclasses import asdict, astuple, dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import astuple, dataclass
 
 from certbot_seafile import errors
 from certbot_seafile.site import edits
@@ -32,29 +32,40 @@ class Step:
 
 @dataclass(frozen=True)
 class Entry:
-    """One file's record: its path, its bytes without our edits, and the two last states that we gave it.
-
-    steps: how it came to `after`, in order, so that one lineage's edits can be taken out of a file that others share.
-    """
+    """One file's record: its path, and our edits of it in order, of which at least one is there."""
 
     path: str
-    before: bytes
-    after: bytes
-    earlier: bytes
-    steps: tuple[Step, ...] = ()
+    steps: tuple[Step, ...]
 
-    def without_edits(self, now: bytes) -> tuple[bytes, bool]:
-        """Return `now` without our edits, and whether all of them could be taken out."""
-        return edits.take_out(self.before, self.earlier if now == self.earlier else self.after, now)
+    @property
+    def before(self) -> bytes:
+        """Return the file's bytes without our edits, as they were at the last of these."""
+        return self.without(self.steps[-1].after)[0]
 
-    def without_steps_of(self, owners: Collection[str], now: bytes) -> tuple[bytes, bool]:
-        """Return `now` without the edits made for these owners, and whether all of them could be taken out."""
-        is_clean = True
-        for step in reversed(self.steps):
-            if step.owner in owners:
-                now, is_whole = edits.take_out(step.before, step.after, now)
-                is_clean = is_clean and is_whole
-        return now, is_clean
+    def without(self, now: bytes, owners: Collection[str] | None = None) -> tuple[bytes, bool]:
+        """Return `now` without the edits made for these owners (None: for all), and whether all could be taken out."""
+        # Where the file is what it was before a step, a run was killed there, or somebody went back to that.
+        number = next((number for number, step in enumerate(self.steps) if step.before == now), len(self.steps))
+        return _take_out([step for step in self.steps[:number] if owners is None or step.owner in owners], now)
+
+    def forget(self, owners: Collection[str] | None) -> Entry | None:
+        """Return the record as if these owners' edits (None: all) had never been; None where no others are left."""
+        kept: list[Step] = []
+        gone: list[Step] = []
+        for step in self.steps:
+            if owners is None or step.owner in owners:
+                gone.append(step)
+            else:
+                kept.append(Step(step.owner, _take_out(gone, step.before)[0], _take_out(gone, step.after)[0]))
+        return Entry(self.path, tuple(kept)) if kept else None
+
+
+def _take_out(steps: Sequence[Step], now: bytes) -> tuple[bytes, bool]:
+    is_clean = True
+    for step in reversed(steps):
+        now, is_whole = edits.take_out(step.before, step.after, now)
+        is_clean = is_clean and is_whole
+    return now, is_clean
 
 
 class Journal:
@@ -74,14 +85,8 @@ class Journal:
 
     def record(self, path: str, now: bytes, after: bytes, owner: str) -> None:
         """Write down that the file, whose bytes are `now`, is about to become `after` for the owner's sake."""
-        known = self.entry(path) or Entry(path, now, now, now)
-        steps = *known.steps, Step(owner, now, after)
-        self._write(Entry(path, known.without_edits(now)[0], after, now, steps))
-
-    def forget_steps_of(self, entry: Entry, owners: Collection[str], after: bytes) -> None:
-        """Write down that the owners' edits were taken out of the entry's file, which so became `after`."""
-        steps = tuple(step for step in entry.steps if step.owner not in owners)
-        self.restore(entry.path, replace(entry, after=after, earlier=after, steps=steps) if steps else None)
+        known = self.entry(path)
+        self._write(Entry(path, (*(known.steps if known else ()), Step(owner, now, after))))
 
     def restore(self, path: str, entry: Entry | None) -> None:
         """Put an earlier record back; None forgets the file at path."""
@@ -94,15 +99,14 @@ class Journal:
         return os.path.join(self.folder, hashlib.sha256(os.fsencode(path)).hexdigest()[:24] + ".json")
 
     def _write(self, entry: Entry) -> None:
-        content = asdict(entry) | {"steps": [astuple(step) for step in entry.steps]}
+        content = {"path": entry.path, "steps": [astuple(step) for step in entry.steps]}
         text = json.dumps(content, indent=1, default=lambda state: base64.b64encode(state).decode())
         files.put(self._place(entry.path), text.encode(), mode=0o600)
 
     def _read(self, place: str) -> Entry:
         try:
             stored = json.loads(files.read(place))
-            states = {name: base64.b64decode(stored[name]) for name in ("before", "after", "earlier")}
-            return Entry(stored["path"], **states, steps=tuple(_step(*step) for step in stored["steps"]))
+            return Entry(stored["path"], tuple(_step(*step) for step in stored["steps"]))
         except (ValueError, KeyError, TypeError) as error:
             raise errors.FileRefused(
                 f"the journal {place} is damaged ({error}); move it away to go on without undo"

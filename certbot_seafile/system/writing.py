@@ -15,7 +15,6 @@ from certbot_seafile import errors
 from certbot_seafile.site import edits, proof
 from certbot_seafile.system import files, serving
 from certbot_seafile.system.context import Context
-from certbot_seafile.system.journal import Entry
 
 logger = logging.getLogger(__name__)
 
@@ -111,32 +110,26 @@ def take_out_edits(context: Context, owners: Collection[str] | None = None) -> t
     taken, is_clean = _without_edits(context, owners)
     with contextlib.ExitStack() as undoing:
         undoing.callback(context.nginx.changed)
-        for entry, now, without in taken:
-            files.replace(entry.path, without, expected=now)
-            undoing.callback(files.replace, entry.path, now, expected=without)
+        for path, now, without in taken:
+            files.replace(path, without, expected=now)
+            undoing.callback(files.replace, path, now, expected=without)
         context.nginx.changed()
         context.nginx.test()
         undoing.pop_all()
-    if owners is None:
-        for entry in context.journal.entries():
-            context.journal.restore(entry.path, None)
-    else:
-        for entry, _, without in taken:
-            context.journal.forget_steps_of(entry, owners, without)
-    return any(now != without for _, now, without in taken), is_clean
-
-
-def _without_edits(context: Context, owners: Collection[str] | None) -> tuple[list[tuple[Entry, bytes, bytes]], bool]:
-    """Return each entry whose file changes, with the file's bytes now and without the edits; and whether all go."""
-    taken, is_clean = [], True
     for entry in context.journal.entries():
-        others = [step for step in entry.steps if owners is not None and step.owner not in owners]
-        now = files.read_if_present(entry.path)
-        if now is None or len(others) == len(entry.steps) > 0:
-            continue
-        without, complete = entry.without_steps_of(owners or (), now) if others else entry.without_edits(now)
-        taken.append((entry, now, without))
-        is_clean = is_clean and complete
+        context.journal.restore(entry.path, entry.forget(owners))
+    return bool(taken), is_clean
+
+
+def _without_edits(context: Context, owners: Collection[str] | None) -> tuple[list[tuple[str, bytes, bytes]], bool]:
+    """Return each file that changes, with its bytes now and without the edits; and whether all go."""
+    taken: list[tuple[str, bytes, bytes]] = []
+    is_clean = True
+    for entry in context.journal.entries():
+        if (now := files.read_if_present(entry.path)) is not None:
+            without, complete = entry.without(now, owners)
+            taken += [(entry.path, now, without)] if without != now else []
+            is_clean = is_clean and complete
     return taken, is_clean
 
 
