@@ -55,7 +55,6 @@ class Staple:
     serial: int
     this_update: datetime
     next_update: datetime
-    produced_at: datetime
     end: datetime
 
 
@@ -152,7 +151,7 @@ def verify(
         faults, delegate = _find_signer(response, basic, issuer, (leaf, *chain))
         if (count := sum(1 for _ in basic.responses)) != 1:
             raise errors.ResponseRefused([*faults, f"it holds {count} SingleResponses instead of one (RFC 5019 2.2.1)"])
-        begin, next_update, made = (time_of(basic, name) for name in ("this_update", "next_update", "produced_at"))
+        begin, next_update = time_of(basic, "this_update"), time_of(basic, "next_update")
         time_faults = list(_time_faults(basic, delegate, now))
         faults += [*_content_faults(basic, _request(leaf, issuer)), *time_faults]
         if known_update is not None and begin < known_update:  # RFC 5019 6.1
@@ -171,7 +170,7 @@ def verify(
             faults.append(_end_fault(begin, end, now))
         if faults:
             raise errors.ResponseRefused(faults)
-        return Staple(response, leaf.serial_number, begin, next_update, made, end)
+        return Staple(response, leaf.serial_number, begin, next_update, end)
 
 
 def verify_stored(response: bytes, leaf: x509.Certificate, chain: Sequence[x509.Certificate], now: datetime) -> Staple:
