@@ -46,14 +46,12 @@ def load(lineage: Lineage) -> Handed:
 
     Raises errors.FileRefused.
     """
-    handed = None
+    handed = unwritten(lineage)
     with contextlib.suppress(errors.BundleRefused):
-        content = files.read_if_present(path(lineage))
-        handed = None if content is None else bundle.parse(content)
-    if handed is None:
-        return unwritten(lineage)
-    known = lineage.name, lineage.config_dir, lineage.options
-    return Handed(*known, handed.leaf, handed.issuers, lineage.renewal, bundle=handed)
+        if (content := files.read_if_present(path(lineage))) is not None:
+            known = bundle.parse(content)
+            return replace(handed, leaf=known.leaf, chain=known.issuers, bundle=known)
+    return handed
 
 
 def unwritten(lineage: Lineage) -> Handed:
