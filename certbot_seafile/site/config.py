@@ -192,7 +192,7 @@ class Configuration:
             _ = file.directives  # which says why
         wanted = self._servers.wanted(domains)
         if site_path:
-            wanted |= self._servers.reading({site_path}, self.readers(site_path))
+            wanted |= self._reading({site_path})
         return self._http(map(self.whole, self._servers.chosen(wanted)))
 
     def outline_for(self, names: Collection[str]) -> tuple[Statement, ...]:
@@ -204,8 +204,12 @@ class Configuration:
 
     def servers_reading(self, paths: Collection[str]) -> list[Statement]:
         """Return the outlines of the server blocks of http that stand in one of the files, or read one."""
+        return self._servers.chosen(self._reading(paths))
+
+    def _reading(self, paths: Collection[str]) -> set[int]:
         readers = {block for path in paths for block in self.readers(path)}
-        return self._servers.chosen(self._servers.reading(paths, readers))
+        blocks = enumerate(self._servers.blocks)
+        return {number for number, each in blocks if each.path in paths or each.block in readers}
 
     def _http(self, servers: Iterable[Statement]) -> tuple[Statement, ...]:
         http = self._servers.http
@@ -343,10 +347,6 @@ class _Servers:
         keys = {_ANY_NAME}.union(*(_asked(domain.lower()) for domain in domains))
         wanted = set().union(*(self.by_key.get(key, ()) for key in keys))
         return wanted.union(*(self.by_key.get(self.blocks[number].path, ()) for number in wanted))
-
-    def reading(self, paths: Collection[str], readers: Collection[Block]) -> set[int]:
-        """Return the numbers of the blocks that stand in one of the files, or are among their readers."""
-        return {n for n, one in enumerate(self.blocks) if one.path in paths or one.block in readers}
 
     def chosen(self, numbers: Iterable[int]) -> list[Statement]:
         """Return the outlines of the blocks with these numbers, in nginx's order."""
