@@ -249,7 +249,7 @@ def _refuse_rest(reader: _Reader, end: int) -> None:
         word = _QUOTED_WORD.match(source, end)
         _check_fit(source, end + 1, word.end() if word else len(source))
         if word:
-            _refuse(source, word.end(), f'unexpected "{_shown(source[word.end()])}"')
+            _refuse(source, word.end(), f'unexpected "{ascii(chr(source[word.end()]))[1:-1]}"')
         _refuse_end(source, "the closing quote", end)
     if end < len(source) or reader.begun is not None:
         _refuse_end(source, '";" or "}"', end if reader.begun is None else reader.begun)
@@ -264,7 +264,3 @@ def _refuse_end(source: bytes, expected: str, opened: int) -> NoReturn:
 
 def _refuse(source: bytes, offset: int, reason: str) -> NoReturn:
     raise errors.SyntaxRefused(reason, *place(source, offset))
-
-
-def _shown(byte: int) -> str:
-    return chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}"
