@@ -76,7 +76,8 @@ class Journal:
 
     def entries(self) -> list[Entry]:
         """Return every record, sorted by path. Raises errors.FileRefused where one is damaged."""
-        return sorted(map(self._read, _records(self.folder)), key=lambda entry: entry.path)
+        names = [name for name in files.names_in(self.folder) if name.endswith(".json") and name[0] != "."]
+        return sorted((self._read(os.path.join(self.folder, name)) for name in names), key=lambda entry: entry.path)
 
     def entry(self, path: str) -> Entry | None:
         """Return the record of the file at path, None where there is none."""
@@ -111,12 +112,6 @@ class Journal:
             raise errors.FileRefused(
                 f"the journal {place} is damaged ({error}); move it away to go on without undo"
             ) from error
-
-
-def _records(folder: str) -> list[str]:
-    """Return the paths of the records in a folder; none where there is no folder."""
-    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    return [os.path.join(folder, name) for name in names if name.endswith(".json") and not name.startswith(".")]
 
 
 def _step(owner: str, before: str, after: str, is_pin: bool = False) -> Step:
