@@ -208,7 +208,7 @@ def told_to(module: str, call: ast.Call) -> Iterator[ast.expr]:
         yield from call.args
     elif (module, name) in TAKERS:
         yield call.args[TAKERS[module, name]]
-    elif (module, name) == ("verify", "_boundary"):  # it writes the rest behind its argument
+    elif (module, name) == ("verify", "boundary"):  # it writes the rest behind its argument
         yield ast.copy_location(ast.BinOp(call.args[0], ast.Add(), ast.Constant(" cannot be read: ")), call)
 
 

@@ -1009,7 +1009,7 @@ UNREADABLE: list[BaseException] = [
 def test_whatever_cryptography_cannot_read_becomes_a_refusal(error: BaseException) -> None:
     """A panic's class cannot be imported, and is no Exception; the versions at hand cannot be made to panic."""
 
-    @verify._boundary("the response")
+    @verify.boundary("the response")
     def panic() -> None:
         raise error
 
@@ -1022,7 +1022,7 @@ def test_whatever_cryptography_cannot_read_becomes_a_refusal(error: BaseExceptio
 def test_nothing_else_becomes_a_refusal(error: BaseException) -> None:
     """Neither what a person does, nor a defect of ours, nor what is a refusal already."""
 
-    @verify._boundary("the response")
+    @verify.boundary("the response")
     def fail() -> None:
         raise error
 
