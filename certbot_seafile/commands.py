@@ -241,7 +241,7 @@ def _undo(arguments: argparse.Namespace) -> int:
     readable, _ = _each(arguments, lambda lineage: lineage)
     context = _machine_context(arguments, readable)
     if context.renewer is not None:
-        raise errors.RootNeeded("only root can take the site's edits out again; run `sudo certbot-seafile undo`")
+        raise errors.SiteRefused("only root can take the site's edits out again; run `sudo certbot-seafile undo`")
     names = arguments.cert_names or sorted({*_names(arguments), *undo.stapled_names(context)})
     if unknown := [name for name in arguments.cert_names if not undo.is_known(context, name)]:
         raise errors.LineageRefused(

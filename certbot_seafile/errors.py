@@ -33,23 +33,11 @@ class SyntaxRefused(Error):
 
 
 class SiteRefused(Error):
-    """The Seafile site has a shape that cannot be edited safely; nothing was changed."""
-
-
-class RootNeeded(SiteRefused):
-    """The site needs an edit, and this run is not root's; nothing was changed."""
+    """The Seafile site cannot be edited safely, or not by this run, or could be one of several; nothing was changed."""
 
 
 class SiteNotFound(SiteRefused):
     """No nginx file holds a Seafile site for the name."""
-
-
-class SiteAmbiguous(SiteRefused):
-    """More than one nginx file could be the Seafile site; candidates: their paths."""
-
-    def __init__(self, text: str, candidates: Sequence[str]) -> None:
-        self.candidates = tuple(candidates)
-        super().__init__(text)
 
 
 class NginxMissing(Error, certbot_errors.NoInstallationError):

@@ -28,7 +28,7 @@ _POLL_SECONDS = 0.05
 def find_site(context: Context, domains: Sequence[str], configuration: Configuration | None = None) -> plan.Site:
     """Return the site that answers for the domains, from what nginx reads now, or in another configuration.
 
-    Raises errors.SiteNotFound, errors.SiteAmbiguous, errors.SiteRefused, errors.SyntaxRefused.
+    Raises errors.SiteNotFound, errors.SiteRefused, errors.SyntaxRefused.
     """
     options = context.options
     site_path = os.path.realpath(options.site) if options.site else None

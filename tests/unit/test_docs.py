@@ -207,7 +207,7 @@ def told_to(module: str, call: ast.Call) -> Iterator[ast.expr]:
         yield from call.args
     elif (module, name) in TAKERS:
         yield call.args[TAKERS[module, name]]
-    elif (module, name) == ("verify", "_boundary"):  # it writes the rest behind its argument
+    elif (module, name) == ("verify", "boundary"):  # it writes the rest behind its argument
         yield ast.copy_location(ast.BinOp(call.args[0], ast.Add(), ast.Constant(" cannot be read: ")), call)
 
 
@@ -276,7 +276,6 @@ def test_a_message_is_short_and_names_nothing_of_the_code() -> None:
 def test_certbot_prints_the_sentence_of_a_failure() -> None:
     """certbot prints the repr of what prepare() raises ("The error was: ..."): it is the sentence, without a class."""
     assert repr(errors.SiteNotFound("no Seafile site")) == "no Seafile site"
-    assert repr(errors.SiteAmbiguous("two sites", ["a", "b"])) == "two sites"
 
 
 # --- findings of check
