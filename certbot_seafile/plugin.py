@@ -258,7 +258,10 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
 
     def _context_for(self, options: Options, **chosen: Any) -> Context:
         from certbot_seafile import assembly
+        from certbot_seafile.system import progress
 
+        if not self.config.quiet:
+            progress.show_on(sys.stderr)
         return assembly.context_for(self.config, options, display_util.notify, **chosen)
 
     def _options(self) -> Options:

@@ -17,6 +17,7 @@ import stat
 from collections.abc import Iterator, Mapping
 
 from certbot_seafile import errors
+from certbot_seafile.system import progress
 
 PUBLIC_MODE = 0o644
 FOLDER_MODE = 0o755
@@ -227,6 +228,7 @@ def lock(path: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+@progress.waiting("another run of certbot-seafile")
 def _lock(path: str) -> int:
     make_folder(os.path.dirname(path), 0o700)
     with _explained(f"the lock {path} cannot be opened: "):

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from certbot_seafile import errors
 from certbot_seafile.site import config
-from certbot_seafile.system import files, lineages
+from certbot_seafile.system import files, lineages, progress
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +108,7 @@ class Nginx:
                     "that is mounted alone keeps its old content there), then `docker compose up -d`, and run again"
                 )
 
+    @progress.waiting("nginx to reload")
     def reload(self, seconds: float = _RELOAD_SECONDS) -> None:
         """Make the running nginx read its configuration again, and wait until nobody answers by the old one.
 

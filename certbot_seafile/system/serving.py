@@ -17,7 +17,7 @@ from certbot_seafile import errors
 from certbot_seafile.site import edits, model, plan, proof
 from certbot_seafile.site.config import Configuration, Statement
 from certbot_seafile.site.model import Server, Socket
-from certbot_seafile.system import handshake, lineages, nginx
+from certbot_seafile.system import handshake, lineages, nginx, progress
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.handshake import Answer, Endpoint, Handshake
 from certbot_seafile.system.lineages import Lineage
@@ -109,6 +109,7 @@ def _address(socket: Socket, others: Collection[Socket]) -> str:
     return "::1" if socket.address == "::" else socket.address
 
 
+@progress.waiting("nginx to serve it")
 def wait_for(
     context: Context, check: Callable[[], None], failure: type[errors.Error], seconds: float | None = None
 ) -> None:
