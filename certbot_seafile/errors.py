@@ -18,6 +18,9 @@ CertbotError = certbot_errors.Error
 class Error(certbot_errors.PluginError):
     """Anything that stops this package; its text says what is wrong and what to do next."""
 
+    def __init__(self, text: str) -> None:
+        super().__init__(text.encode("utf-8", "backslashreplace").decode())  # a file's name may be no UTF-8
+
 
 class SyntaxRefused(Error):
     """nginx's tokenizer would not accept these bytes; line and column count from 1, the column in bytes."""
