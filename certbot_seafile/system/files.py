@@ -251,6 +251,21 @@ def set_owner(path: str, uid: int = -1, gid: int = -1, mode: int | None = None) 
             os.close(descriptor)
 
 
+def try_lock(path: str) -> int | None:
+    """Return a descriptor that holds the file at path until it is closed or this process ends; None where one does.
+
+    Raises errors.FileRefused.
+    """
+    with _explained(f"{path} cannot be opened: "):
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
 @contextlib.contextmanager
 def lock(path: str) -> Iterator[None]:
     """Hold an exclusive lock on the file at path (made where missing) while the block runs; wait for it."""

@@ -137,6 +137,8 @@ def take_out_edits(context: Context, owners: Collection[str] | None = None) -> l
     the result; then nothing was changed.
     """
     taken = list(_without_edits(context, owners))
+    if not taken:
+        return []
     with contextlib.ExitStack() as undoing:
         undoing.callback(context.nginx.changed)
         for each in taken:
