@@ -6,6 +6,7 @@ the service manager. No shell sees anything but the administrator's own reload c
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import glob
 import logging
@@ -83,6 +84,30 @@ class Nginx:
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
+    def refuse_unseen(self, paths: Iterable[str]) -> None:
+        """Refuse files in folders that nginx does not see: it is in a container where those are not mounted.
+
+        So it is with a file that is mounted alone: after a rename, the container goes on reading the old one. Where no
+        worker can be seen from here, nginx is asked to read an empty file in each folder.
+        Raises errors.SiteRefused, errors.NginxMissing, errors.FileRefused.
+        """
+        if self._master is not None and not self._is_in_container(self._master):
+            return
+        folders = {_existing_folder(path): path for path in paths}
+        for folder, path in folders.items():
+            probe = os.path.join(folder, f".probe.{os.getpid()}.certbot-seafile")
+            files.replace(probe, b"", is_synced=False)
+            try:
+                done = _run([self.ctl, "-c", probe, "-t"])
+            finally:
+                files.remove(probe)
+            if f'"{probe}" failed (2:' in done.stderr:
+                raise errors.SiteRefused(
+                    f"nginx runs in a container that does not have the folder {folder} of {path}, so nothing was "
+                    f"changed; put `- {folder}:{folder}` under volumes in its compose.yaml (the folder, because a file "
+                    "that is mounted alone keeps its old content there), then `docker compose up -d`, and run again"
+                )
+
     def reload(self, seconds: float = _RELOAD_SECONDS) -> None:
         """Make the running nginx read its configuration again, and wait until nobody answers by the old one.
 
@@ -91,7 +116,8 @@ class Nginx:
         seconds, or the error log says that nginx went back to the old one.
         """
         self._disk.log = log = _Log(self._log_path)
-        old = self._accepting(int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+        master = self._master
+        old = _accepting(_processes(), master)
         self._disk.wait_seconds = _WAIT_SECONDS if old else seconds
         command = self.reload_command or shlex.join([self.ctl, "-s", "reload"])
         done = _run(["/bin/sh", "-c", command]) if self.reload_command else self._run("-s", "reload")
@@ -101,7 +127,7 @@ class Nginx:
                 "start nginx if it is not running, then run `certbot renew` or `certbot-seafile deploy`"
             )
         start, has_said = time.monotonic(), False
-        while self._accepting(old):
+        while _accepting(old, master):
             passed = time.monotonic() - start
             if log.is_final or passed > seconds:
                 self.refuse_unloaded(passed)
@@ -136,6 +162,8 @@ class Nginx:
     @property
     def is_stopped(self) -> bool:
         """Tell whether no nginx runs: its pid file names no process. An empty one was made by `nginx -t`."""
+        if self._master is not None:
+            return False
         try:
             with open(self._pid_path, encoding="ascii") as stream:
                 written = stream.read().strip()
@@ -145,14 +173,33 @@ class Nginx:
         except (OSError, ValueError):
             return False
 
-    def _accepting(self, processes: Iterable[int]) -> frozenset[int]:
-        """Return those of the processes that are workers and accept connections; none where they cannot be seen."""
+    @property
+    def _master(self) -> int | None:
+        """Return the process id of the running nginx; None where it cannot be seen.
+
+        In a container it has a pid file and process ids of its own.
+        """
+        with contextlib.suppress(OSError, ValueError), open(self._pid_path, encoding="ascii") as stream:
+            if _is_master(process := int(stream.read())):
+                return process
+        return next(filter(self._is_in_container, _processes()), None)
+
+    @property
+    def has_our_ports(self) -> bool:
+        """Tell whether the running nginx is seen to listen on this machine's ports, not on those of a container."""
+        with contextlib.suppress(OSError):
+            return os.path.samefile(f"/proc/{self._master}/ns/net", "/proc/self/ns/net")
+        return False
+
+    def _is_in_container(self, process: int) -> bool:
+        """Tell whether a process is an nginx with other mounts than ours, and has one of our files all the same."""
         try:
-            with open(self._pid_path, encoding="ascii") as stream:
-                master = int(stream.read())
-            return frozenset(process for process in processes if _accepts(process, master))
-        except (OSError, ValueError):
-            return frozenset()
+            if not _is_master(process) or os.path.samefile(f"/proc/{process}/ns/mnt", "/proc/self/ns/mnt"):
+                return False
+            places = ((f"/proc/{process}/root{path}", path) for path in (self._disk.last or self.configuration()).files)
+            return any(os.path.exists(there) and os.path.samefile(there, here) for there, here in places)
+        except OSError:  # it has ended meanwhile, or is not ours to see
+            return False
 
     @functools.cached_property
     def _pid_path(self) -> str:
@@ -253,6 +300,9 @@ class Observed(Nginx):
         """Leave the test to root's step."""
         return ""
 
+    def refuse_unseen(self, paths: Iterable[str]) -> None:
+        """Leave that to root's step."""
+
     def reload(self, seconds: float = 0.0) -> None:
         """Leave the reload to root's step."""
 
@@ -334,16 +384,46 @@ def _argument(statement: config.Statement | None) -> str | None:
     return os.fsdecode(statement.arguments[0]) if statement is not None and statement.arguments else None
 
 
+def _existing_folder(path: str) -> str:
+    """Return the folder of a path, or the nearest one above it that is there."""
+    folder = os.path.dirname(path)
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return folder
+
+
+def _processes() -> list[int]:
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+
+
+def _is_master(process: int) -> bool:
+    """Tell whether a process is root's or this user's, and calls itself nginx's master."""
+    try:
+        is_trusted = os.stat(f"/proc/{process}").st_uid in (0, os.geteuid())
+        return is_trusted and _title(process).startswith(b"nginx: master process")
+    except OSError:
+        return False
+
+
+def _accepting(processes: Iterable[int], master: int | None) -> frozenset[int]:
+    """Return those of the processes that are workers and accept connections; none where they cannot be seen."""
+    return frozenset(process for process in processes if master is not None and _accepts(process, master))
+
+
 def _accepts(process: int, master: int) -> bool:
     """Tell whether a process is a worker of the master that has not been told to go (ngx_setproctitle's words)."""
     try:
-        with open(f"/proc/{process}/cmdline", "rb") as stream:
-            title = stream.read(64)
+        title = _title(process)
         with open(f"/proc/{process}/stat", "rb") as stream:
             parent = int(stream.read().rpartition(b")")[2].split()[1])
     except (FileNotFoundError, ProcessLookupError):
         return False
     return parent == master and re.match(rb"\w+: worker process", title) is not None and b"shutting down" not in title
+
+
+def _title(process: int) -> bytes:
+    with open(f"/proc/{process}/cmdline", "rb") as stream:
+        return stream.read(64)
 
 
 def ciphers_allow_ecdsa(ciphers: str) -> bool:

@@ -33,9 +33,10 @@ def edited(
     purpose: a word; owner: for whom, as the journal keeps it. is_lasting: False for edits that are taken out again when
     the block ends well, too (a dry run's).
     Raises errors.SiteRefused where somebody would be hurt for whom they are not made, errors.NginxRefused,
-    errors.FileRefused, errors.RootNeeded.
+    errors.FileRefused.
     """
     refuse_fixed(context, planned)
+    context.nginx.refuse_unseen(planned.paths)
     title = f"certbot-seafile {purpose} {owner}"
     verdict = proof.judge(context.nginx.configuration(), planned)
     before = serving.see_neighbours(verdict.neighbours) if is_lasting else {}
@@ -105,11 +106,11 @@ def _give_up(context: Context, written: Sequence[str]) -> None:
 
 
 def refuse_fixed(context: Context, planned: edits.Edits) -> None:
-    """Refuse edits of files that cannot be replaced, or not by this user. Raises errors.FileRefused, RootNeeded."""
+    """Refuse edits of files that cannot be replaced, or not by this user. Raises errors.FileRefused, SiteRefused."""
     for path in planned.paths:
         files.refuse_fixed(path)
     if context.renewer is not None:
-        raise errors.RootNeeded(
+        raise errors.SiteRefused(
             f"{', '.join(planned.paths)} must be edited, which {context.renewer} may not do; run once "
             f"`sudo certbot-seafile setup --user {context.renewer} -d NAME`"
         )

@@ -46,7 +46,7 @@ def plan_for(context: Context, lineage: Lineage, site: plan.Site) -> edits.Edits
 
 
 def check_plan(context: Context, names: Sequence[str], cert_name: str | None, *, must_staple: bool) -> plan.Site:
-    """Return the site for the names, where a deployment can be planned and written; write nothing.
+    """Return the site for the names, where a deployment can be planned and written; edit nothing.
 
     Raises errors.SiteRefused, errors.FileRefused.
     """
@@ -57,6 +57,7 @@ def check_plan(context: Context, names: Sequence[str], cert_name: str | None, *,
     if context.renewer is None:
         writing.refuse_fixed(context, planned)
         serving.refuse_taken(context, planned)
+    context.nginx.refuse_unseen([*planned.paths, paths.snippet_path, os.path.dirname(paths.fullchain_path)])
     for server in site.tls:
         if strangers := plan.strangers(server, names):
             context.say(
