@@ -14,7 +14,7 @@ import pytest
 
 from certbot_seafile import errors
 from certbot_seafile.system import lineages
-from certbot_seafile.usecases import preflight
+from certbot_seafile.usecases import preflight, status
 from e2e import minted
 from e2e.shapes import NAME, PROXY, SITE, plain, tls
 from e2e.world import World, snapshot
@@ -101,3 +101,24 @@ def test_tokens_go_where_nginx_reads_them(world: World) -> None:
     assert b"root acme;" in path.read_bytes()
     assert b"letsencrypt;" not in path.read_bytes()
     assert list(snapshot(world.server_root / "acme")) == []
+
+
+FRONTS = [
+    PROXY + "    if ($http_x_forwarded_proto = http) { return 301 https://$host$request_uri; }\n",
+    PROXY.replace("Host $http_host;", "Host $http_host;\n        proxy_set_header X-Forwarded-Proto https;"),
+]
+
+
+@pytest.mark.parametrize("body", FRONTS, ids=["it is told", "it says so"])
+def test_tls_in_front_of_nginx_is_respected(world: World, body: str) -> None:
+    """No TLS and no redirect by `$scheme` is added; deployment, status and check agree that all is well."""
+    start(world, plain(body))
+    context = minted.issue(world, NAME, minted.options(world))
+    lineage = minted.load(world, NAME)
+    assert b"ssl" not in (world.sites / "seafile.conf").read_bytes()
+    assert b"$scheme" not in (world.sites / "seafile.conf").read_bytes()
+    standing = status.standing(context, lineage)
+    assert (standing.failure, standing.is_current, standing.is_in_front) == (None, True, True)
+    words = ("--seafile-ctl", str(world.nginx_ctl), "--seafile-staple-dir", str(world.staple_dir))
+    assert "TLS" not in world.seafile(*words, "check", check=False).stdout
+    assert "in front" in world.seafile(*words, "status").stdout
