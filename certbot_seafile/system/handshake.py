@@ -59,14 +59,17 @@ class Handshake:
 
 
 def is_here(address: str) -> bool:
-    """Tell whether an address is one of this machine's now: one that is not cannot be bound (bind(2))."""
+    """Tell whether an address is one of this machine's now: then the way to it begins there, too (nothing is sent).
+
+    To bind to it would not tell: a standby may bind to the address of another machine (ip_nonlocal_bind).
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_STREAM) as stream:
-            stream.bind((address, 0))
+        with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
+            datagrams.connect((address, 9))
+            return bool(datagrams.getsockname()[0] == datagrams.getpeername()[0])
     except OSError:
         return False
-    return True
 
 
 def is_taken(address: str, port: int) -> bool:
