@@ -671,6 +671,12 @@ def _twins(
             )
         for socket in chosen:
             is_new = not model.on_socket(site.every, socket)
+            others = [each for each in model.sockets(site.every) if each.port == port]
+            if is_new and others and any(each.is_named for each in (socket, *others)):
+                raise errors.SiteRefused(
+                    f"the site needs `listen {socket};`, and a `listen` line for port {port} names a host, which may "
+                    "be the same address or another: write the address there, and run again"
+                )
             like = by_socket[wish].parameters if is_new else server.spoken[socket]
             words = [*extra, *(word for word in like if word == b"proxy_protocol")]
             # These describe the socket itself and may stand only once for it (ngx_http_core_listen).

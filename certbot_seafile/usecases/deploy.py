@@ -16,7 +16,7 @@ from certbot_seafile.ocsp import store
 from certbot_seafile.sealed import handover, seal, versions
 from certbot_seafile.sealed.versions import Version
 from certbot_seafile.site import plan
-from certbot_seafile.system import files, lineages, records, serving
+from certbot_seafile.system import challenge, files, lineages, records, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
 from certbot_seafile.usecases import install, refresh
@@ -237,6 +237,7 @@ def subject(context: Context, lineage: Lineage) -> Lineage:
 
 def _remove_leftovers(context: Context, lineage: Lineage, site: plan.Site) -> None:
     context.checkpoints.close()
+    challenge.clean_up(context)
     record_path = records.path(context.state_dir, lineage.name)
     paths = (*site.paths, lineage.snippet_path, lineage.response_path, lineage.renewal_path, record_path)
     for folder in {context.state_dir, *map(os.path.dirname, paths)}:

@@ -59,6 +59,11 @@ class Standing:
         return self.is_current and (self.staple is None or self.is_stored)
 
     @property
+    def is_in_front(self) -> bool:
+        """Tell whether TLS ends in front of nginx, where nobody can look from here."""
+        return self.site is not None and plan.find_front(self.site) is not None
+
+    @property
     def share_left(self) -> float:
         """Return which share of the certificate's lifetime is left: 1 at its begin, 0 at its end, then below 0."""
         return (self.lineage.not_after - self.now) / (self.lineage.not_after - self.lineage.not_before)
@@ -115,7 +120,7 @@ def standing(context: Context, lineage: Lineage) -> Standing:
     try:
         site = serving.find_site(context, lineage.names)
         handshakes = [handed for _, _, handed in serving.handshakes(current, site)]
-        failure = None if handshakes else "no server block of the site speaks TLS"
+        failure = None if handshakes or plan.find_front(site) else "no server block of the site speaks TLS"
     except errors.Error as error:
         failure = str(error)
     is_current = failure is None and all(handed.leaf_der == lineage.leaf_der for handed in handshakes)

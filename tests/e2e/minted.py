@@ -65,6 +65,11 @@ def mint(
              if (value := getattr(chosen, one)) != getattr(Options(), one)}  # fmt: skip
     ports = {"http01_port": chosen.http_port, "https_port": chosen.https_port}
     lineages_on_disk.make(world.config_dir, name, made, issuer(), saved | ports, number=number)
+    return load(world, name)
+
+
+def load(world: World, name: str) -> Lineage:
+    """Return a lineage that was minted."""
     return lineages.load(str(world.config_dir), name)
 
 
