@@ -82,15 +82,21 @@ class Reverter:
         shutil.rmtree(self._config.in_progress_dir, ignore_errors=True)
 
 
-def context_for(config: Any, options: Options, say: Callable[[str], None], **chosen: Any) -> Context:
-    """Return what the use cases work with, for certbot's configuration and our options; chosen: other fields."""
+def context_for(
+    config: Any, options: Options, say: Callable[[str], None], *, reads_again: bool = True, **chosen: Any
+) -> Context:
+    """Return what the use cases work with, for certbot's configuration and our options; chosen: other fields.
+
+    reads_again: somebody else may have changed nginx's files since this process last read them.
+    """
     if "CERTBOT_SNAPPED" in os.environ:
         from certbot import util
 
         nginx_room.environment = util.env_no_snap_for_external_calls
     is_handing = os.geteuid() != 0 and options.handover is not None
     nginx = (_observed if is_handing else _nginx)(options.ctl, options.server_root, options.reload_cmd)
-    nginx.changed()  # whatever was read before, somebody else may have written since
+    if reads_again:
+        nginx.changed()
     facts: dict[str, Any] = {
         "renewer": pwd.getpwuid(os.geteuid()).pw_name if is_handing else None,
         "checkpoints": Reverter(config),

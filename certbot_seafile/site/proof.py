@@ -80,7 +80,12 @@ def plan_harmless(
     """
     read, earlier = configuration, None
     for _ in range(_MOST_ROUNDS):
-        site = find(configuration)
+        try:
+            site = find(configuration)
+        except errors.SiteRefused:
+            if earlier is None:
+                raise
+            break  # a block of its own does not answer for an address, whose clients name nobody
         names = (*site.domains, *site.wildcards, *_partners(site, own))
         planned = Edits(names, earlier)
         add_edits(planned, site)

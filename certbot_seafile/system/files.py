@@ -186,8 +186,9 @@ def make_whole_folder(path: str, contents: Mapping[str, bytes | None]) -> None:
 def sweep(folder: str) -> None:
     """Remove temporary files and folders that killed runs left; a process that still runs keeps its own."""
     for entry in os.listdir(folder) if os.path.isdir(folder) else ():
-        left, path = _TEMPORARY.fullmatch(entry), os.path.join(folder, entry)
+        left = _TEMPORARY.fullmatch(entry)
         if left and not os.path.exists(f"/proc/{left[1]}"):
+            path = os.path.join(folder, entry)
             shutil.rmtree(path, ignore_errors=True)
             remove(path)
 

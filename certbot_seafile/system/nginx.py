@@ -43,6 +43,7 @@ _POLL_SECONDS = 0.02
 _NO_FILE = "certbot-seafile-asks"
 
 # The character classes of glob(3), as far as they are ranges.
+_ONE_CHARACTER = re.compile(r"(?<=[^/])\[([^]!^\\/[])\]")  # at a name's start it would not match a dot
 _SETS = {"alnum": "0-9A-Za-z", "alpha": "A-Za-z", "digit": "0-9", "lower": "a-z", "upper": "A-Z", "xdigit": "0-9A-Fa-f"}
 
 
@@ -371,6 +372,9 @@ class _Disk:
         name = os.path.join(self._folder, os.fsdecode(pattern))
         if not re.search(r"[*?\[]", name):
             return (self.file(name),)
+        plain = _ONE_CHARACTER.sub(r"\1", name)
+        if not re.search(r"[*?\[\\]", plain):  # such as NAME[.]conf: its folder, which has one a lineage, is not read
+            return (self.file(plain),) if os.path.lexists(plain) else ()
         return tuple(self.file(path) for path in sorted(glob.glob(_for_python(name)), key=os.fsencode))
 
 

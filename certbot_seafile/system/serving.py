@@ -204,12 +204,27 @@ def is_served(lineage: Lineage, site: plan.Site) -> bool:
 
 def why_paired(lineage: Lineage, site: plan.Site) -> str | None:
     """Return why no staple can be served where a server has two certificates; None where none has."""
-    certificates = {line for server in site.tls for line in server.level(b"ssl_certificate")}
-    others = {os.fsdecode(line.arguments[0]) for line in certificates} - {lineage.fullchain_path}
-    # The other lineages are loaded only where the site names another certificate.
-    if others and others & lineages.pairs_beside(lineage):
+    if pairs_beside(lineage, site):
         return "its server has an RSA and an ECDSA certificate, and nginx would serve one's staple with both"
     return None
+
+
+def pairs_beside(lineage: Lineage, site: plan.Site) -> frozenset[str]:
+    """Return the paths of the certificates, and their keys, of the other key type for names of the lineage's."""
+    others = named_certificates(site) - {lineage.fullchain_path}
+    beside = [
+        other
+        for other in lineages.at_paths(lineage.config_dir, others)
+        if other.fullchain_path in others
+        and other.key_type != lineage.key_type
+        and set(other.names) & set(lineage.names)
+    ]
+    return frozenset(path for other in beside for path in (other.fullchain_path, other.key_path))
+
+
+def named_certificates(site: plan.Site) -> set[str]:
+    """Return the paths of the certificates that the site's TLS servers name."""
+    return {os.fsdecode(line.arguments[0]) for server in site.tls for line in server.level(b"ssl_certificate")}
 
 
 def why_no_ecdsa(context: Context, site: plan.Site) -> str | None:

@@ -217,14 +217,12 @@ def _keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | Non
 
 def owner_of_site(context: Context, lineage: Lineage, site: plan.Site) -> str | None:
     """Return the other valid lineage whose certificate the site has for all names of this one; None without."""
-    named = {os.fsdecode(line.arguments[0]) for server in site.tls for line in server.level(b"ssl_certificate")}
-    for name in lineages.names_of_plugin(context.config_dir) if named - {lineage.fullchain_path} else ():
-        with contextlib.suppress(errors.LineageRefused):
-            other = lineages.load(context.config_dir, name)
-            is_like = other.key_type == lineage.key_type and set(lineage.names) <= set(other.names)
-            is_named = (versions.served(other) or other).fullchain_path in named
-            if name != lineage.name and is_like and is_named and context.now() < other.not_after:
-                return name
+    named = serving.named_certificates(site) - {lineage.fullchain_path}
+    for other in lineages.at_paths(context.config_dir, named):
+        is_like = other.key_type == lineage.key_type and set(lineage.names) <= set(other.names)
+        is_named = (versions.served(other) or other).fullchain_path in named
+        if other.name != lineage.name and is_like and is_named and context.now() < other.not_after:
+            return other.name
     return None
 
 
