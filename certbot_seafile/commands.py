@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from certbot_seafile import assembly, errors
-from certbot_seafile.doctor import findings, formats
+from certbot_seafile.doctor import findings, formats, rules
+from certbot_seafile.doctor.subject import Machine
 from certbot_seafile.sealed import apply, former, settings, setup, versions
 from certbot_seafile.sealed.handover import Handed
 from certbot_seafile.sealed.versions import Version
@@ -205,17 +206,15 @@ def _findings(
     arguments: argparse.Namespace, readable: Sequence[Lineage], damaged: Sequence[Failure], root: str = "/"
 ) -> list[findings.Finding]:
     """Return what is wrong with the readable lineages, the damaged ones, and the machine below root."""
-    context = _machine_context(arguments, readable)
-    # What was deleted, machine_findings() names.
+    machine = Machine(_machine_context(arguments, readable), readable, arguments.entries, root)
+    # What was deleted, the rules of the machine tell.
     known = {*lineages.all_names(arguments.config_dir), *arguments.entries}
     results = [findings.of_failure(failure) for failure in damaged if failure.name in known]
     context_for = functools.cache(functools.partial(_context, arguments))
     for lineage in readable:
-        result = attempt(lineage.name, findings.lineage_findings, context_for(lineage.options), lineage)
+        result = attempt(lineage.name, rules.of_lineage, context_for(lineage.options), lineage, machine)
         results += [findings.of_failure(result)] if isinstance(result, Failure) else result
-    results += findings.machine_findings(context, readable, root)
-    results += findings.sealed_findings(context, readable, arguments.entries)
-    return results
+    return results + rules.of_machine(machine)
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -242,8 +241,8 @@ def _undo(arguments: argparse.Namespace) -> int:
     readable, _ = _each(arguments, lambda lineage: lineage)
     context = _machine_context(arguments, readable)
     if context.renewer is not None:
-        raise errors.RootNeeded("only root can take the site's edits out again; run `sudo certbot-seafile undo`")
-    names = arguments.cert_names or sorted({*_names(arguments), *findings.stapled_names(context)})
+        raise errors.SiteRefused("only root can take the site's edits out again; run `sudo certbot-seafile undo`")
+    names = arguments.cert_names or sorted({*_names(arguments), *undo.stapled_names(context)})
     if unknown := [name for name in arguments.cert_names if not undo.is_known(context, name)]:
         raise errors.LineageRefused(
             f"nothing is known of a certificate called {', '.join(unknown)}; `certbot certificates` lists them"

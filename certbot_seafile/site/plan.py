@@ -113,7 +113,7 @@ def find(
     """Return the site that answers for the domains.
 
     every: the server blocks that could take part. http_port, https_port: where the CA and TLS clients come.
-    Raises errors.SiteNotFound, errors.SiteAmbiguous, errors.SiteRefused.
+    Raises errors.SiteNotFound, errors.SiteRefused.
     """
     tls: dict[Server, None] = {}
     plain: dict[Server, None] = {}
@@ -255,8 +255,8 @@ def _recognised(every: Sequence[Server], domain: str) -> list[Server]:
 
 def _refuse_ambiguous(domain: str, candidates: Sequence[Server]) -> NoReturn:
     paths = sorted({server.path for server in candidates})
-    raise errors.SiteAmbiguous(
-        f"several files could be the Seafile site of {domain}: {', '.join(paths)}; name one with --seafile-site", paths
+    raise errors.SiteRefused(
+        f"several files could be the Seafile site of {domain}: {', '.join(paths)}; name one with --seafile-site"
     )
 
 

@@ -11,7 +11,8 @@ import select
 import socket
 import ssl
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from OpenSSL import SSL, crypto
 
@@ -36,11 +37,12 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer: status, the Location header (None where absent), at most 64 KiB of body."""
+    """An HTTP answer: status, the Location header (None where absent), at most 64 KiB of body, and cookies."""
 
     status: int
     location: str | None
     body: bytes
+    cookies: tuple[str, ...] = field(default=(), compare=False)  # "NAME=VALUE" each
 
     def __str__(self) -> str:
         target = f", a redirect to {self.location}" if self.location else ""
@@ -71,14 +73,34 @@ def get(endpoint: Endpoint, host: str, path: str, *, tls: bool = False) -> Answe
 
     Raises errors.ChallengeUnreachable where no answer comes.
     """
-    authority = f"[{host}]" if ":" in host else host
+    return request(endpoint, host, path, tls=tls)
+
+
+def request(
+    endpoint: Endpoint,
+    host: str,
+    path: str,
+    *,
+    tls: bool = False,
+    seconds: float = _TIMEOUT_SECONDS,
+    headers: Mapping[str, str] | None = None,
+    form: str | None = None,
+) -> Answer:
+    """Do as get(), with more headers. seconds: how long each wait may last. form: to be sent by POST.
+
+    Raises errors.ChallengeUnreachable where no answer comes.
+    """
+    sent = {"Host": f"[{host}]" if ":" in host else host, "Connection": "close", **(headers or {})}
+    sent |= {"Content-Type": "application/x-www-form-urlencoded"} if form else {}
     try:
-        with _connected(endpoint) as plain, _encrypted(plain, host) if tls else plain as stream:
+        with _connected(endpoint, seconds) as plain, _encrypted(plain, host) if tls else plain as stream:
             connection = http.client.HTTPConnection(endpoint.address, endpoint.port)
             connection.sock = stream
-            connection.request("GET", path, headers={"Host": authority, "Connection": "close"})
+            connection.request("POST" if form else "GET", path, form, sent)
             response = connection.getresponse()
-            return Answer(response.status, response.getheader("Location"), response.read(_BODY_BYTES))
+            cookies = [line.partition(";")[0] for line in response.headers.get_all("Set-Cookie", ())]
+            location = response.getheader("Location")
+            return Answer(response.status, location, response.read(_BODY_BYTES), tuple(cookies))
     except (OSError, http.client.HTTPException) as error:
         raise errors.ChallengeUnreachable(f"no HTTP answer from {endpoint}: {_reason(error)}") from error
 
@@ -90,11 +112,13 @@ def _encrypted(stream: socket.socket, name: str) -> ssl.SSLSocket:
     return context.wrap_socket(stream, server_hostname=name)
 
 
-def perform(endpoint: Endpoint, name: str, *, ciphers: bytes | None = None) -> Handshake:
+def perform(
+    endpoint: Endpoint, name: str, *, ciphers: bytes | None = None, seconds: float = _TIMEOUT_SECONDS
+) -> Handshake:
     """Make a TLS handshake for name and ask for a staple (RFC 6066 8). Nothing is verified.
 
     ciphers: all that the client has, of TLS 1.2, so that an RSA-only or ECDSA-only one can be played.
-    Raises errors.NotServed where the handshake does not end well.
+    seconds: how long it may take. Raises errors.NotServed where the handshake does not end well.
     """
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)  # it verifies nothing unless told to
     if ciphers:
@@ -108,13 +132,13 @@ def perform(endpoint: Endpoint, name: str, *, ciphers: bytes | None = None) -> H
 
     context.set_ocsp_client_callback(keep)
     try:
-        with _connected(endpoint) as stream:
+        with _connected(endpoint, seconds) as stream:
             connection = SSL.Connection(context, stream)
             if not model.is_address(name):
                 connection.set_tlsext_host_name(name.encode("idna") if not name.isascii() else name.encode())
             connection.request_ocsp()
             connection.set_connect_state()
-            _shake(connection, stream)
+            _shake(connection, stream, seconds)
             certificate = connection.get_peer_certificate()
     except (OSError, SSL.Error) as error:
         raise errors.NotServed(f"no TLS handshake with {endpoint} for {name}: {_reason(error)}") from error
@@ -124,19 +148,19 @@ def perform(endpoint: Endpoint, name: str, *, ciphers: bytes | None = None) -> H
     return Handshake(leaf, next((staple for staple in staples if staple), None))
 
 
-def _shake(connection: SSL.Connection, stream: socket.socket) -> None:
-    deadline = time.monotonic() + _TIMEOUT_SECONDS
+def _shake(connection: SSL.Connection, stream: socket.socket, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     while True:
         try:
             connection.do_handshake()
             return
         except SSL.WantReadError:
             if not select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                raise TimeoutError(f"no answer within {_TIMEOUT_SECONDS} s") from None
+                raise TimeoutError(f"no answer within {seconds:g} s") from None
 
 
-def _connected(endpoint: Endpoint) -> socket.socket:
-    stream = socket.create_connection((endpoint.address, endpoint.port), _TIMEOUT_SECONDS)
+def _connected(endpoint: Endpoint, seconds: float = _TIMEOUT_SECONDS) -> socket.socket:
+    stream = socket.create_connection((endpoint.address, endpoint.port), seconds)
     if endpoint.proxy_protocol:
         here, there = stream.getsockname(), stream.getpeername()
         family = "TCP6" if stream.family == socket.AF_INET6 else "TCP4"

@@ -28,7 +28,7 @@ _POLL_SECONDS = 0.05
 def find_site(context: Context, domains: Sequence[str], configuration: Configuration | None = None) -> plan.Site:
     """Return the site that answers for the domains, from what nginx reads now, or in another configuration.
 
-    Raises errors.SiteNotFound, errors.SiteAmbiguous, errors.SiteRefused, errors.SyntaxRefused.
+    Raises errors.SiteNotFound, errors.SiteRefused, errors.SyntaxRefused.
     """
     options = context.options
     site_path = os.path.realpath(options.site) if options.site else None
@@ -258,7 +258,7 @@ def verify_neighbours(
 
 def see_site(site: plan.Site) -> Answers:
     """Return what the site's clients are answered now: over TLS, or in clear where it has none."""
-    return see_answers(_some_names(site), site.tls or site.plain, tls=bool(site.tls))
+    return see_answers(some_names(site), site.tls or site.plain, tls=bool(site.tls))
 
 
 def verify_answers(context: Context, names: Sequence[str], before: Answers) -> None:
@@ -266,7 +266,7 @@ def verify_answers(context: Context, names: Sequence[str], before: Answers) -> N
     site = find_site(context, names)
 
     def check() -> None:
-        for look, answer in see_answers(_some_names(site), site.tls, tls=True).items():
+        for look, answer in see_answers(some_names(site), site.tls, tls=True).items():
             earlier = [(tls, was) for (name, _, tls), was in before.items() if name == look[0]]
             if _is_worse(look, answer, earlier):
                 expected = f"not with {earlier[0][1]} as before" if earlier else "which leads nowhere else"
@@ -289,7 +289,7 @@ def _is_worse(look: Look, answer: Answer, earlier: Sequence[tuple[bool, Answer]]
     return bool(earlier) and not in_clear and all(was.status != answer.status for _, was in earlier)
 
 
-def _some_names(site: plan.Site) -> list[str]:
+def some_names(site: plan.Site) -> list[str]:
     """Return a name of the site for each of its server blocks."""
     servers = site.tls or site.plain
     own = [[name for name in site.domains if model.match_rank(server, name) is not None] for server in servers]

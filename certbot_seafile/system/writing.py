@@ -33,7 +33,7 @@ def edited(
     purpose: a word; owner: for whom, as the journal keeps it. is_lasting: False for edits that are taken out again when
     the block ends well, too (a dry run's).
     Raises errors.SiteRefused where somebody would be hurt for whom they are not made, errors.NginxRefused,
-    errors.FileRefused, errors.RootNeeded.
+    errors.FileRefused.
     """
     _refuse_without_root(context, planned.paths)
     context.nginx.refuse_unseen(planned.paths)
@@ -107,7 +107,7 @@ def _give_up(context: Context, written: Sequence[str]) -> None:
 
 def _refuse_without_root(context: Context, paths: Sequence[str]) -> None:
     if context.renewer is not None:
-        raise errors.RootNeeded(
+        raise errors.SiteRefused(
             f"{', '.join(paths)} must be edited, which {context.renewer} may not do; run once "
             f"`sudo certbot-seafile setup --user {context.renewer} -d NAME`"
         )

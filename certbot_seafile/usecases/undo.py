@@ -8,6 +8,7 @@ the next deployment.
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 from collections.abc import Callable, Collection, Sequence
 
@@ -19,6 +20,16 @@ from certbot_seafile.system import files, journal, lineages, records, renewal, w
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Paths
 from certbot_seafile.usecases import install
+
+
+def stapled_names(context: Context) -> list[str]:
+    """Return the names of the lineages whose snippet lies in the folder of staples, sorted."""
+    names = []
+    for path in sorted(glob.glob(os.path.join(glob.escape(context.options.staple_dir), "*.conf"))):
+        with contextlib.suppress(errors.FileRefused):
+            if b"kept by certbot-seafile" in files.read(path, at_most_bytes=65536):
+                names.append(os.path.basename(path).removesuffix(".conf"))
+    return names
 
 
 def undo(context: Context, names: Sequence[str], *, is_whole: bool = False) -> list[str]:

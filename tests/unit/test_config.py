@@ -31,7 +31,7 @@ def configuration(contents: dict[str, str]) -> Configuration:
 
 def parsed(chosen: Configuration) -> list[str]:
     """Return the files that were parsed so far."""
-    return [path for path, file in chosen.files.items() if "tree" in vars(file)]
+    return [path for path, file in chosen.files.items() if "directives" in vars(file)]
 
 
 def servers(chosen: Configuration, *domains: str, site_path: str | None = None) -> list[str]:
@@ -363,7 +363,7 @@ def test_an_outline_holds_what_is_wanted_and_nothing_twice() -> None:
         b"a 1; keep 1; # keep 2;\nb { c 1; d { e; } }\nf { include x; }\n'keep_it' \"; }\" ;\n"
         b"server { a 1; g { h 1; } keep 3; }\nkeeper 1; content_by_lua_block { keep } } keep 4;"
     ).replace(b"{ keep }", b"{ -- }\n keep = '}'\n")
-    whole = {directive.start: directive for directive in syntax.walk(syntax.parse(source).directives)}
+    whole = {directive.start: directive for directive in syntax.walk(syntax.parse(source))}
     outline, is_sound = syntax.skim(source, SKIMMED)
     assert is_sound
     skimmed = list(syntax.walk(outline))

@@ -18,8 +18,9 @@ from cryptography import x509
 import authority
 import lineages as lineages_on_disk
 from certbot_seafile import assembly
-from certbot_seafile.doctor import findings
+from certbot_seafile.doctor import findings, renewing, rules
 from certbot_seafile.doctor.findings import Finding
+from certbot_seafile.doctor.subject import Machine
 from certbot_seafile.system import lineages, records
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Options
@@ -82,13 +83,17 @@ class Host:
         options = Options(staple_dir=str(self.root / "etc/nginx/OCSP"))
         return Context(nginx, options, str(self.config_dir), assembly.Reverter(None), print, now=lambda: now)
 
+    def whole(self, now: datetime.datetime = NOW) -> Machine:
+        """Return the machine as the doctor looks at it."""
+        return Machine(self.context(now), [self.lineage], {}, str(self.root))
+
     def machine(self, now: datetime.datetime = NOW) -> list[findings.Finding]:
         """Return what is said of the machine."""
-        return list(findings.machine_findings(self.context(now), [self.lineage], str(self.root)))
+        return rules.of_machine(self.whole(now))
 
     def sentences(self, now: datetime.datetime = NOW) -> list[str]:
         """Return what is said of the lineage, but for its site, which is not there."""
-        told = findings.lineage_findings(self.context(now), self.lineage)
+        told = rules.of_lineage(self.context(now), self.lineage, self.whole(now))
         return [finding.text for finding in told if "no Seafile site found" not in finding.text]
 
 
@@ -246,7 +251,7 @@ def test_a_host_whose_last_run_is_old_is_sick(host: Host) -> None:
 
 def test_a_host_where_renew_never_came_by_is_sick_after_two_days(host: Host) -> None:
     """As where Debian's certbot, which has no plugin, is run beside the one that has: not before this was installed."""
-    installed = datetime.datetime.fromtimestamp(os.stat(findings.__file__).st_ctime, datetime.UTC)
+    installed = datetime.datetime.fromtimestamp(os.stat(renewing.__file__).st_ctime, datetime.UTC)
     assert host.machine(installed + 47 * HOUR) == []
     assert "did not come by" in host.machine(installed + 49 * HOUR)[0].text
 

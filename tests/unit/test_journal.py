@@ -81,7 +81,7 @@ def test_what_an_earlier_version_wrote_is_read(journal: Journal) -> None:
     steps = [["a", before, after], ["pin:a", after, before]]
     content = {"path": SITE, "before": before, "after": after, "earlier": before, "steps": steps}
     place.write_text(json.dumps(content, indent=1))
-    expected = Entry(SITE, BARE, WITH_A, BARE, (Step("a", BARE, WITH_A), Step("pin:a", WITH_A, BARE)))
+    expected = Entry(SITE, (Step("a", BARE, WITH_A), Step("pin:a", WITH_A, BARE)))
     assert journal.entries() == [expected]
 
 

@@ -1,0 +1,148 @@
+"""What the doctor looks at: one certificate with its site, or the machine as a whole.
+
+The law: what several rules ask about is found out here, once. Nothing here is a finding.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+
+from certbot_seafile import errors
+from certbot_seafile.doctor import schedule
+from certbot_seafile.ocsp import store, verify
+from certbot_seafile.sealed import versions
+from certbot_seafile.sealed.settings import Entry
+from certbot_seafile.sealed.versions import Version
+from certbot_seafile.site import model, plan
+from certbot_seafile.site.config import Configuration
+from certbot_seafile.system import lineages, records, serving
+from certbot_seafile.system.context import Context
+from certbot_seafile.system.lineages import Lineage
+from certbot_seafile.usecases import deploy
+from certbot_seafile.usecases.status import Standing
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine as a whole.
+
+    readable: the certificates that are meant and can be read. entries: what root is handed, by name. root: the folder
+    of the system whose timers, crontabs and cli.ini count.
+    """
+
+    context: Context
+    readable: Sequence[Lineage]
+    entries: Mapping[str, Entry]
+    root: str = "/"
+
+    @cached_property
+    def certbots(self) -> set[str]:
+        """Return the names of the lineages that certbot knows."""
+        return set(lineages.all_names(self.context.config_dir))
+
+    @cached_property
+    def known(self) -> set[str]:
+        """Return the names of the lineages that certbot knows, or that are sealed."""
+        return self.certbots | set(versions.names(self.context.options.staple_dir))
+
+    @property
+    def sealed(self) -> list[Version]:
+        """Return the readable ones of which nginx has a sealed copy only, as far as this user knows."""
+        return [lineage for lineage in self.readable if isinstance(lineage, Version)]
+
+    @cached_property
+    def renewed(self) -> list[Lineage]:
+        """Return the lineages that this machine's certbot is to renew and serve."""
+        own = [lineage for lineage in self.readable if not isinstance(lineage, Version)]
+        return [lineage for lineage in own if not records.is_undone(self.context.state_dir, lineage.name)]
+
+    @cached_property
+    def jobs(self) -> list[schedule.Job]:
+        """Return what runs by the clock, where that is to renew anything."""
+        return schedule.jobs(self.root, self.context.config_dir) if self.renewed else []
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One certificate: the facts of it at one moment, what to ask for more with, and the machine that it is on."""
+
+    context: Context
+    standing: Standing
+    machine: Machine
+
+    @property
+    def lineage(self) -> Lineage:
+        """Return the lineage."""
+        return self.standing.lineage
+
+    @property
+    def site(self) -> plan.Site:
+        """Return the lineage's site. Raises errors.SiteNotFound."""
+        if self.standing.site is None:
+            raise errors.SiteNotFound(self.standing.failure or "")
+        return self.standing.site
+
+    @property
+    def deploy(self) -> str:
+        """Return the advice to deploy the lineage."""
+        return f"run `certbot-seafile deploy --cert-name {self.lineage.name}`"
+
+    @property
+    def is_renewed_here(self) -> bool:
+        """Tell whether this machine's certbot renews it; else another user or machine does, or nobody."""
+        return not isinstance(self.lineage, Version)
+
+    @property
+    def is_handed(self) -> bool:
+        """Tell whether root is handed it by another user or machine."""
+        return isinstance(self.lineage, Version) and bool(self.lineage.for_names)
+
+    @cached_property
+    def owner(self) -> str | None:
+        """Return whose certificate the site has in the place of the lineage's, of which nginx reads nothing then."""
+        lineage, used = self.lineage, servers_by_folder(self.context.nginx.configuration())
+        if self.standing.is_current or used.keys() & {lineage.folder, (self.standing.served or lineage).folder}:
+            return None
+        return deploy.owner_of_site(self.context, lineage, self.site)
+
+    @cached_property
+    def is_stapled(self) -> bool:
+        """Tell whether its stored staple is to be served: its CA makes some, and it was not revoked."""
+        lineage, site = self.lineage, self.site
+        is_wanted = store.why_unstapled(lineage) is None and serving.why_paired(lineage, site) is None
+        return is_wanted and self.standing.record.revocation is None and self.standing.earlier is None
+
+    @cached_property
+    def short_life(self) -> timedelta | None:
+        """Return how long the CA's staples hold, where that is too short for two runs of `certbot renew`; None else.
+
+        The responder is asked where no staple is stored, unless that is another machine's or user's matter.
+        """
+        current, staple = self.standing.served or self.lineage, self.standing.staple
+        if staple is None:
+            due = store.find_due(self.context, current)
+            if isinstance(due, store.Outcome) or isinstance(self.lineage, Version):
+                return None
+            try:
+                response = due.fetch()
+                staple = verify.verify(response, current.leaf, current.chain, self.standing.now, must_staple=True)
+            except (errors.ResponderFailed, errors.ResponseRefused):
+                return None
+        life = staple.end - staple.this_update
+        return life if life <= verify.MARGIN else None
+
+
+@functools.lru_cache(maxsize=1)
+def servers_by_folder(configuration: Configuration) -> dict[str, list[model.Server]]:
+    """Return the server blocks that use a certificate, by the folder that it lies in."""
+    servers = defaultdict(list)
+    for server in model.http_servers(configuration.outline()):
+        for line in server.level(b"ssl_certificate") or server.http.named(b"ssl_certificate"):
+            servers[os.path.dirname(os.fsdecode(line.arguments[0]))].append(server)
+    return servers
