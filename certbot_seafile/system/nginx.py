@@ -58,6 +58,11 @@ class Nginx:
     def test(self) -> str:
         """Run `nginx -t`; return its output, warnings included. Raises errors.NginxMissing, errors.NginxRefused."""
         done = self._run("-t")
+        if done.returncode and "[emerg]" not in done.stderr:
+            raise errors.NginxRefused(
+                f"`{self.ctl} -t` failed before nginx had a say: {_complaint(done.stderr or done.stdout)}; start "
+                "nginx's container if it has one, and run again"
+            )
         if done.returncode:
             raise errors.NginxRefused(
                 f"nginx refuses its configuration: {_complaint(done.stderr)}; fix that line, and run again"
@@ -67,12 +72,14 @@ class Nginx:
     def test_alone(self, lines: Iterable[str], folder: str) -> None:
         """Run `nginx -t` of a TLS server that has these lines and nothing else, in a private folder below this one.
 
+        nginx itself writes nothing there, because a container may have the folder read-only: a socket whose path is
+        taken is no fault in a test (ngx_open_listening_sockets).
         Raises errors.NginxMissing, errors.NginxRefused, errors.FileRefused.
         """
         place = os.path.join(folder, f".trial.{os.getpid()}.certbot-seafile")
         path = os.path.join(place, "nginx.conf")
-        server = [f"listen {lineages.quoted(f'unix:{place}/socket')} ssl;", *lines]
-        main = [f"pid {lineages.quoted(f'{place}/pid')};", "error_log stderr;", "events {}"]
+        server = [f"listen {lineages.quoted(f'unix:{path}')} ssl;", *lines]
+        main = ["pid /dev/null;", "error_log stderr;", "events {}"]
         text = "\n".join([*main, "http {", "access_log off;", "server {", *server, "}", "}", ""])
         files.make_whole_folder(place, {"nginx.conf": text.encode()})
         try:
