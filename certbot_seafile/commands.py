@@ -241,7 +241,7 @@ def _undo(arguments: argparse.Namespace) -> int:
     readable, _ = _each(arguments, lambda lineage: lineage)
     context = _machine_context(arguments, readable)
     if context.renewer is not None:
-        raise errors.RootNeeded("only root can take the site's edits out again; run `sudo certbot-seafile undo`")
+        raise errors.SiteRefused("only root can take the site's edits out again; run `sudo certbot-seafile undo`")
     names = arguments.cert_names or sorted({*_names(arguments), *undo.stapled_names(context)})
     if unknown := [name for name in arguments.cert_names if not undo.is_known(context, name)]:
         raise errors.LineageRefused(
@@ -250,24 +250,24 @@ def _undo(arguments: argparse.Namespace) -> int:
     stored = settings.read(arguments.settings) if os.geteuid() == 0 else None
     if not names and not context.journal.entries() and stored is None:
         raise _no_lineage(arguments)
-    is_clean = undo.undo(context, names, is_whole=not arguments.cert_names)
+    left_lines = undo.undo(context, names, is_whole=not arguments.cert_names)
     if stored is not None:
         left = {name: entry for name, entry in stored.entries.items() if name not in names}
         if left:
             settings.write(arguments.settings, dataclasses.replace(stored, entries=left))
         else:
             setup.take_back(arguments.settings, stored, context.say)
-    return _report_undo(context, is_clean)
+    return _report_undo(context, left_lines)
 
 
-def _report_undo(context: Context, is_clean: bool) -> int:
-    if is_clean:
+def _report_undo(context: Context, left_lines: Sequence[str]) -> int:
+    if not left_lines:
         context.say("The site is as it was. certbot renews the certificates on, and leaves the site alone until")
         context.say("`certbot-seafile deploy`; `certbot delete` ends their renewal.")
         return DONE
     print(
-        "certbot-seafile: lines of ours that somebody has changed since were left in the site; "
-        "look for certbot-seafile and /etc/letsencrypt in it, and take out by hand what is not wanted",
+        "certbot-seafile: lines of ours that somebody has changed since were left in the site: "
+        f"{', '.join(left_lines)}; take them out by hand, then run `certbot-seafile undo` again",
         file=sys.stderr,
     )
     return FAILED

@@ -218,8 +218,7 @@ def put(contents: Iterable[tuple[str, bytes | None]]) -> None:
         if content is None:
             files.remove(path)
         else:
-            files.make_folder(os.path.dirname(path))
-            files.replace(path, content)
+            files.put(path, content)
 
 
 def remove_unnamed(context: Context, paths: Sequence[str]) -> None:

@@ -78,9 +78,9 @@ class Setup:
         context, home = self.context_for(options), os.path.abspath(home)
         self._refuse_user(context, user, home)
         _webroots(context, names)  # which refuses what is not safe before anything is done
-        made = [*_missing(home), *self._prepare_site(context, name, names)]
+        made = [*files.missing_folders(home), *self._prepare_site(context, name, names)]
         webroots = _webroots(context, names)
-        made += [path for owned in webroots for path in _missing(owned.path)]
+        made += [path for owned in webroots for path in files.missing_folders(owned.path)]
         if users.find(user) is None:
             made.append(settings.USER)
             shell = shutil.which("nologin", path=_PATH) or "/bin/false"
@@ -166,7 +166,7 @@ class Setup:
         missing: list[str] = []
         for path in (options.staple_dir, context.state_dir, self.work_dir):
             if not os.path.isdir(path):
-                missing += _missing(path)
+                missing += files.missing_folders(path)
                 self._step(f"make the folder {path}", files.make_folder, path)
         is_answering = options.is_users_webroot or options.forward is not None
         if is_answering and (planned := challenge.plan_challenge(context, site, only_missing=True)):
@@ -210,7 +210,7 @@ class Setup:
     def _prepare_apply(self, context: Context, entry: Entry) -> None:
         changed = {path: content for path, content in self._units.items() if files.read_if_present(path) != content}
         for path, content in changed.items():
-            self._step(f"write {path}", _write, path, content)
+            self._step(f"write {path}", files.put, path, content)
         names = [os.path.basename(path) for path in self._units if not path.endswith(".service")]
         wants = [f"{_SYSTEM_UNITS}/{name.rpartition('.')[2]}s.target.wants/{name}" for name in names]
         if self.unit_dir == _SYSTEM_UNITS and (changed or not all(map(os.path.lexists, wants))):
@@ -312,15 +312,6 @@ def _facts(path: str) -> os.stat_result | None:
     return os.lstat(path) if os.path.lexists(path) else None
 
 
-def _missing(path: str) -> list[str]:
-    """Return the folders that have to be made for path, outermost first."""
-    missing: list[str] = []
-    while not os.path.lexists(path):
-        missing.insert(0, path)
-        path = os.path.dirname(path)
-    return missing
-
-
 def _give(path: str, entry: Entry, mode: int) -> None:
     files.make_folder(path)
     files.set_owner(path, entry.uid, entry.gid, mode)
@@ -328,12 +319,7 @@ def _give(path: str, entry: Entry, mode: int) -> None:
 
 def _fill_home(folder: str, path: str, content: bytes) -> None:
     files.make_folder(folder, 0o700)
-    _write(path, content)
-
-
-def _write(path: str, content: bytes) -> None:
-    files.make_folder(os.path.dirname(path))
-    files.replace(path, content)
+    files.put(path, content)
 
 
 def _cli_ini(home: str, options: Options, roots: bytes, own: bytes) -> bytes:

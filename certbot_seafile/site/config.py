@@ -18,15 +18,17 @@ from typing import NamedTuple
 from certbot_seafile import errors
 from certbot_seafile.site import syntax
 
-# What stands in each server block that proxies Seafile, one of them: its paths, Seahub's port or the file server's.
-_SIGNS_OF_SEAFILE = (b"/seafhttp", b"/seafmedia", b"/seafdav", b":8000", b":8082")
+# What stands in each server block that proxies Seafile, one of them (plan._is_seafile).
+_SIGNS_OF_SEAFILE = (
+    b"/seafhttp", b"/seafmedia", b"/seafdav", b"/sdoc-server", b"/notification", b"/onlyofficeds", b"/socket.io",
+)  # fmt: skip
 
 # Every directive that anyone asks for outside of a site's server blocks has its name here: of other files, only these
 # are seen.
 _OUTLINED = syntax.wanted(
-    (b"server", b"http", b"stream", b"mail", b"listen", b"server_name", b"user", b"pid", b"root", b"error_page",
-     b"resolver", b"add_header", b"client_body_temp_path", b"client_max_body_size", b"proxy_http_version",
-     b"proxy_read_timeout", b"proxy_request_buffering", b"proxy_set_header"),
+    (b"server", b"http", b"stream", b"mail", b"listen", b"server_name", b"user", b"pid", b"error_log", b"root",
+     b"error_page", b"resolver", b"add_header", b"client_body_temp_path", b"client_max_body_size",
+     b"proxy_http_version", b"proxy_read_timeout", b"proxy_request_buffering", b"proxy_set_header"),
     (b"ssl", b"auth_"),
 )  # fmt: skip
 _ADDRESS = re.compile(r"[\[\]0-9a-fA-F:.]+")
@@ -125,7 +127,7 @@ class File:
         self.outline, self.is_sound = syntax.skim(source, _OUTLINED)
 
     @cached_property
-    def tree(self) -> syntax.Tree:
+    def directives(self) -> tuple[syntax.Directive, ...]:
         """Return all of its statements. Raises errors.SyntaxRefused, with the path."""
         try:
             return syntax.parse(self.source)
@@ -135,7 +137,7 @@ class File:
     @cached_property
     def blocks(self) -> dict[int, syntax.Directive]:
         """Return its blocks, by their first byte. Raises errors.SyntaxRefused, with the path."""
-        every = syntax.walk(self.tree.directives)
+        every = syntax.walk(self.directives)
         return {directive.start: directive for directive in every if directive.block is not None}
 
 
@@ -190,10 +192,10 @@ class Configuration:
         if domains is None:
             return tuple(self._include(self._root, self._main, (), is_whole=True))
         for file in self._faulty:
-            _ = file.tree  # which says why
+            _ = file.directives  # which says why
         wanted = self._servers.wanted(domains)
         if site_path:
-            wanted |= self._servers.reading({site_path}, self.readers(site_path))
+            wanted |= self._reading({site_path})
         return self._http(map(self.whole, self._servers.chosen(wanted)))
 
     def outline_for(self, names: Collection[str]) -> tuple[Statement, ...]:
@@ -205,8 +207,12 @@ class Configuration:
 
     def servers_reading(self, paths: Collection[str]) -> list[Statement]:
         """Return the outlines of the server blocks of http that stand in one of the files, or read one."""
+        return self._servers.chosen(self._reading(paths))
+
+    def _reading(self, paths: Collection[str]) -> set[int]:
         readers = {block for path in paths for block in self.readers(path)}
-        return self._servers.chosen(self._servers.reading(paths, readers))
+        blocks = enumerate(self._servers.blocks)
+        return {number for number, each in blocks if each.path in paths or each.block in readers}
 
     def _http(self, servers: Iterable[Statement]) -> tuple[Statement, ...]:
         http = self._servers.http
@@ -226,7 +232,7 @@ class Configuration:
             Statement(file.path, directive)
             for file in self.files.values()
             if bare in file.source
-            for directive in syntax.walk(file.tree.directives)
+            for directive in syntax.walk(file.directives)
             if any(text in argument for argument in directive.arguments)
         ]
 
@@ -253,7 +259,7 @@ class Configuration:
         self._read[reader].add(file.path)
         if not file.is_sound and reader.name != b"server" and all(inner.name != b"server" for inner in file.outline):
             self._faulty.append(file)  # a fault in the file of another site is left to nginx -t
-        directives = file.tree.directives if is_whole else file.outline
+        directives = file.directives if is_whole else file.outline
         return self._expand(directives, reader, (*above, file.path), is_whole=is_whole)
 
     def _expand(
@@ -344,10 +350,6 @@ class _Servers:
         keys = {_ANY_NAME}.union(*(_asked(domain.lower()) for domain in domains))
         wanted = set().union(*(self.by_key.get(key, ()) for key in keys))
         return wanted.union(*(self.by_key.get(self.blocks[number].path, ()) for number in wanted))
-
-    def reading(self, paths: Collection[str], readers: Collection[Block]) -> set[int]:
-        """Return the numbers of the blocks that stand in one of the files, or are among their readers."""
-        return {n for n, one in enumerate(self.blocks) if one.path in paths or one.block in readers}
 
     def chosen(self, numbers: Iterable[int]) -> list[Statement]:
         """Return the outlines of the blocks with these numbers, in nginx's order."""

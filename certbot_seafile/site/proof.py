@@ -327,7 +327,7 @@ def _find_readers(before: Configuration, after: Configuration, changed: Collecti
     for path in sorted(before.files.keys() & changed):
         for block in before.readers(path):
             files = (before.files[path], after.files[path]) if path in after.files else ()
-            states = {_outside_servers(file.tree.directives, block.name) for file in files}
+            states = {_outside_servers(file.directives, block.name) for file in files}
             if block.name != b"server" and len(states) != 1:
                 yield Hurt(f"what the {text(block.name) or 'main'} level reads of {path}", (path,), block)
 

@@ -48,11 +48,12 @@ class Challenges:
                 if (own := _own_folder(self._context)) not in written:
                     opened.enter_context(webroot.published(own, contents))
                 planned = plan_challenge(self._context, site, only_missing=False)
-                title = f"certbot-seafile challenge {names[0]}"
-                opened.enter_context(writing.edited(self._context, planned, title, is_lasting=False))
+                opened.enter_context(writing.edited(self._context, planned, "challenge", names[0], is_lasting=False))
                 self._context.nginx.reload()
                 edited = serving.find_site(self._context, names)
-                serving.wait_for(lambda: _fetch(self._context, edited, expected), errors.ChallengeUnreachable)
+                serving.wait_for(
+                    self._context, lambda: _fetch(self._context, edited, expected), errors.ChallengeUnreachable
+                )
             self._open.enter_context(opened.pop_all())
 
     def clear(self) -> None:
@@ -62,7 +63,7 @@ class Challenges:
 
 def edit_site(context: Context, planned: edits.Edits, domain: str) -> None:
     """Write planned edits that let a site answer challenges, for good. Raises errors.Error; then nothing changed."""
-    with writing.edited(context, planned, f"certbot-seafile setup {domain}"):
+    with writing.edited(context, planned, "setup", domain):
         context.nginx.reload()
 
 
@@ -101,7 +102,8 @@ def let_answer(options: Options, planned: edits.Edits, site: plan.Site, *, only_
 def folders(context: Context, site: plan.Site) -> list[str]:
     """Return the folders whose files answer challenges."""
     own = _own_folder(context)
-    return list(dict.fromkeys(plan.challenge_folder(server) or own for server in site.plain)) or [own]
+    served = (plan.challenge_folder(server) or own for server in site.plain)
+    return list(dict.fromkeys(map(context.nginx.place, served))) or [own]
 
 
 def _fetch(context: Context, site: plan.Site, expected: Expected) -> None:

@@ -93,6 +93,12 @@ def replace(
             _sync_folder(folder)
 
 
+def put(path: str, content: bytes, *, mode: int = PUBLIC_MODE, is_synced: bool = True) -> None:
+    """Replace a file as replace() does; a missing folder is made, for its owner alone where the file is."""
+    make_folder(os.path.dirname(path), FOLDER_MODE if mode == PUBLIC_MODE else 0o700)
+    replace(path, content, mode=mode, is_synced=is_synced)
+
+
 def _write_new(path: str, content: bytes, like: os.stat_result | None, mode: int, is_synced: bool) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
@@ -168,13 +174,19 @@ def remove_folder_if_empty(path: str) -> None:
         os.rmdir(path)
 
 
-def make_folder(path: str, mode: int = FOLDER_MODE) -> list[str]:
-    """Make the folder and its missing parents; return what was made, outermost first. Raises errors.FileRefused."""
+def missing_folders(path: str) -> list[str]:
+    """Return the folders that have to be made for there to be one at path, outermost first."""
     missing: list[str] = []
     folder = os.path.abspath(path)
     while not os.path.isdir(folder):
         missing.insert(0, folder)
         folder = os.path.dirname(folder)
+    return missing
+
+
+def make_folder(path: str, mode: int = FOLDER_MODE) -> list[str]:
+    """Make the folder and its missing parents; return what was made, outermost first. Raises errors.FileRefused."""
+    missing = missing_folders(path)
     for folder in missing:
         with _explained(f"the folder {folder} cannot be made: "):
             try:

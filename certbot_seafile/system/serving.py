@@ -22,14 +22,13 @@ from certbot_seafile.system.context import Context
 from certbot_seafile.system.handshake import Answer, Endpoint, Handshake
 from certbot_seafile.system.lineages import Lineage
 
-_WAIT_SECONDS = 2.0
 _POLL_SECONDS = 0.05
 
 
 def find_site(context: Context, domains: Sequence[str], configuration: Configuration | None = None) -> plan.Site:
     """Return the site that answers for the domains, from what nginx reads now, or in another configuration.
 
-    Raises errors.SiteNotFound, errors.SiteAmbiguous, errors.SiteRefused, errors.SyntaxRefused.
+    Raises errors.SiteNotFound, errors.SiteRefused, errors.SyntaxRefused.
     """
     options = context.options
     site_path = os.path.realpath(options.site) if options.site else None
@@ -110,25 +109,33 @@ def _address(socket: Socket, others: Collection[Socket]) -> str:
     return "::1" if socket.address == "::" else socket.address
 
 
-def wait_for(check: Callable[[], None], failure: type[errors.Error], seconds: float = _WAIT_SECONDS) -> None:
-    """Check until that succeeds, for a while: a reloaded nginx may answer by the old configuration for a moment."""
-    deadline = time.monotonic() + seconds
+def wait_for(
+    context: Context, check: Callable[[], None], failure: type[errors.Error], seconds: float | None = None
+) -> None:
+    """Check until that succeeds, for a while: a reloaded nginx may answer by the old configuration for a moment.
+
+    seconds: None for as long as nginx may. Raises errors.NginxRefused where it could not load the new one.
+    """
+    deadline = time.monotonic() + (context.nginx.wait_seconds if seconds is None else seconds)
     while True:
         try:
             return check()
         except failure:
+            context.nginx.refuse_unloaded()
             if time.monotonic() > deadline:
                 raise
             time.sleep(_POLL_SECONDS)
 
 
-def verify_served(context: Context, lineage: Lineage, response: bytes | None = None, seconds: float = 2.0) -> None:
+def verify_served(
+    context: Context, lineage: Lineage, response: bytes | None = None, seconds: float | None = None
+) -> None:
     """Wait until a TLS client is handed the lineage's leaf, and this staple with it, at every listen address.
 
-    response: None for any staple or none. Raises errors.NotServed after so many seconds.
+    response: None for any staple or none. Raises errors.NotServed after so many seconds; None: see wait_for().
     """
     site = find_site(context, lineage.names)
-    wait_for(lambda: _refuse_other(lineage, site, response), errors.NotServed, seconds)
+    wait_for(context, lambda: _refuse_other(lineage, site, response), errors.NotServed, seconds)
 
 
 def handshakes(lineage: Lineage, site: plan.Site) -> Iterator[tuple[str, Endpoint, Handshake]]:
@@ -231,7 +238,9 @@ def see_neighbours(neighbours: Iterable[proof.Neighbour]) -> dict[Look, Answer |
     return seen
 
 
-def verify_neighbours(neighbours: Sequence[proof.Neighbour], before: dict[Look, Answer | bytes]) -> None:
+def verify_neighbours(
+    context: Context, neighbours: Sequence[proof.Neighbour], before: dict[Look, Answer | bytes]
+) -> None:
     """Wait until neighbours are answered as before. Raises errors.NotServed."""
 
     def check() -> None:
@@ -244,7 +253,7 @@ def verify_neighbours(neighbours: Sequence[proof.Neighbour], before: dict[Look, 
                     "taken out again: give the Seafile site files and server blocks of its own"
                 )
 
-    wait_for(check, errors.NotServed)
+    wait_for(context, check, errors.NotServed)
 
 
 def see_site(site: plan.Site) -> Answers:
@@ -266,7 +275,7 @@ def verify_answers(context: Context, names: Sequence[str], before: Answers) -> N
                     "were taken out again: see what redirects the site has, and nginx's error log"
                 )
 
-    wait_for(check, errors.NotServed)
+    wait_for(context, check, errors.NotServed)
 
 
 def _is_worse(look: Look, answer: Answer, earlier: Sequence[tuple[bool, Answer]]) -> bool:

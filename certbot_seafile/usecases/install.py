@@ -23,7 +23,7 @@ def put_into_site(context: Context, lineage: Lineage, site: plan.Site) -> bool:
     planned = plan_for(context, lineage, site)
     if planned:
         before = serving.see_site(site)
-        with writing.edited(context, planned, f"certbot-seafile deploy {lineage.name}"):
+        with writing.edited(context, planned, "deploy", lineage.name):
             context.nginx.reload()
             verify_served(context, lineage)
             serving.verify_answers(context, site.domains, before)
@@ -46,11 +46,12 @@ def plan_for(context: Context, lineage: Lineage, site: plan.Site) -> edits.Edits
 
 
 def check_plan(context: Context, names: Sequence[str], cert_name: str | None, *, must_staple: bool) -> plan.Site:
-    """Return the site for the names, where a deployment can be planned; write nothing. Raises errors.SiteRefused."""
+    """Return the site for the names, where a deployment can be planned; edit nothing. Raises errors.SiteRefused."""
     site = serving.find_site(context, names)
     paths = Paths(cert_name or names[0], context.config_dir, context.options)
     is_sealed, is_by_dns = must_staple or versions.is_sealed(paths), any(name.startswith("*.") for name in names)
-    _plan(context, names, paths, is_sealed=is_sealed, is_by_dns=is_by_dns)
+    planned = _plan(context, names, paths, is_sealed=is_sealed, is_by_dns=is_by_dns)
+    context.nginx.refuse_unseen([*planned.paths, paths.snippet_path, os.path.dirname(paths.fullchain_path)])
     for server in site.tls:
         if strangers := plan.strangers(server, names):
             context.say(
@@ -96,8 +97,8 @@ def _plan(
     return serving.plan_edits(context, names, add_edits, own)
 
 
-def is_included(context: Context, paths: Paths) -> bool:
-    """Tell whether anything that nginx reads includes the lineage's snippet."""
+def including(context: Context, paths: Paths) -> list[str]:
+    """Return the lines, "FILE:LINE", of what nginx reads that include the lineage's snippet."""
     include = os.fsencode(plan.staple_include(paths.snippet_path))
     statements = context.nginx.configuration().mentioning(include)
-    return any(statement.arguments[:1] == (include,) for statement in statements)
+    return [f"{each.path}:{each.line}" for each in statements if each.arguments[:1] == (include,)]

@@ -98,4 +98,4 @@ def renew(world: World, name: str, chosen: Options) -> Context:
 def take_back(world: World, chosen: Options) -> bool:
     """Do what `certbot-seafile undo` does; return whether all was taken out."""
     names = lineages.names_of_plugin(str(world.config_dir))
-    return undo.undo(context(world, chosen), names, is_whole=True)
+    return not undo.undo(context(world, chosen), names, is_whole=True)

@@ -16,7 +16,7 @@ A, B = "home.seafile.com", "blog.example.org"
 CERTIFICATE = plan.Certificate("/live/fullchain.pem", "/live/privkey.pem", f"/OCSP/{A}.conf", is_stapled=False)
 CHALLENGE = plan.Challenge("/var/www/letsencrypt")
 HTTP = "http { include /sites/*; }\n"
-SEAFILE = "    location / { proxy_pass http://127.0.0.1:8000; }\n"
+SEAFILE = "    location /seafhttp { proxy_pass http://127.0.0.1:8082; }\n"
 PAIR = "    ssl_certificate /old.pem;\n    ssl_certificate_key /old.key;\n"
 REDIRECT = "    return 301 https://$host$request_uri;\n"
 
