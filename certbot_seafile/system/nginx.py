@@ -247,6 +247,13 @@ class Nginx:
         return done.stderr + done.stdout
 
     @property
+    def body_path(self) -> str:
+        """Return the folder in which nginx keeps bodies of requests, where no directive says one."""
+        return os.path.join(
+            self._built_in("prefix", "/"), self._built_in("http-client-body-temp-path", "client_body_temp")
+        )
+
+    @property
     def users(self) -> frozenset[str]:
         """Return the users as whom nginx's workers run: what `user` says, else the one that nginx was built with."""
         return frozenset({_argument(self.configuration().main(b"user")) or self._built_in("user", "nobody")})
