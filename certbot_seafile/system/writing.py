@@ -27,7 +27,11 @@ def edited(context: Context, planned: edits.Edits, title: str, *, is_lasting: bo
     Raises errors.SiteRefused where this run is not root's, or somebody would be hurt for whom they are not made,
     errors.NginxRefused, errors.FileRefused.
     """
-    _refuse_without_root(context, planned.paths)
+    if context.renewer is not None:
+        raise errors.SiteRefused(
+            f"{', '.join(planned.paths)} must be edited, which {context.renewer} may not do; run once "
+            f"`sudo certbot-seafile setup --user {context.renewer} -d NAME`"
+        )
     verdict = proof.judge(context.nginx.configuration(), planned)
     before = serving.see_neighbours(verdict.neighbours) if is_lasting else {}
     context.checkpoints.close()
@@ -91,14 +95,6 @@ def _give_up(context: Context, written: Sequence[str]) -> None:
         with contextlib.suppress(errors.NginxRefused):
             context.nginx.test()
             context.nginx.reload()
-
-
-def _refuse_without_root(context: Context, paths: Sequence[str]) -> None:
-    if context.renewer is not None:
-        raise errors.SiteRefused(
-            f"{', '.join(paths)} must be edited, which {context.renewer} may not do; run once "
-            f"`sudo certbot-seafile setup --user {context.renewer} -d NAME`"
-        )
 
 
 def take_out_edits(context: Context, owners: Collection[str] | None = None) -> tuple[bool, bool]:
