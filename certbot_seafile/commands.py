@@ -342,16 +342,9 @@ def _bring_over(arguments: argparse.Namespace, before: settings.FormerSettings) 
 
 
 def _own_command(arguments: argparse.Namespace) -> list[str]:
-    """Return the words that run this program with the same folders."""
-    words = [os.path.abspath(sys.argv[0])]
-    for option, value, usual in (
-        ("--config-dir", arguments.config_dir, "/etc/letsencrypt"),
-        ("--work-dir", arguments.work_dir, "/var/lib/letsencrypt"),
-        ("--logs-dir", arguments.logs_dir, "/var/log/letsencrypt"),
-        ("--settings", arguments.settings, "/etc/certbot-seafile.json"),
-    ):
-        words += [option, value] if value != usual else []
-    return words
+    """Return the words that run this program with the same folders and settings."""
+    is_usual = arguments.settings == "/etc/certbot-seafile.json"
+    return [*assembly.own_words(arguments), *([] if is_usual else ["--settings", arguments.settings])]
 
 
 def _apply(arguments: argparse.Namespace) -> int:

@@ -22,7 +22,6 @@ from certbot.plugins import common
 
 if TYPE_CHECKING:
     from certbot_seafile.site.config import Configuration
-    from certbot_seafile.system import challenge
     from certbot_seafile.system.context import Context
     from certbot_seafile.system.lineages import Lineage, Options
     from certbot_seafile.usecases import preflight
@@ -45,7 +44,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
 
     def __init__(self, config: Any, name: str) -> None:
         super().__init__(config, name)
-        self._challenges: challenge.Challenges | None = None
+        self._answered = contextlib.ExitStack()
         self._deployed: set[str] = set()
         self._has_loaded = False
         self._last_context: Context | None = None
@@ -140,14 +139,12 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         if self.config.allow_subset_of_names:  # certbot drops the names whose challenge fails at the CA
             here = preflight.answered(self._context(), [name for name, _ in expected])
             expected = {key: content for key, content in expected.items() if key[0] in here}
-        self._challenges = challenge.Challenges(self._context())
-        self._challenges.answer(expected)
+        self._answered.enter_context(challenge.answered(self._context(), expected))
         return responses
 
     def cleanup(self, achalls: Iterable[Any]) -> None:
         """Remove the validation files, and take out what was edited for them."""
-        if self._challenges is not None:
-            self._challenges.clear()
+        self._answered.close()
 
     # --- certbot.interfaces.Installer
 

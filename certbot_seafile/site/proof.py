@@ -165,8 +165,7 @@ class _State:
 
     def look_up(self, names: Collection[str] | None) -> None:
         """Look for who answers for the names; None for all of them."""
-        outline = self.configuration.outline() if names is None else self.configuration.outline_for(names)
-        self.servers = model.http_servers(outline)
+        self.servers = model.http_servers(self.configuration.outline(names))
 
     def own(self) -> list[Server]:
         """Return the touched servers."""

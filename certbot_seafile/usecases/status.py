@@ -36,7 +36,7 @@ class Standing:
 
     site: None where it is not found. failure: why clients cannot be asked what they are handed; None where they can.
     What they are handed for all names at all listen addresses: is_current: the lineage's leaf; is_stapled: an OCSP
-    response; is_stored: the stored response. pinned: the earlier version, where the site keeps that.
+    response; is_stored: the stored response.
     """
 
     lineage: Lineage
