@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 
 import pytest
 
@@ -71,7 +72,8 @@ def test_the_site_that_listens_on_the_address_serves_it(world: World, address: s
     assert paths[address].read_bytes() == edited
     status = world.seafile("status")
     assert address in status.stdout
-    world.seafile("check", "--root", str(world.folder))  # which has no fault
+    check = world.seafile("check", "--root", str(world.folder), check=False).stdout
+    assert re.findall(r"\[(?:CERT|SITE|STAPLE|CHALLENGE|RENEWAL)-", check) == []
     assert minted.take_back(world, chosen)
     assert {address: path.read_bytes() for address, path in paths.items()} == before
 
