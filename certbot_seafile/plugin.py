@@ -78,6 +78,8 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         if self.config.verb not in ("certonly", "run", "renew") or not is_asked_for:
             return
         request = self._request()
+        if self.config.verb == "renew" and not self.config.dry_run:
+            preflight.begin_renewal(context, request)
         if self.name in (self.config.authenticator, self.config.configurator):
             preflight.refuse_wildcards(request.names)
         preflight.refuse_name(request)

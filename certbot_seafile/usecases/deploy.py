@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 _HANDED_SECONDS = 60.0  # within which root's step lets nginx serve what was handed over
 _LOOK_SECONDS = 2.0
+#: How a renewal ended that certbot began and did not bring to its end, as the record has it.
+UNFINISHED = "certbot could not renew the certificate; letsencrypt.log says why"
 
 
 def deploy(context: Context, lineage: Lineage, *, is_upkeep: bool = False) -> None:
@@ -184,10 +186,15 @@ def keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | None
         failure = str(error)
         raise
     finally:
-        known = records.load(context.state_dir, subject(context, lineage))
-        record = replace(known, last_run=context.now(), last_failure=failure)
-        with contextlib.suppress(errors.FileRefused):  # a full disk has been told already
-            records.write(context.state_dir, lineage.name, record)
+        remember(context, lineage, failure)
+
+
+def remember(context: Context, lineage: Lineage, failure: str | None) -> None:
+    """Remember that `certbot renew` came by for a lineage, and how that ended; failure: None for well."""
+    known = records.load(context.state_dir, subject(context, lineage))
+    record = replace(known, last_run=context.now(), last_failure=failure)
+    with contextlib.suppress(errors.FileRefused):  # a full disk has been told already
+        records.write(context.state_dir, lineage.name, record)
 
 
 def _keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | None) -> None:
