@@ -81,10 +81,7 @@ def _refuse_unfit(context: Context, lineage: Lineage) -> None:
 def _deploy_plain(context: Context, lineage: Lineage) -> store.Outcome:
     """Let the site name live/NAME, and the staple's snippet."""
     site = _prepared_site(context, lineage)
-    if reason := serving.why_paired(lineage, site):
-        outcome = store.Outcome(None, records.load(context.state_dir, lineage), reason)
-    else:
-        outcome = store.ensure_staple(context, lineage)
+    outcome = store.ensure_staple(context, lineage, unstapled=serving.why_paired(lineage, site))
     loading = store.Round(context)
     loading.write(lineage, outcome)
     site = serving.find_site(context, lineage.names)
@@ -205,8 +202,6 @@ def _keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | Non
             _remove_leftovers(context, lineage, site)
             if isinstance(current, Version):
                 current = seal.resume(context, current) or lineage
-    if serving.why_paired(current, site) is not None:
-        return
     result = refreshed or refresh.refresh_one(context, current)
     if refreshed is None:
         result.report(context.say)
