@@ -15,9 +15,9 @@ from certbot_seafile import errors
 from certbot_seafile.doctor import subject as subjects
 from certbot_seafile.doctor.findings import WARNING, Finding, moment
 from certbot_seafile.doctor.subject import Subject
-from certbot_seafile.ocsp import store, verify
+from certbot_seafile.ocsp import verify
 from certbot_seafile.site import plan
-from certbot_seafile.system import lineages, serving
+from certbot_seafile.system import lineages
 from certbot_seafile.system.lineages import Lineage
 from certbot_seafile.usecases import status
 
@@ -96,8 +96,8 @@ def not_served(subject: Subject) -> Iterator[Finding]:
 
 def revoked(subject: Subject) -> Iterator[Finding]:
     """Yield that the CA revoked the certificate."""
-    lineage, revocation = subject.lineage, subject.standing.record.revocation
-    if store.why_unstapled(lineage) is None and serving.why_paired(lineage, subject.site) is None and revocation:
+    lineage = subject.lineage
+    if (revocation := subject.revocation) is not None:
         where = " where it is renewed" if subject.is_handed else ""
         fix = f"get a new certificate with `certbot renew --force-renewal --cert-name {lineage.name}`{where}"
         yield Finding("CERT-REVOKED", revocation, "clients that ask the CA refuse it", fix)
