@@ -8,13 +8,15 @@ PARALLEL := -n 5
 SOURCES := setup.py tests/setup-environment
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-newest test-debian test-long test-matrix test-oldest test-offline test-distributions test-packages deb dist demo lint docs bench fuzz packages clean
+.PHONY: help test test-newest test-debian test-long test-matrix test-oldest test-docs test-offline test-distributions test-packages deb dist demo lint docs manual bench fuzz packages clean
 
 help:
 	@echo "make demo   show a certificate's whole life on this machine, without touching its real nginx"
 	@echo "make test   lint, then the tests with PyPI's newest certbot, then those that touch the distribution's: five minutes"
 	@echo "make lint   ruff and mypy"
+	@echo "make manual   the manual page, from what --help says"
 	@echo "make docs   the pages of docs/ as HTML in docs/_build/html, and the manual page checked"
+	@echo "make test-docs      the pages, links and pictures, in a browser without a screen"
 	@echo "make test-matrix    all tests with the certbots of Debian 12 and 13 (bare roots: root; long) and PyPI's oldest"
 	@echo "make test-long      tests that take long (kills, waits, every shape by certbot), and all with the distribution's certbot"
 	@echo "make test-offline   unit and property tests: no network, no root, with the Python that is there (docs/packaging.md)"
@@ -52,6 +54,10 @@ test-long: packages $(VENV)/.ready $(VENV_DEBIAN)/.ready
 test-oldest: packages $(VENV_OLDEST)/.ready
 	$(VENV_OLDEST)/bin/python -m pytest --no-missing-tools $(PARALLEL) -m "long or not long" tests/unit tests/e2e
 
+test-docs: docs
+	tests/setup-environment browser
+	$(VENV)/bin/python -m pytest --no-missing-tools -m "long or not long" tests/docs
+
 # For packagers, whose builders have neither: PYTHON=python3 chooses the distribution's Python and modules.
 PYTHON ?= $(firstword $(wildcard $(VENV)/bin/python) python3)
 test-offline:
@@ -86,6 +92,9 @@ docs: packages $(VENV)/.docs-ready
 	! command -v man >/dev/null || { said=$$(MANROFFOPT=-ww man --warnings -l -Tutf8 docs/certbot-seafile.1 2>&1 >/dev/null); \
 		[ -z "$$said" ] || { echo "$$said"; exit 1; }; }
 	! command -v mandoc >/dev/null || mandoc -Tlint -W warning docs/certbot-seafile.1
+
+manual: $(VENV)/.ready
+	$(VENV)/bin/python docs/manual.py >docs/certbot-seafile.1
 
 bench: packages $(VENV)/.bench-ready
 	for benchmark in tests/benchmarks/bench_*.py; do $(VENV)/bin/python $$benchmark || exit 1; done

@@ -14,11 +14,49 @@ import sys
 from collections.abc import Sequence
 
 from certbot_seafile import __version__, errors
+from certbot_seafile.system import progress
 
 logger = logging.getLogger(__name__)
 
 _FAILED = 1
 _ELSE = "where no certificate names one"
+
+#: What each command does; the first sentence stands in the list of commands.
+_COMMANDS = {
+    "deploy": (
+        "Let the site use a certificate. This is the deploy hook that certbot runs: it fetches the OCSP staple where "
+        "the certificate names a responder, edits the site, tests the configuration, reloads nginx, and looks at what "
+        "is served. The certificate is the one that RENEWED_LINEAGE or --cert-name names. Where a step fails, the "
+        "site is put back as it was."
+    ),
+    "refresh": ("Refresh the OCSP staples that are due. nginx is reloaded only when something new came."),
+    "status": (
+        "Print a table of the certificates. It has expiry, renewal, the last `certbot renew`, the staple, and what "
+        "nginx really serves."
+    ),
+    "check": (
+        "Say what is wrong and what to do. Each sentence has an id, under which docs/troubleshooting.md tells more. "
+        "Nothing is changed. The exit code is 1 if anything hurts people now or will with time."
+    ),
+    "undo": (
+        "Take the plugin's edits and files out again. The site is byte for byte what it was, unless somebody else "
+        "changed the same lines. Certificates stay, and so does their renewal, because they are certbot's; renewals "
+        "leave the site alone until `deploy`. Keys that were copied for nginx are removed, and what `setup` did is "
+        "taken back. Run this before the package is removed."
+    ),
+    "setup": (
+        "Let an ordinary user or another machine renew. Run it as root, once for each certificate. With --user, the "
+        "user gets folders of its own, the site is made to answer challenges, and systemd's units are written, or the "
+        "lines for cron printed. With --source, the certificate comes from the folder that the machine that renews "
+        "writes. What is handed over is served when it is for every name after -d. A second run repairs what has "
+        "changed."
+    ),
+    "apply": (
+        "Serve what that user or machine has handed over. This is root's step: it judges certificate, key and staple, "
+        "writes them again, tests the configuration, reloads nginx, and looks at what is served. It takes nothing "
+        "from the user or the environment."
+    ),
+}
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -54,6 +92,8 @@ def _run(words: Sequence[str]) -> int:
 
     commands.read_settings(arguments)
     _set_up_logging(arguments)
+    if not arguments.quiet and not arguments.verbose:
+        progress.show_on(sys.stderr)
     return commands.COMMANDS[arguments.command](arguments)
 
 
@@ -77,37 +117,41 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-dir", default=usual["config"], metavar="D", help="certbot's configuration folder")
     parser.add_argument("--work-dir", default=usual["work"], metavar="D", help="certbot's work folder")
     parser.add_argument("--logs-dir", default=usual["logs"], metavar="D", help="certbot's log folder")
-    parser.add_argument("--http-01-port", dest="http_port", type=int, help="as certbot's option of that name")
-    parser.add_argument("--https-port", dest="https_port", type=int, help="as certbot's option of that name")
+    parser.add_argument(
+        "--http-01-port", dest="http_port", type=int, metavar="PORT", help="as certbot's option of that name"
+    )
+    parser.add_argument(
+        "--https-port", dest="https_port", type=int, metavar="PORT", help="as certbot's option of that name"
+    )
     parser.add_argument("--seafile-ctl", dest="ctl", metavar="PATH", help=f"nginx binary, {_ELSE}")
     parser.add_argument("--seafile-staple-dir", dest="staple_dir", metavar="DIR", help=f"folder of staples, {_ELSE}")
     parser.add_argument("--settings", default="/etc/certbot-seafile.json", metavar="FILE", help="what `setup` wrote")
     volume = parser.add_mutually_exclusive_group()
     volume.add_argument("-q", "--quiet", action="store_true", help="say nothing but failures")
     volume.add_argument("-v", "--verbose", action="store_true", help="say each step, with the site's diff")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     named = argparse.ArgumentParser(add_help=False)
     named.add_argument(
         "--cert-name", dest="cert_names", action="append", default=[], type=_cert_name, metavar="NAME",
         help="this certificate only; may be given several times",
     )  # fmt: skip
-    commands.add_parser("deploy", parents=[named], help="the deploy hook: staple, site, test, reload, look")
-    refresh = commands.add_parser("refresh", parents=[named], help="refresh the OCSP staples that are due")
-    refresh.add_argument("--force", action="store_true", help="refresh them all, due or not")
-    status = commands.add_parser("status", parents=[named], help="a table of the certificates and what is served")
-    form = status.add_mutually_exclusive_group()
+
+    parsers = {}
+    for name, description in _COMMANDS.items():
+        summary = description.partition(".")[0]
+        parents = [] if name == "apply" else [named]
+        about = summary[0].lower() + summary[1:]
+        parsers[name] = commands.add_parser(name, parents=parents, help=about, description=description)
+    parsers["refresh"].add_argument("--force", action="store_true", help="refresh them all, due or not")
+    form = parsers["status"].add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="the same as JSON, for monitoring")
     form.add_argument("--prometheus", metavar="FILE", help="as a textfile for node_exporter; - for stdout")
-    check = commands.add_parser(
-        "check", parents=[named], help="say what is wrong and what to do; exit 1 if anything is"
-    )
-    form = check.add_mutually_exclusive_group()
+    form = parsers["check"].add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="the same as JSON, for monitoring")
     form.add_argument("--nagios", action="store_true", help="one line with perfdata, and exit codes 0 to 3")
-    check.add_argument("--root", default="/", metavar="DIR", help="where timers and crontabs are, as in a container")
-    commands.add_parser("undo", parents=[named], help="take this package's edits and files out again")
-    _add_setup(commands.add_parser("setup", parents=[named], help="let an ordinary user or another machine renew"))
-    commands.add_parser("apply", help="root's step: serve what that user or machine has handed over")
+    root_help = "where timers and crontabs are, as in a container"
+    parsers["check"].add_argument("--root", default="/", metavar="DIR", help=root_help)
+    _add_setup(parsers["setup"])
     return parser
 
 
@@ -143,6 +187,12 @@ def _add_setup(setup: argparse.ArgumentParser) -> None:
         setup.add_argument(option, dest=name, metavar=metavar, help=f"{text}, {_ELSE}")
 
 
+def _make_room(record: object) -> bool:
+    """Take the line of a wait off the terminal before a record is printed there."""
+    progress.erase()
+    return True
+
+
 def _set_up_logging(arguments: argparse.Namespace) -> None:
     import logging.handlers
 
@@ -153,6 +203,7 @@ def _set_up_logging(arguments: argparse.Namespace) -> None:
     console = logging.StreamHandler(sys.stderr)
     console.setLevel(logging.DEBUG if arguments.verbose else logging.WARNING)
     console.setFormatter(logging.Formatter("%(message)s"))
+    console.addFilter(_make_room)
     root.addHandler(console)
     with contextlib.suppress(OSError):  # a log that cannot be written stops nothing
         path = os.path.join(arguments.logs_dir, "certbot-seafile.log")

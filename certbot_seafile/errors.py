@@ -18,6 +18,13 @@ CertbotError = certbot_errors.Error
 class Error(certbot_errors.PluginError):
     """Anything that stops this package; its text says what is wrong and what to do next."""
 
+    def __init__(self, text: str) -> None:
+        super().__init__(text.encode("utf-8", "backslashreplace").decode())  # a file's name may be no UTF-8
+
+    def __repr__(self) -> str:
+        """Return the text: certbot prints the repr of what prepare() raises, as `The error was: ...`."""
+        return str(self)
+
 
 class SyntaxRefused(Error):
     """nginx's tokenizer would not accept these bytes; line and column count from 1, the column in bytes."""
@@ -29,23 +36,11 @@ class SyntaxRefused(Error):
 
 
 class SiteRefused(Error):
-    """The Seafile site has a shape that cannot be edited safely; nothing was changed."""
-
-
-class RootNeeded(SiteRefused):
-    """The site needs an edit, and this run is not root's; nothing was changed."""
+    """The Seafile site cannot be edited safely, or not by this run, or could be one of several; nothing was changed."""
 
 
 class SiteNotFound(SiteRefused):
     """No nginx file holds a Seafile site for the name."""
-
-
-class SiteAmbiguous(SiteRefused):
-    """More than one nginx file could be the Seafile site; candidates: their paths."""
-
-    def __init__(self, text: str, candidates: Sequence[str]) -> None:
-        self.candidates = tuple(candidates)
-        super().__init__(text)
 
 
 class NginxMissing(Error, certbot_errors.NoInstallationError):

@@ -1,4 +1,4 @@
-"""Seafile's own settings, as far as they say under which scheme it is reached.
+"""Seafile's own settings: where they are, and as far as they say under which scheme it is reached.
 
 The law: a settings file is read as text and never run. What cannot be read, or is made up at run time, is not judged.
 """
@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import glob
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from certbot_seafile import errors
+from certbot_seafile.doctor import docker
 from certbot_seafile.system import files
 
 _SETTINGS_BYTES = 1024 * 1024
 _INSTALLED = re.compile(r"(?P<top>/.*)/seafile-server-[^/]+/seahub(?:/|\Z)")
 _PYTHON_LINE = re.compile(r"""^(?P<name>[A-Z_]+)\s*=\s*(?P<quote>["'])(?P<value>[^"'\\]*)(?P=quote)""")
+#: The files that `docker compose` takes where it is told none; the first one that is there.
+_COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 _PLAIN_LINE = re.compile(r"""^\s*(?:export\s+)?(?P<name>[A-Z_]+)\s*=\s*["']?(?P<value>[^"'\s#]*)""")
 
 
@@ -39,6 +43,66 @@ def top_folder(document_root: str) -> str | None:
     """Return Seafile's folder for a site's `root`: /opt/seafile for /opt/seafile/seafile-server-latest/seahub."""
     installed = _INSTALLED.match(document_root)
     return installed["top"] if installed else None
+
+
+def env_files(root: str = "/", folders: Iterable[str] = ()) -> list[str]:
+    """Return the .env files of Seafile's installations on the system below root, as sorted paths.
+
+    Those of running containers, and those that speak of Seafile in /opt, where its manual has them, and in the further
+    folders, such as a site's top_folder().
+    """
+    projects = docker.projects()
+    paths = [path for project in projects for path in project.env_files or (os.path.join(project.folder, ".env"),)]
+    places = [*_below_opt(root), *(_at(root, folder) for folder in folders)]
+    found = [_at(root, path) for path in paths]
+    found += [os.path.join(place, name) for place in places for name in (".env", "conf/.env")]
+    return sorted({path for path in found if "SEAFILE_" in _text(path)})
+
+
+def compose_files(root: str = "/", folders: Iterable[str] = ()) -> list[str]:
+    """Return the compose files of Seafile's installations on the system below root, as sorted paths.
+
+    Those with which running containers were started, and in the folders of env_files() and in /opt those that `docker
+    compose up` would take: what COMPOSE_FILE in .env lists, else the first of its own names.
+    """
+    found = {_at(root, path) for project in docker.projects() for path in project.compose_files}
+    listed = {os.path.dirname(path): _listed(path) for path in env_files(root, folders)}
+    for folder in [*listed, *_below_opt(root)]:
+        own = (os.path.join(folder, name) for name in _COMPOSE_NAMES)
+        first = next(filter(os.path.lexists, own), None)
+        found.update(listed.get(folder) or ([first] if first else []))
+    return sorted(path for path in found if "seafile" in _text(path).lower())
+
+
+def installations(root: str = "/", folders: Iterable[str] = ()) -> list[str]:
+    """Return the folders of the system below root whose conf/ has Seahub's settings, sorted: those below /opt, those
+    that containers are given as SEAFILE_VOLUME, and those of the further folders that have one.
+    """
+    volumes = [_at(root, value) for path in env_files(root, folders) if (value := _value(path, "SEAFILE_VOLUME"))]
+    tops = [*_below_opt(root), *volumes, *(_at(root, folder) for folder in folders)]
+    tops += [os.path.join(top, "seafile") for top in tops]
+    return sorted({top for top in tops if os.path.isfile(os.path.join(top, "conf", "seahub_settings.py"))})
+
+
+def _below_opt(root: str) -> list[str]:
+    return glob.glob(os.path.join(glob.escape(root), "opt", "*"))
+
+
+def _at(root: str, path: str) -> str:
+    """Return where a path of the system below root is."""
+    return os.path.join(root, path.lstrip("/"))
+
+
+def _listed(env_path: str) -> list[str]:
+    """Return the compose files that an environment file lists, which are relative to its folder."""
+    names = _value(env_path, "COMPOSE_FILE").split(_value(env_path, "COMPOSE_PATH_SEPARATOR") or ":")
+    return [os.path.join(os.path.dirname(env_path), name) for name in names if name]
+
+
+def _value(env_path: str, name: str) -> str:
+    """Return the value of a line NAME=VALUE of an environment file, the last one; "" where it has none."""
+    lines = filter(None, map(_PLAIN_LINE.match, _text(env_path).splitlines()))
+    return next((line["value"] for line in reversed([*lines]) if line["name"] == name), "")
 
 
 def plain_http_settings(top: str) -> list[Setting]:

@@ -41,7 +41,7 @@ _UNSUCCESSFUL = {
     "SIG_REQUIRED": "sigRequired: the responder wants signed requests",
     "UNAUTHORIZED": "unauthorized: the responder has no record of this certificate",  # RFC 5019 2.2.3
 }
-UNREADABLE = (
+_UNREADABLE = (
     ValueError, TypeError, KeyError, OverflowError, UnsupportedAlgorithm, InternalError,
     x509.DuplicateExtension, x509.UnsupportedGeneralNameType, x509.InvalidVersion,
 )  # fmt: skip
@@ -55,22 +55,26 @@ class Staple:
     serial: int
     this_update: datetime
     next_update: datetime
-    produced_at: datetime
     end: datetime
 
 
 @contextlib.contextmanager
-def _boundary(name: str) -> Iterator[None]:
-    """Turn what cryptography raises for bytes that it cannot read into errors.ResponseRefused."""
+def boundary(name: str, refusal: type[errors.BundleRefused] | None = None) -> Iterator[None]:
+    """Turn what cryptography raises for bytes that it cannot read into errors.ResponseRefused.
+
+    refusal: what to raise instead, with a reason that quotes nothing.
+    """
     try:
         yield
     except BaseException as error:  # A panic of Rust code is no Exception, and its class cannot be imported.
-        if isinstance(error, UNREADABLE) or type(error).__name__ == "PanicException":
+        if isinstance(error, _UNREADABLE) or type(error).__name__ == "PanicException":
+            if refusal is not None:
+                raise refusal([f"{name} cannot be read"]) from error
             raise errors.ResponseRefused([f"{name} cannot be read: {error}"]) from error
         raise
 
 
-@_boundary("the certificate's responder")
+@boundary("the certificate's responder")
 def ocsp_url(leaf: x509.Certificate) -> str | None:
     """Return the leaf's first http or https URL of a responder (RFC 5280 4.2.2.1), or None. Raises ResponseRefused."""
     descriptions = extension_of(leaf, x509.AuthorityInformationAccess) or ()
@@ -80,14 +84,14 @@ def ocsp_url(leaf: x509.Certificate) -> str | None:
     return next((url for url in urls if url.lower().startswith(("http://", "https://"))), None)
 
 
-@_boundary("the certificate's TLS features")
+@boundary("the certificate's TLS features")
 def is_must_staple(leaf: x509.Certificate) -> bool:
     """Tell whether the leaf demands a staple by its TLS features (RFC 7633 4.2.3.1). Raises errors.ResponseRefused."""
     demanded = set(extension_of(leaf, x509.TLSFeature) or ())
     return bool(demanded & {x509.TLSFeatureType.status_request, x509.TLSFeatureType.status_request_v2})
 
 
-@_boundary("the certificate or its chain")
+@boundary("the certificate or its chain")
 def find_issuer(leaf: x509.Certificate, chain: Sequence[x509.Certificate]) -> x509.Certificate:
     """Return the chain's certificate that signed the leaf, by name and key. Raises errors.ResponseRefused without."""
     reasons = []
@@ -146,13 +150,13 @@ def verify(
     """
     if any(time is not None and time.tzinfo is None for time in (now, known_update)):
         raise TypeError("a naive time")  # The caller's mistake is not to be taken for the responder's.
-    with _boundary("the response"):
+    with boundary("the response"):
         issuer = find_issuer(leaf, chain)
         basic = _load(response)
         faults, delegate = _find_signer(response, basic, issuer, (leaf, *chain))
         if (count := sum(1 for _ in basic.responses)) != 1:
             raise errors.ResponseRefused([*faults, f"it holds {count} SingleResponses instead of one (RFC 5019 2.2.1)"])
-        begin, next_update, made = (time_of(basic, name) for name in ("this_update", "next_update", "produced_at"))
+        begin, next_update = time_of(basic, "this_update"), time_of(basic, "next_update")
         time_faults = list(_time_faults(basic, delegate, now))
         faults += [*_content_faults(basic, _request(leaf, issuer)), *time_faults]
         if known_update is not None and begin < known_update:  # RFC 5019 6.1
@@ -171,7 +175,7 @@ def verify(
             faults.append(_end_fault(begin, end, now))
         if faults:
             raise errors.ResponseRefused(faults)
-        return Staple(response, leaf.serial_number, begin, next_update, made, end)
+        return Staple(response, leaf.serial_number, begin, next_update, end)
 
 
 def verify_stored(response: bytes, leaf: x509.Certificate, chain: Sequence[x509.Certificate], now: datetime) -> Staple:
@@ -415,7 +419,7 @@ _ALGORITHMS: dict[x509.ObjectIdentifier, tuple[type, tuple[object, ...]]] = {
     Algorithm.ED448: (ed448.Ed448PublicKey, ()),
 }
 #: Collisions can be made, so such a signature proves nothing.
-_BROKEN = {Algorithm.RSA_WITH_MD5: "MD5", Algorithm.RSA_WITH_SHA1: "SHA-1", Algorithm.ECDSA_WITH_SHA1: "SHA-1"}
+BROKEN = {Algorithm.RSA_WITH_MD5: "MD5", Algorithm.RSA_WITH_SHA1: "SHA-1", Algorithm.ECDSA_WITH_SHA1: "SHA-1"}
 _SHA1 = x509.ObjectIdentifier("1.3.14.3.2.26")
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)  # as in the Baseline Requirements, 6.1.5
 
@@ -426,8 +430,8 @@ def _signature_fault(
     """Return why the signature over `signed` in `encoded` is not the signer's; None where it is."""
     oid, key, signature = holder.signature_algorithm_oid, _public_key(signer), holder.signature
     kind, arguments = _ALGORITHMS.get(oid, (type(None), ()))
-    if oid in _BROKEN:
-        return f"the signature is made with {_BROKEN[oid]}, which proves nothing any more"
+    if oid in BROKEN:
+        return f"the signature is made with {BROKEN[oid]}, which proves nothing any more"
     is_for_key = isinstance(key, kind)
     if not is_for_key:
         return f"the signature's algorithm, {oid.dotted_string}, is not one for its key, or none that is accepted"

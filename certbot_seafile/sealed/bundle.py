@@ -7,7 +7,7 @@ ends as a Bundle or as errors.BundleRefused, whatever it is, after a bounded amo
 from __future__ import annotations
 
 import base64
-import contextlib
+import functools
 import ipaddress
 import itertools
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography.hazmat.primitives.serialization import load_der_private_key as load_key
-from cryptography.x509.oid import SignatureAlgorithmOID as Algorithm
 
 from certbot_seafile import errors
 from certbot_seafile.ocsp import verify
@@ -30,7 +29,8 @@ _MOST_CERTIFICATES = 10
 _MOST_KEY_BYTES = 4096  # RSA-4096 takes 3,272; OpenSSL needs 13 s for RSA-8192
 _MOST_INTEGER_BYTES = 4096 // 8 + 1
 _MOST_EC_BYTES = 256  # of DER; P-521 takes 241, RSA-2048 takes 1,190
-_BROKEN = {Algorithm.RSA_WITH_MD5: "MD5", Algorithm.RSA_WITH_SHA1: "SHA-1", Algorithm.ECDSA_WITH_SHA1: "SHA-1"}
+
+_boundary = functools.partial(verify.boundary, refusal=errors.BundleRefused)
 
 
 @dataclass(frozen=True)
@@ -73,17 +73,6 @@ class Bundle:
             return self.chain_pem + self.key_pem
         block = b"-----BEGIN %b-----\n%b-----END %b-----\n"
         return self.chain_pem + block % (_RESPONSE, base64.encodebytes(self.response), _RESPONSE) + self.key_pem
-
-
-@contextlib.contextmanager
-def _boundary(name: str) -> Iterator[None]:
-    """Turn what cryptography raises for bytes that it cannot read into errors.BundleRefused."""
-    try:
-        yield
-    except BaseException as error:  # A panic of Rust code is no Exception, and its class cannot be imported.
-        if isinstance(error, verify.UNREADABLE) or type(error).__name__ == "PanicException":
-            raise errors.BundleRefused([f"{name} cannot be read"]) from error
-        raise
 
 
 def parse(content: bytes) -> Bundle:
@@ -164,8 +153,6 @@ def refuse_unfit(bundle: Bundle, names: Sequence[str], now: datetime) -> None:
 
     names: DNS names and IP addresses. now: aware. The response is not looked at.
     """
-    if now.tzinfo is None:
-        raise TypeError("a naive time")  # The caller's mistake is not to be taken for the bundle's.
     leaf = bundle.leaf
     with _boundary("a certificate"):
         reasons = [*_name_faults(leaf, names), *_key_faults(bundle.key, leaf), *_chain_faults(bundle.chain)]
@@ -213,7 +200,7 @@ def fits(key: PrivateKey, leaf: x509.Certificate) -> bool:
 def _chain_faults(chain: Sequence[x509.Certificate]) -> Iterator[str]:
     """Yield each certificate that the next one did not sign, or with a broken hash; a root's own proves nothing."""
     for number, (certificate, issuer) in enumerate(itertools.zip_longest(chain, chain[1:]), 1):
-        broken = _BROKEN.get(certificate.signature_algorithm_oid)
+        broken = verify.BROKEN.get(certificate.signature_algorithm_oid)
         if broken and certificate.issuer != certificate.subject:
             yield f"certificate {number} of its chain is signed with {broken}"
         elif issuer is not None:

@@ -57,9 +57,8 @@ def keep(former: FormerSettings, settings_path: str, home: str) -> None:
     if os.path.exists(settings_path) and settings.read_former(settings_path) == former:
         os.rename(settings_path, settings.kept_path(settings_path))
     state_dir = lineages.state_dir(new_config_dir(former))
-    files.make_folder(state_dir, 0o700)
     for path in glob.glob(os.path.join(glob.escape(former.state_dir), "*.json")):
-        files.replace(os.path.join(state_dir, os.path.basename(path)), files.read(path), mode=0o600)
+        files.put(os.path.join(state_dir, os.path.basename(path)), files.read(path), mode=0o600)
     setup.run("usermod", "--home", home, former.user)
 
 

@@ -46,14 +46,12 @@ def load(lineage: Lineage) -> Handed:
 
     Raises errors.FileRefused.
     """
-    handed = None
+    handed = unwritten(lineage)
     with contextlib.suppress(errors.BundleRefused):
-        content = files.read_if_present(path(lineage))
-        handed = None if content is None else bundle.parse(content)
-    if handed is None:
-        return unwritten(lineage)
-    known = lineage.name, lineage.config_dir, lineage.options
-    return Handed(*known, handed.leaf, handed.issuers, lineage.renewal, bundle=handed)
+        if (content := files.read_if_present(path(lineage))) is not None:
+            known = bundle.parse(content)
+            return replace(handed, leaf=known.leaf, chain=known.issuers, bundle=known)
+    return handed
 
 
 def unwritten(lineage: Lineage) -> Handed:
@@ -76,8 +74,7 @@ def write(lineage: Lineage, response: bytes | None) -> None:
     """Let the lineage's set lie in its handover file, with this staple. Raises errors.FileRefused."""
     content = dict(lineage.contents(response)).get(path(lineage)) or read_bundle(lineage, response).pem()
     if files.read_if_present(path(lineage)) != content:
-        files.make_folder(os.path.dirname(path(lineage)), 0o700)
-        files.replace(path(lineage), content, mode=0o600)
+        files.put(path(lineage), content, mode=0o600)
 
 
 def remove(lineage: Paths) -> None:

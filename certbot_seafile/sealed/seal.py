@@ -102,7 +102,7 @@ def resume(context: Context, version: Version) -> Version | None:
 def _put_back(context: Context, version: Version, snippet: bytes | None) -> None:
     """Let the snippet be what it was, and nginx read that; a site that includes it by now keeps the version."""
     context.nginx.changed()
-    if snippet is None and install.is_included(context, version):
+    if snippet is None and install.including(context, version):
         return
     store.put([(version.snippet_path, snippet)])
     context.nginx.changed()

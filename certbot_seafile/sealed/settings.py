@@ -157,5 +157,4 @@ def write(path: str, settings: Settings) -> None:
     for name, entry in content["entries"].items():
         del entry["name"]
         entry["options"] = settings.entries[name].options.chosen()
-    files.make_folder(os.path.dirname(path))
-    files.replace(path, json.dumps(content, indent=2).encode() + b"\n")
+    files.put(path, json.dumps(content, indent=2).encode() + b"\n")

@@ -25,7 +25,7 @@ from certbot_seafile import errors
 from certbot_seafile.sealed import settings, units
 from certbot_seafile.sealed.settings import Entry, Owned, Settings
 from certbot_seafile.site import model
-from certbot_seafile.system import challenge, files, lineages, serving, users, writing
+from certbot_seafile.system import challenge, files, handshake, lineages, serving, users, writing
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Options
 
@@ -78,9 +78,9 @@ class Setup:
         context, home = self.context_for(options), os.path.abspath(home)
         self._refuse_user(context, user, home)
         _webroots(context, names)  # which refuses what is not safe before anything is done
-        made = [*_missing(home), *self._prepare_site(context, name, names)]
+        made = [*files.missing_folders(home), *self._prepare_site(context, name, names)]
         webroots = _webroots(context, names)
-        made += [path for owned in webroots for path in _missing(owned.path)]
+        made += [path for owned in webroots for path in files.missing_folders(owned.path)]
         if users.find(user) is None:
             made.append(settings.USER)
             shell = shutil.which("nologin", path=_PATH) or "/bin/false"
@@ -166,7 +166,7 @@ class Setup:
         missing: list[str] = []
         for path in (options.staple_dir, context.state_dir, self.work_dir):
             if not os.path.isdir(path):
-                missing += _missing(path)
+                missing += files.missing_folders(path)
                 self._step(f"make the folder {path}", files.make_folder, path)
         is_answering = options.is_users_webroot or options.forward is not None
         if is_answering and (planned := challenge.plan_challenge(context, site, only_missing=True)):
@@ -210,7 +210,7 @@ class Setup:
     def _prepare_apply(self, context: Context, entry: Entry) -> None:
         changed = {path: content for path, content in self._units.items() if files.read_if_present(path) != content}
         for path, content in changed.items():
-            self._step(f"write {path}", _write, path, content)
+            self._step(f"write {path}", files.put, path, content)
         names = [os.path.basename(path) for path in self._units if not path.endswith(".service")]
         wants = [f"{_SYSTEM_UNITS}/{name.rpartition('.')[2]}s.target.wants/{name}" for name in names]
         if self.unit_dir == _SYSTEM_UNITS and (changed or not all(map(os.path.lexists, wants))):
@@ -252,10 +252,13 @@ def check_forward(url: str) -> str:
 
 
 def _is_own(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Tell whether the kernel would reach an address from itself. Nothing is sent.
+    """Tell whether an address can be bound, or, where every one can, whether the kernel would reach it from itself.
 
-    A bind tells less: net.ipv4.ip_nonlocal_bind lets every address be bound, as machines with a floating one need it.
+    Nothing is sent. Machines with a floating address have net.ipv4.ip_nonlocal_bind set.
     """
+    with contextlib.suppress(errors.FileRefused):
+        if files.read("/proc/sys/net/ipv4/ip_nonlocal_bind", at_most_bytes=9) == b"0\n":
+            return handshake.is_here(str(address))
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
         probe.connect((str(address), 9))
@@ -312,15 +315,6 @@ def _facts(path: str) -> os.stat_result | None:
     return os.lstat(path) if os.path.lexists(path) else None
 
 
-def _missing(path: str) -> list[str]:
-    """Return the folders that have to be made for path, outermost first."""
-    missing: list[str] = []
-    while not os.path.lexists(path):
-        missing.insert(0, path)
-        path = os.path.dirname(path)
-    return missing
-
-
 def _give(path: str, entry: Entry, mode: int) -> None:
     files.make_folder(path)
     files.set_owner(path, entry.uid, entry.gid, mode)
@@ -328,12 +322,7 @@ def _give(path: str, entry: Entry, mode: int) -> None:
 
 def _fill_home(folder: str, path: str, content: bytes) -> None:
     files.make_folder(folder, 0o700)
-    _write(path, content)
-
-
-def _write(path: str, content: bytes) -> None:
-    files.make_folder(os.path.dirname(path))
-    files.replace(path, content)
+    files.put(path, content)
 
 
 def _cli_ini(home: str, options: Options, roots: bytes, own: bytes) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -18,14 +18,17 @@ from typing import NamedTuple
 from certbot_seafile import errors
 from certbot_seafile.site import syntax
 
-# What stands in each server block that proxies Seafile, one of them: its paths, Seahub's port or the file server's.
-_SIGNS_OF_SEAFILE = (b"/seafhttp", b"/seafmedia", b"/seafdav", b":8000", b":8082")
+# What stands in each server block that proxies Seafile, one of them (plan._is_seafile).
+_SIGNS_OF_SEAFILE = (
+    b"/seafhttp", b"/seafmedia", b"/seafdav", b"/sdoc-server", b"/notification", b"/onlyofficeds", b"/socket.io",
+)  # fmt: skip
 
 # Every directive that anyone asks for outside of a site's server blocks has its name here: of other files, only these
 # are seen.
 _OUTLINED = syntax.wanted(
-    (b"server", b"http", b"stream", b"mail", b"listen", b"server_name", b"user", b"pid", b"root", b"error_page",
-     b"resolver", b"add_header", b"proxy_set_header"),
+    (b"server", b"http", b"stream", b"mail", b"listen", b"server_name", b"user", b"pid", b"error_log", b"root",
+     b"error_page", b"resolver", b"add_header", b"client_body_temp_path", b"client_max_body_size",
+     b"proxy_http_version", b"proxy_read_timeout", b"proxy_request_buffering", b"proxy_set_header"),
     (b"ssl", b"auth_"),
 )  # fmt: skip
 _ADDRESS = re.compile(r"[\[\]0-9a-fA-F:.]+")
@@ -124,7 +127,7 @@ class File:
         self.outline, self.is_sound = syntax.skim(source, _OUTLINED)
 
     @cached_property
-    def tree(self) -> syntax.Tree:
+    def directives(self) -> tuple[syntax.Directive, ...]:
         """Return all of its statements. Raises errors.SyntaxRefused, with the path."""
         try:
             return syntax.parse(self.source)
@@ -134,7 +137,7 @@ class File:
     @cached_property
     def blocks(self) -> dict[int, syntax.Directive]:
         """Return its blocks, by their first byte. Raises errors.SyntaxRefused, with the path."""
-        every = syntax.walk(self.tree.directives)
+        every = syntax.walk(self.directives)
         return {directive.start: directive for directive in every if directive.block is not None}
 
 
@@ -189,31 +192,32 @@ class Configuration:
         if domains is None:
             return tuple(self._include(self._root, self._main, (), is_whole=True))
         for file in self._faulty:
-            _ = file.tree  # which says why
+            _ = file.directives  # which says why
         wanted = self._servers.wanted(domains)
         if site_path:
-            wanted |= self._servers.reading({site_path}, self.readers(site_path))
+            wanted |= self._reading({site_path})
         return self._http(map(self.whole, self._servers.chosen(wanted)))
-
-    def outline_for(self, names: Collection[str]) -> tuple[Statement, ...]:
-        """Return the http block with the outlines of the server blocks that could take part in who answers for a name.
-
-        Each listen line that nginx reads is among theirs.
-        """
-        return self._http(self._servers.chosen(self._servers.wanted(names)))
 
     def servers_reading(self, paths: Collection[str]) -> list[Statement]:
         """Return the outlines of the server blocks of http that stand in one of the files, or read one."""
+        return self._servers.chosen(self._reading(paths))
+
+    def _reading(self, paths: Collection[str]) -> set[int]:
         readers = {block for path in paths for block in self.readers(path)}
-        return self._servers.chosen(self._servers.reading(paths, readers))
+        blocks = enumerate(self._servers.blocks)
+        return {number for number, each in blocks if each.path in paths or each.block in readers}
 
     def _http(self, servers: Iterable[Statement]) -> tuple[Statement, ...]:
         http = self._servers.http
         return (replace(http, children=(*self._servers.inherited, *servers)),) if http else ()
 
-    def outline(self) -> tuple[Statement, ...]:
-        """Return every server block with its names and sockets, and little else; parses nothing."""
-        return self._outline
+    def outline(self, names: Collection[str] | None = None) -> tuple[Statement, ...]:
+        """Return every server block with its names and sockets, and little else; parses nothing.
+
+        names: the http block alone, with those that could take part in who answers for one of them; each listen line
+        that nginx reads is among theirs.
+        """
+        return self._outline if names is None else self._http(self._servers.chosen(self._servers.wanted(names)))
 
     def mentioning(self, text: bytes) -> list[Statement]:
         """Return every statement, at any depth and wherever nginx reads it, one of whose arguments contains the text.
@@ -225,7 +229,7 @@ class Configuration:
             Statement(file.path, directive)
             for file in self.files.values()
             if bare in file.source
-            for directive in syntax.walk(file.tree.directives)
+            for directive in syntax.walk(file.directives)
             if any(text in argument for argument in directive.arguments)
         ]
 
@@ -252,7 +256,7 @@ class Configuration:
         self._read[reader].add(file.path)
         if not file.is_sound and reader.name != b"server" and all(inner.name != b"server" for inner in file.outline):
             self._faulty.append(file)  # a fault in the file of another site is left to nginx -t
-        directives = file.tree.directives if is_whole else file.outline
+        directives = file.directives if is_whole else file.outline
         return self._expand(directives, reader, (*above, file.path), is_whole=is_whole)
 
     def _expand(
@@ -290,14 +294,11 @@ class Configuration:
                 servers.http = http
                 for child in http.flat():
                     if child.name == b"server" and child.directive.block is not None:
-                        servers.add(child, may_proxy=self._may_proxy(child))
+                        read = (self.files[path].source for path in self._read.get(child.block, ()))
+                        servers.add(child, [child.written, *read])
                     else:
                         servers.inherited.append(child)
         return servers
-
-    def _may_proxy(self, server: Statement) -> bool:
-        sources = [server.written, *(self.files[path].source for path in self._read.get(server.block, ()))]
-        return any(sign in source for source in sources for sign in _SIGNS_OF_SEAFILE)
 
     def whole(self, outlined: Statement) -> Statement:
         """Return a server block with all of its statements. Raises errors.SyntaxRefused."""
@@ -321,8 +322,9 @@ class _Servers:
         self.by_key: dict[str, set[int]] = defaultdict(set)
         self._listens: set[tuple[bytes, ...]] = set()
 
-    def add(self, block: Statement, *, may_proxy: bool) -> None:
-        """Add a server block, in nginx's order: its outline, and whether it may proxy Seafile."""
+    def add(self, block: Statement, sources: Sequence[bytes]) -> None:
+        """Add a server block, in nginx's order: its outline, and the bytes that nginx reads of it and for it."""
+        may_proxy = any(sign in source for source in sources for sign in _SIGNS_OF_SEAFILE)
         names = [text(name).lower() for child in block.named(b"server_name") for name in child.arguments]
         is_nameless = all("." not in name or _ADDRESS.fullmatch(name) for name in names)
         # A socket's default is the one that is marked so, else the first, and the socket is what all its listen lines
@@ -343,10 +345,6 @@ class _Servers:
         keys = {_ANY_NAME}.union(*(_asked(domain.lower()) for domain in domains))
         wanted = set().union(*(self.by_key.get(key, ()) for key in keys))
         return wanted.union(*(self.by_key.get(self.blocks[number].path, ()) for number in wanted))
-
-    def reading(self, paths: Collection[str], readers: Collection[Block]) -> set[int]:
-        """Return the numbers of the blocks that stand in one of the files, or are among their readers."""
-        return {n for n, one in enumerate(self.blocks) if one.path in paths or one.block in readers}
 
     def chosen(self, numbers: Iterable[int]) -> list[Statement]:
         """Return the outlines of the blocks with these numbers, in nginx's order."""

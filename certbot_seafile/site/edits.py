@@ -204,6 +204,13 @@ def take_out(before: bytes, after: bytes, now: bytes) -> tuple[bytes, bool]:
     return b"".join(theirs), is_clean
 
 
+def left_lines(before: bytes, after: bytes, now: bytes) -> list[int]:
+    """Return which lines of `now`, numbered from 1, are those by which before became after."""
+    base, old, new = (content.splitlines(keepends=True) for content in (after, before, now))
+    kept, not_ours = matching_lines(base, new), matching_lines(base, old)
+    return [place + 1 for line, place in kept.items() if line not in not_ours and re.search(rb"\w", base[line])]
+
+
 def matching_lines(a: Sequence[bytes], b: Sequence[bytes]) -> dict[int, int]:
     """Return which line of a is which line of b, by their numbers; both rise.
 

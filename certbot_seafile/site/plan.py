@@ -20,10 +20,15 @@ from certbot_seafile.site.model import Listen, Server, Socket
 CHALLENGE_PATH = "/.well-known/acme-challenge/"
 _TOKEN_URI = CHALLENGE_PATH + "certbot-seafile"
 
-_SEAFILE_LOCATION = re.compile(rb"/(?:seafhttp|seafmedia|seafdav)\b")
-_SEAFILE_UPSTREAM = re.compile(rb":(?:8000|8082)(?:/|$|\s)")
+# Paths of Seafile alone; those that other programs have, too; and the ports that Seafile's manual gives its programs.
+_SEAFILE_PATH = re.compile(rb"/(?:seafhttp|seafmedia|seafdav|sdoc-server)\b")
+_SHARED_PATH = re.compile(rb"/(?:notification|onlyofficeds|socket\.io)\b")
+_SEAFILE_PORT = re.compile(rb":(?:8000|8082|8083|8888|6233)(?:/|$|\s)")
 _REDIRECTS = (b"return", b"rewrite", b"if")
 _HEADER = b"proxy_set_header"
+# What Seahub and the others need to know behind a proxy, as Seafile's manual says it.
+_TOLD = (b"Host $http_host", b"X-Forwarded-For $proxy_add_x_forwarded_for", b"X-Forwarded-Proto $scheme")
+_UPSTREAM_HOST = re.compile(rb"://([^/:\[]+)")
 _STAPLING = (b"ssl_stapling", b"ssl_stapling_file", b"ssl_stapling_verify", b"ssl_stapling_responder")
 _GUARD = rb"rewrite ^(/\.well-known/acme-challenge/.*)$ $1 break;"
 # nginx refuses an alias where a break has ended the rewriting (ngx_http_map_uri_to_path).
@@ -78,14 +83,18 @@ class Site:
 
 
 def _is_seafile(server: Server) -> bool:
-    """Tell whether the server proxies Seafile: its paths, Seahub's port or the file server's."""
-    signs = {b"location": _SEAFILE_LOCATION, b"proxy_pass": _SEAFILE_UPSTREAM, b"fastcgi_pass": _SEAFILE_UPSTREAM}
-    return any(
-        signs[statement.name].search(word)
-        for statement in server.statement.walk()
-        if statement.name in signs
-        for word in statement.arguments
-    )
+    """Tell whether the server proxies Seafile: by a path of Seafile alone, or a shared one with one of its ports.
+
+    OnlyOffice's path with SeaDoc's is Seafile as well. A port alone is not: 8000 is that of many an application.
+    """
+    words: dict[bytes, list[bytes]] = {b"location": [], b"proxy_pass": [], b"fastcgi_pass": []}
+    for statement in server.statement.walk():
+        words.get(statement.name, []).extend(statement.arguments)
+    if any(map(_SEAFILE_PATH.search, words[b"location"])):
+        return True
+    shared = {path[0] for path in map(_SHARED_PATH.search, words[b"location"]) if path}
+    has_port = any(map(_SEAFILE_PORT.search, words[b"proxy_pass"] + words[b"fastcgi_pass"]))
+    return (bool(shared) and has_port) or shared >= {b"/onlyofficeds", b"/socket.io"}
 
 
 def _is_nameless(server: Server) -> bool:
@@ -104,7 +113,7 @@ def find(
     """Return the site that answers for the domains.
 
     every: the server blocks that could take part. http_port, https_port: where the CA and TLS clients come.
-    Raises errors.SiteNotFound, errors.SiteAmbiguous, errors.SiteRefused.
+    Raises errors.SiteNotFound, errors.SiteRefused.
     """
     tls: dict[Server, None] = {}
     plain: dict[Server, None] = {}
@@ -229,6 +238,8 @@ def _recognised(every: Sequence[Server], domain: str) -> list[Server]:
     fitting = [server for server in seafile if _is_nameless(server)]
     if not fitting and model.is_address(domain):  # a request for an address names no server: the default one answers
         fitting = [s for s in seafile if any(model.default_server(every, socket) is s for socket in s.sockets)]
+    # Where an address has a socket of its own, its clients come to no other one.
+    fitting = [s for s in fitting if any(socket.address == domain for socket in s.sockets)] or fitting
     if len({server.path for server in fitting}) > 1:
         _refuse_ambiguous(domain, fitting)
     if fitting:
@@ -246,8 +257,8 @@ def _recognised(every: Sequence[Server], domain: str) -> list[Server]:
 
 def _refuse_ambiguous(domain: str, candidates: Sequence[Server]) -> NoReturn:
     paths = sorted({server.path for server in candidates})
-    raise errors.SiteAmbiguous(
-        f"several files could be the Seafile site of {domain}: {', '.join(paths)}; name one with --seafile-site", paths
+    raise errors.SiteRefused(
+        f"several files could be the Seafile site of {domain}: {', '.join(paths)}; name one with --seafile-site"
     )
 
 
@@ -662,6 +673,12 @@ def _twins(
             )
         for socket in chosen:
             is_new = not model.on_socket(site.every, socket)
+            others = [each for each in model.sockets(site.every) if each.port == port]
+            if is_new and others and any(each.is_named for each in (socket, *others)):
+                raise errors.SiteRefused(
+                    f"the site needs `listen {socket};`, and a `listen` line for port {port} names a host, which may "
+                    "be the same address or another: write the address there, and run again"
+                )
             like = by_socket[wish].parameters if is_new else server.spoken[socket]
             words = [*extra, *(word for word in like if word == b"proxy_protocol")]
             # These describe the socket itself and may stand only once for it (ngx_http_core_listen).
@@ -730,18 +747,32 @@ def redirect(planned: edits.Edits, server: Server, ports: tuple[int, int], *, is
 
 
 def _tell_seahub(planned: edits.Edits, server: Server) -> None:
-    """Let every proxied request say how it came; a level's headers hide outer ones (ngx_http_proxy_merge_loc_conf)."""
-    line = b"proxy_set_header X-Forwarded-Proto $scheme;"
+    """Let every proxied request say who came, for what name and how, as Seafile's manual has it.
+
+    A level's headers hide outer ones (ngx_http_proxy_merge_loc_conf).
+    """
     locations = [inner for inner in server.statement.walk() if inner.name == b"location"]
+    bare = [location for location in locations if location.named(b"proxy_pass") and not location.named(_HEADER)]
     for level in (server.statement, *locations):
         headers = level.named(_HEADER)
-        if headers and not _has_header(headers, b"x-forwarded-proto"):
-            planned.insert_after(_at(level, headers[-1]), [line])
-    bare = [location for location in locations if location.named(b"proxy_pass") and not location.named(_HEADER)]
-    if bare and not server.level(_HEADER):
-        outer = server.http.named(_HEADER)
-        lines = [statement.written for statement in outer]
-        _insert(planned, server, lines if _has_header(outer, b"x-forwarded-proto") else [*lines, line], _NEAR)
+        reached = bare if level is server.statement else [level]
+        if headers and (lines := _untold(headers, reached)):
+            planned.insert_after(_at(level, headers[-1]), lines)
+    outer = server.http.named(_HEADER)
+    if bare and not server.level(_HEADER) and (lines := _untold(outer, bare)):
+        _insert(planned, server, [*(statement.written for statement in outer), *lines], _NEAR)
+
+
+def _untold(headers: Sequence[Statement], locations: Iterable[Statement]) -> list[bytes]:
+    """Return the lines that are missing among headers which apply to the locations.
+
+    Host stays as it is where one of them passes to another host by its name, which may be what is expected there.
+    """
+    urls = [line.arguments[0] for location in locations for line in location.named(b"proxy_pass") if line.arguments]
+    hosts = [text(host) for url in urls for host in _UPSTREAM_HOST.findall(url)]
+    is_elsewhere = any("." in host and not model.is_address(host) for host in hosts)
+    told = [header for header in _TOLD if not (is_elsewhere and header.startswith(b"Host "))]
+    return [b"%s %s;" % (_HEADER, header) for header in told if not _has_header(headers, header.split()[0].lower())]
 
 
 def _has_header(statements: Sequence[Statement], name: bytes) -> bool:

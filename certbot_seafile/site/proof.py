@@ -80,7 +80,12 @@ def plan_harmless(
     """
     read, earlier = configuration, None
     for _ in range(_MOST_ROUNDS):
-        site = find(configuration)
+        try:
+            site = find(configuration)
+        except errors.SiteRefused:
+            if earlier is None:
+                raise
+            break  # a block of its own does not answer for an address, whose clients name nobody
         names = (*site.domains, *site.wildcards, *_partners(site, own))
         planned = Edits(names, earlier)
         add_edits(planned, site)
@@ -160,8 +165,7 @@ class _State:
 
     def look_up(self, names: Collection[str] | None) -> None:
         """Look for who answers for the names; None for all of them."""
-        outline = self.configuration.outline() if names is None else self.configuration.outline_for(names)
-        self.servers = model.http_servers(outline)
+        self.servers = model.http_servers(self.configuration.outline(names))
 
     def own(self) -> list[Server]:
         """Return the touched servers."""
@@ -327,7 +331,7 @@ def _find_readers(before: Configuration, after: Configuration, changed: Collecti
     for path in sorted(before.files.keys() & changed):
         for block in before.readers(path):
             files = (before.files[path], after.files[path]) if path in after.files else ()
-            states = {_outside_servers(file.tree.directives, block.name) for file in files}
+            states = {_outside_servers(file.directives, block.name) for file in files}
             if block.name != b"server" and len(states) != 1:
                 yield Hurt(f"what the {text(block.name) or 'main'} level reads of {path}", (path,), block)
 

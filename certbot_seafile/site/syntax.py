@@ -1,18 +1,17 @@
 """nginx's configuration syntax: bytes in, statements with byte spans out.
 
-The law: the spans of the tokens tile the source, so printing a tree is the identity by construction, and a file is
-refused exactly where nginx's own reader, ngx_conf_read_token() and ngx_conf_parse() in src/core/ngx_conf_file.c, stops
-with a syntax error. What a directive means is not known here, except that a block whose name ends in "_by_lua_block"
+The law: statements, and space and comments between them, make up the source, byte for byte, and a file is refused
+exactly where nginx's own reader, ngx_conf_read_token() and ngx_conf_parse() in src/core/ngx_conf_file.c, stops with a
+syntax error. What a directive means is not known here, except that a block whose name ends in "_by_lua_block"
 holds Lua. No I/O, no recursion: time and memory grow with the number of bytes, however deep the blocks are nested.
 """
 
 from __future__ import annotations
 
-import enum
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, NoReturn
+from dataclasses import dataclass
+from typing import NoReturn
 
 from certbot_seafile import errors
 
@@ -30,15 +29,10 @@ _MORE = _GAP + rb"(?:" + _WORD + _GAP + rb"){0,63}"
 # One step of the reader: a whole statement as a rule, with its first word (1) and the sign that ends it (2); where many
 # words or comments follow each other, some of them, so that the memory for a step has a bound.
 _STEP = re.compile(_GAP + rb"(?:(" + _WORD + rb")" + _MORE + rb")?([;{}])?", re.DOTALL)
-_NAME = 1
 _BARE_WORD = re.compile(_BARE, re.DOTALL)
 _QUOTED_WORD = re.compile(_QUOTED, re.DOTALL)
-# A CR that belongs to the line's ending is left out of a comment, so that text put after a comment stays one.
-_TOKEN = re.compile(
-    rb"(?P<SPACE>[ \t\r\n]++)|(?P<COMMENT>\#[^\r\n]*+(?:\r(?!\n)[^\r\n]*+)*)|(?P<WORD>" + _WORD + rb")"
-    rb"|(?P<SEMICOLON>;)|(?P<OPEN>\{)|(?P<CLOSE>\})",
-    re.DOTALL,
-)
+# A comment, or a word (1): in what is known to be sound, nothing between them begins as either.
+_TOKEN = re.compile(rb"\#[^\n]*+|(" + _WORD + rb")", re.DOTALL)
 # Where a statement has none of these, its words are what bytes.split() gives.
 _NOT_PLAIN = re.compile(rb"""["'#\\\v\f]""")
 _ESCAPE = re.compile(rb"""\\(["'\\trn])""")
@@ -52,30 +46,13 @@ _LUA_TOKEN = re.compile(rb"""[{}"']|(?:--)?\[(=*+)\[|--[^\n]*+""")
 _LUA_STRING = re.compile(rb"""(["'])(?:\\[^\n]|(?!\1)[^\n\\])*(\1?)""")
 
 
-Kind = enum.Enum("Kind", "SPACE COMMENT WORD SEMICOLON OPEN CLOSE LUA")
-
-
-class Token(NamedTuple):
-    """A run of source bytes, from offset start to just before offset end.
-
-    For a word, value is what nginx hands to the directive (without its quotes, escapes translated) and quoted says
-    whether it stood in quotes; for every other kind value is empty. A comment ends before its line's ending.
-    """
-
-    kind: Kind
-    start: int
-    end: int
-    value: bytes = b""
-    quoted: bool = False
-
-
 @dataclass(eq=False, repr=False, slots=True)
 class Directive:
     """A statement: its name, and its block where it has one; equal only to itself, and never changed.
 
     start is the offset of the first word, sign that of the ";" or "{" that ends its words, end the offset just past ";"
-    or "}". The block of a Lua directive is empty: its body is one LUA token of the tree. Words are taken apart when
-    they are asked for: most statements of a large file nobody asks about.
+    or "}". The block of a Lua directive is empty. Words are taken apart when they are asked for: most statements of a
+    large file nobody asks about.
     """
 
     source: bytes
@@ -87,53 +64,25 @@ class Directive:
     _arguments: tuple[bytes, ...] | None = None
 
     @property
-    def words(self) -> tuple[Token, ...]:
-        """Return its words, the name first."""
-        return tuple(token for token in _tokens(self.source, self.start, self.sign) if token.kind is Kind.WORD)
-
-    @property
     def arguments(self) -> tuple[bytes, ...]:
         """Return the words after the name as nginx reads them."""
         if self._arguments is None:
             written = self.source[self.start : self.sign]
             is_plain = _NOT_PLAIN.search(written) is None
-            self._arguments = tuple(written.split() if is_plain else (word.value for word in self.words))[1:]
+            tokens = _TOKEN.finditer(self.source, self.start, self.sign)
+            words = written.split() if is_plain else (_value(token[1]) for token in tokens if token[1])
+            self._arguments = tuple(words)[1:]
         return self._arguments
 
-    def __repr__(self) -> str:
-        return f"Directive({b' '.join((self.name, *self.arguments))!r}, {self.start}, {self.end})"
 
-
-@dataclass(frozen=True)
-class Tree:
-    """A file as nginx reads it. Trees of equal sources are equal."""
-
-    source: bytes
-    directives: tuple[Directive, ...] = field(compare=False, repr=False)
-
-    @property
-    def tokens(self) -> tuple[Token, ...]:
-        """Return every token; their spans tile the source: no gap, no overlap, from 0 to its length."""
-        tokens, position = [], 0
-        for lua in walk(self.directives):
-            if lua.block is not None and lua.name.endswith(_LUA_BLOCK) and lua.end - 1 > lua.sign + 1:
-                tokens += [*_tokens(self.source, position, lua.sign + 1), Token(Kind.LUA, lua.sign + 1, lua.end - 1)]
-                position = lua.end - 1
-        return (*tokens, *_tokens(self.source, position, len(self.source)))
-
-    def to_bytes(self) -> bytes:
-        """Return the concatenation of the tokens' spans, which is the source."""
-        return b"".join(self.source[token.start : token.end] for token in self.tokens)
-
-
-def parse(source: bytes) -> Tree:
-    """Read a whole configuration file, or the whole of an included one.
+def parse(source: bytes) -> tuple[Directive, ...]:
+    """Return the statements of a whole configuration file, or of the whole of an included one.
 
     Raises errors.SyntaxRefused, with the reason in nginx's words and the line that nginx names.
     """
     reader = _Reader(source)
     _refuse_rest(reader, reader.read(_STEP))
-    return Tree(source, tuple(reader.siblings))
+    return tuple(reader.siblings)
 
 
 # What skim() looks for: where such a statement may begin, and how to come to the next of them.
@@ -210,7 +159,7 @@ class _Reader:
             position = end
             word, sign = step.groups()
             if word is not None and name is None:
-                name, start = _value(word), step.start(_NAME)
+                name, start = _value(word), step.start(1)
             if sign == b";" and name is not None:
                 self.siblings.append(Directive(source, name, start, end - 1, end))
                 name = None
@@ -242,15 +191,6 @@ def _value(word: bytes) -> bytes:
     if word[0] in b"\"'":
         word = word[1:-1]
     return _ESCAPE.sub(lambda escape: _ESCAPED.get(escape[1], escape[1]), word) if b"\\" in word else word
-
-
-def _tokens(source: bytes, start: int, end: int) -> Iterator[Token]:
-    for token in _TOKEN.finditer(source, start, end):
-        word = token["WORD"]
-        if word is None:
-            yield Token(Kind[token.lastgroup or ""], *token.span())
-        else:
-            yield Token(Kind.WORD, *token.span(), _value(word), word[0] in b"\"'")
 
 
 def walk(directives: Iterable[Directive]) -> Iterator[Directive]:
@@ -290,10 +230,11 @@ def _check_sizes(source: bytes, start: int, end: int) -> None:
 
     nginx keeps a word there while it looks at the byte that follows, and, where that is space, at the next one too.
     """
-    for token in _tokens(source, start, end):
-        if token.kind in (Kind.WORD, Kind.COMMENT):
-            behind = b" \t\r\n" if token.kind is Kind.WORD else b"\r"
-            _check_fit(source, token.start + token.quoted, token.end + (source[token.end : token.end + 1] in behind))
+    for token in _TOKEN.finditer(source, start, end):
+        first, last = token.span()
+        is_word = token[1] is not None
+        is_quoted, has_space = source[first] in b"\"'", source[last : last + 1] in b" \t\r\n"
+        _check_fit(source, first + is_quoted, last + (is_word and has_space))
 
 
 def _check_fit(source: bytes, first: int, last: int) -> None:
@@ -308,7 +249,7 @@ def _refuse_rest(reader: _Reader, end: int) -> None:
         word = _QUOTED_WORD.match(source, end)
         _check_fit(source, end + 1, word.end() if word else len(source))
         if word:
-            _refuse(source, word.end(), f'unexpected "{_shown(source[word.end()])}"')
+            _refuse(source, word.end(), f'unexpected "{ascii(chr(source[word.end()]))[1:-1]}"')
         _refuse_end(source, "the closing quote", end)
     if end < len(source) or reader.begun is not None:
         _refuse_end(source, '";" or "}"', end if reader.begun is None else reader.begun)
@@ -323,7 +264,3 @@ def _refuse_end(source: bytes, expected: str, opened: int) -> NoReturn:
 
 def _refuse(source: bytes, offset: int, reason: str) -> NoReturn:
     raise errors.SyntaxRefused(reason, *place(source, offset))
-
-
-def _shown(byte: int) -> str:
-    return chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}"

@@ -6,12 +6,14 @@ and each ends within its deadline.
 
 from __future__ import annotations
 
+import errno
 import http.client
 import select
 import socket
 import ssl
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from OpenSSL import SSL, crypto
 
@@ -36,11 +38,12 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer: status, the Location header (None where absent), at most 64 KiB of body."""
+    """An HTTP answer: status, the Location header (None where absent), at most 64 KiB of body, and cookies."""
 
     status: int
     location: str | None
     body: bytes
+    cookies: tuple[str, ...] = field(default=(), compare=False)  # "NAME=VALUE" each
 
     def __str__(self) -> str:
         target = f", a redirect to {self.location}" if self.location else ""
@@ -56,14 +59,33 @@ class Handshake:
 
 
 def is_here(address: str) -> bool:
-    """Tell whether an address is one of this machine's now: one that is not cannot be bound (bind(2))."""
+    """Tell whether an address is one of this machine's now: then the way to it begins there, too (nothing is sent).
+
+    To bind to it would not tell: a standby may bind to the address of another machine (ip_nonlocal_bind).
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_STREAM) as stream:
-            stream.bind((address, 0))
+        with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
+            datagrams.connect((address, 9))
+            return bool(datagrams.getsockname()[0] == datagrams.getpeername()[0])
     except OSError:
         return False
-    return True
+
+
+def is_taken(address: str, port: int) -> bool:
+    """Tell whether somebody listens at an address ("*" and "::" for all of the family) and port (bind(2): EADDRINUSE).
+
+    Where it cannot be tried (another machine's address, a port below 1024 without root), nobody is seen there.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM) as stream:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if ":" in address:
+            stream.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            stream.bind(("" if address == "*" else address, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
 
 
 def get(endpoint: Endpoint, host: str, path: str, *, tls: bool = False) -> Answer:
@@ -71,14 +93,34 @@ def get(endpoint: Endpoint, host: str, path: str, *, tls: bool = False) -> Answe
 
     Raises errors.ChallengeUnreachable where no answer comes.
     """
-    authority = f"[{host}]" if ":" in host else host
+    return request(endpoint, host, path, tls=tls)
+
+
+def request(
+    endpoint: Endpoint,
+    host: str,
+    path: str,
+    *,
+    tls: bool = False,
+    seconds: float = _TIMEOUT_SECONDS,
+    headers: Mapping[str, str] | None = None,
+    form: str | None = None,
+) -> Answer:
+    """Do as get(), with more headers. seconds: how long each wait may last. form: to be sent by POST.
+
+    Raises errors.ChallengeUnreachable where no answer comes.
+    """
+    sent = {"Host": f"[{host}]" if ":" in host else host, "Connection": "close", **(headers or {})}
+    sent |= {"Content-Type": "application/x-www-form-urlencoded"} if form else {}
     try:
-        with _connected(endpoint) as plain, _encrypted(plain, host) if tls else plain as stream:
+        with _connected(endpoint, seconds) as plain, _encrypted(plain, host) if tls else plain as stream:
             connection = http.client.HTTPConnection(endpoint.address, endpoint.port)
             connection.sock = stream
-            connection.request("GET", path, headers={"Host": authority, "Connection": "close"})
+            connection.request("POST" if form else "GET", path, form, sent)
             response = connection.getresponse()
-            return Answer(response.status, response.getheader("Location"), response.read(_BODY_BYTES))
+            cookies = [line.partition(";")[0] for line in response.headers.get_all("Set-Cookie", ())]
+            location = response.getheader("Location")
+            return Answer(response.status, location, response.read(_BODY_BYTES), tuple(cookies))
     except (OSError, http.client.HTTPException) as error:
         raise errors.ChallengeUnreachable(f"no HTTP answer from {endpoint}: {_reason(error)}") from error
 
@@ -90,11 +132,13 @@ def _encrypted(stream: socket.socket, name: str) -> ssl.SSLSocket:
     return context.wrap_socket(stream, server_hostname=name)
 
 
-def perform(endpoint: Endpoint, name: str, *, ciphers: bytes | None = None) -> Handshake:
+def perform(
+    endpoint: Endpoint, name: str, *, ciphers: bytes | None = None, seconds: float = _TIMEOUT_SECONDS
+) -> Handshake:
     """Make a TLS handshake for name and ask for a staple (RFC 6066 8). Nothing is verified.
 
     ciphers: all that the client has, of TLS 1.2, so that an RSA-only or ECDSA-only one can be played.
-    Raises errors.NotServed where the handshake does not end well.
+    seconds: how long it may take. Raises errors.NotServed where the handshake does not end well.
     """
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)  # it verifies nothing unless told to
     if ciphers:
@@ -108,13 +152,13 @@ def perform(endpoint: Endpoint, name: str, *, ciphers: bytes | None = None) -> H
 
     context.set_ocsp_client_callback(keep)
     try:
-        with _connected(endpoint) as stream:
+        with _connected(endpoint, seconds) as stream:
             connection = SSL.Connection(context, stream)
             if not model.is_address(name):
                 connection.set_tlsext_host_name(name.encode("idna") if not name.isascii() else name.encode())
             connection.request_ocsp()
             connection.set_connect_state()
-            _shake(connection, stream)
+            _shake(connection, stream, seconds)
             certificate = connection.get_peer_certificate()
     except (OSError, SSL.Error) as error:
         raise errors.NotServed(f"no TLS handshake with {endpoint} for {name}: {_reason(error)}") from error
@@ -124,19 +168,19 @@ def perform(endpoint: Endpoint, name: str, *, ciphers: bytes | None = None) -> H
     return Handshake(leaf, next((staple for staple in staples if staple), None))
 
 
-def _shake(connection: SSL.Connection, stream: socket.socket) -> None:
-    deadline = time.monotonic() + _TIMEOUT_SECONDS
+def _shake(connection: SSL.Connection, stream: socket.socket, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     while True:
         try:
             connection.do_handshake()
             return
         except SSL.WantReadError:
             if not select.select([stream], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                raise TimeoutError(f"no answer within {_TIMEOUT_SECONDS} s") from None
+                raise TimeoutError(f"no answer within {seconds:g} s") from None
 
 
-def _connected(endpoint: Endpoint) -> socket.socket:
-    stream = socket.create_connection((endpoint.address, endpoint.port), _TIMEOUT_SECONDS)
+def _connected(endpoint: Endpoint, seconds: float = _TIMEOUT_SECONDS) -> socket.socket:
+    stream = socket.create_connection((endpoint.address, endpoint.port), seconds)
     if endpoint.proxy_protocol:
         here, there = stream.getsockname(), stream.getpeername()
         family = "TCP6" if stream.family == socket.AF_INET6 else "TCP4"
@@ -152,6 +196,8 @@ def _reason(error: Exception) -> str:
         return "; ".join(str(part[-1]) for part in told) or "the connection was closed"
     if isinstance(error, http.client.HTTPException):
         return "what came is not HTTP/1"
+    if isinstance(error, TimeoutError) and "timed out" in str(error):
+        return "no answer in time"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

@@ -1,6 +1,7 @@
 """The journal of our edits: for each file of a person's, what it was without us and what we made of it.
 
-The law: an edit is written down here before it is made, so that undo can take it out again however the run ended.
+The law: an edit is written down here before it is made, and forgotten when it is seen to be gone, so that undo can
+take it out however the run ended.
 Only root (or whoever runs certbot) may read or write the journal.
 """
 
@@ -10,8 +11,8 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Collection
-from dataclasses import asdict, astuple, dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import astuple, dataclass
 
 from certbot_seafile import errors
 from certbot_seafile.site import edits
@@ -32,29 +33,49 @@ class Step:
 
 @dataclass(frozen=True)
 class Entry:
-    """One file's record: its path, its bytes without our edits, and the two last states that we gave it.
-
-    steps: how it came to `after`, in order, so that one lineage's edits can be taken out of a file that others share.
-    """
+    """One file's record: its path, and our edits of it in order, of which at least one is there."""
 
     path: str
-    before: bytes
-    after: bytes
-    earlier: bytes
-    steps: tuple[Step, ...] = ()
+    steps: tuple[Step, ...]
 
-    def without_edits(self, now: bytes) -> tuple[bytes, bool]:
-        """Return `now` without our edits, and whether all of them could be taken out."""
-        return edits.take_out(self.before, self.earlier if now == self.earlier else self.after, now)
+    @property
+    def before(self) -> bytes:
+        """Return the file's bytes without our edits, as they were at the last of these."""
+        return self.without(self.steps, self.after)[0]
 
-    def without_steps_of(self, owners: Collection[str], now: bytes) -> tuple[bytes, bool]:
-        """Return `now` without the edits made for these owners, and whether all of them could be taken out."""
-        is_clean = True
-        for step in reversed(self.steps):
-            if step.owner in owners:
-                now, is_whole = edits.take_out(step.before, step.after, now)
-                is_clean = is_clean and is_whole
-        return now, is_clean
+    @property
+    def after(self) -> bytes:
+        """Return the file's bytes with the last of our edits."""
+        return self.steps[-1].after
+
+    def steps_of(self, owners: Collection[str] | None) -> tuple[Step, ...]:
+        """Return the edits that were made for these owners; None for all."""
+        return tuple(step for step in self.steps if owners is None or step.owner in owners)
+
+    def without(self, steps: Collection[Step], now: bytes) -> tuple[bytes, bool]:
+        """Return `now` without these edits, and whether all of them could be taken out."""
+        # Where the file is what it was before a step, a run was killed there, or somebody went back to that.
+        number = next((number for number, step in enumerate(self.steps) if step.before == now), len(self.steps))
+        return _take_out([step for step in self.steps[:number] if step in steps], now)
+
+    def forget(self, steps: Collection[Step]) -> Entry | None:
+        """Return the record as if these edits had never been; None where no others are left."""
+        kept: list[Step] = []
+        gone: list[Step] = []
+        for step in self.steps:
+            if step in steps:
+                gone.append(step)
+            else:
+                kept.append(Step(step.owner, _take_out(gone, step.before)[0], _take_out(gone, step.after)[0]))
+        return Entry(self.path, tuple(kept)) if kept else None
+
+
+def _take_out(steps: Sequence[Step], now: bytes) -> tuple[bytes, bool]:
+    is_clean = True
+    for step in reversed(steps):
+        now, is_whole = edits.take_out(step.before, step.after, now)
+        is_clean = is_clean and is_whole
+    return now, is_clean
 
 
 class Journal:
@@ -65,7 +86,8 @@ class Journal:
 
     def entries(self) -> list[Entry]:
         """Return every record, sorted by path. Raises errors.FileRefused where one is damaged."""
-        return sorted(map(self._read, _records(self.folder)), key=lambda entry: entry.path)
+        names = [name for name in files.names_in(self.folder) if name.endswith(".json") and name[0] != "."]
+        return sorted((self._read(os.path.join(self.folder, name)) for name in names), key=lambda entry: entry.path)
 
     def entry(self, path: str) -> Entry | None:
         """Return the record of the file at path, None where there is none."""
@@ -74,46 +96,34 @@ class Journal:
 
     def record(self, path: str, now: bytes, after: bytes, owner: str) -> None:
         """Write down that the file, whose bytes are `now`, is about to become `after` for the owner's sake."""
-        known = self.entry(path) or Entry(path, now, now, now)
-        steps = *known.steps, Step(owner, now, after)
-        self._write(Entry(path, known.without_edits(now)[0], after, now, steps))
+        known = self.entry(path)
+        self._write(Entry(path, (*(known.steps if known else ()), Step(owner, now, after))))
 
-    def forget_steps_of(self, entry: Entry, owners: Collection[str], after: bytes) -> None:
-        """Write down that the owners' edits were taken out of the entry's file, which so became `after`."""
-        steps = tuple(step for step in entry.steps if step.owner not in owners)
-        self.restore(entry.path, replace(entry, after=after, earlier=after, steps=steps) if steps else None)
-
-    def restore(self, path: str, entry: Entry | None) -> None:
-        """Put an earlier record back; None forgets the file at path."""
-        if entry is None:
-            files.remove(self._place(path))
+    def forget(self, path: str, gone: Collection[Step]) -> None:
+        """Write down that these edits were taken out of the file at path; without others, forget the file."""
+        entry = self.entry(path)
+        rest = entry.forget(gone) if entry else None
+        if rest:
+            self._write(rest)
         else:
-            self._write(entry)
+            files.remove(self._place(path))
 
     def _place(self, path: str) -> str:
         return os.path.join(self.folder, hashlib.sha256(os.fsencode(path)).hexdigest()[:24] + ".json")
 
     def _write(self, entry: Entry) -> None:
-        files.make_folder(self.folder, 0o700)
-        content = asdict(entry) | {"steps": [astuple(step) for step in entry.steps]}
+        content = {"path": entry.path, "steps": [astuple(step) for step in entry.steps]}
         text = json.dumps(content, indent=1, default=lambda state: base64.b64encode(state).decode())
-        files.replace(self._place(entry.path), text.encode(), mode=0o600)
+        files.put(self._place(entry.path), text.encode(), mode=0o600)
 
     def _read(self, place: str) -> Entry:
         try:
             stored = json.loads(files.read(place))
-            states = {name: base64.b64decode(stored[name]) for name in ("before", "after", "earlier")}
-            return Entry(stored["path"], **states, steps=tuple(_step(*step) for step in stored["steps"]))
+            return Entry(stored["path"], tuple(_step(*step) for step in stored["steps"]))
         except (ValueError, KeyError, TypeError) as error:
             raise errors.FileRefused(
                 f"the journal {place} is damaged ({error}); move it away to go on without undo"
             ) from error
-
-
-def _records(folder: str) -> list[str]:
-    """Return the paths of the records in a folder; none where there is no folder."""
-    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    return [os.path.join(folder, name) for name in names if name.endswith(".json") and not name.startswith(".")]
 
 
 def _step(owner: str, before: str, after: str, is_pin: bool = False) -> Step:

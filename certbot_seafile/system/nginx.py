@@ -6,6 +6,7 @@ the service manager. No shell sees anything but the administrator's own reload c
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import glob
 import logging
@@ -21,20 +22,28 @@ from dataclasses import dataclass
 
 from certbot_seafile import errors
 from certbot_seafile.site import config
-from certbot_seafile.system import files, lineages
+from certbot_seafile.system import files, lineages, progress
 
 logger = logging.getLogger(__name__)
 
 #: What nginx runs with; the door says else where certbot's own environment is not for other programs.
 environment: Callable[[], dict[str, str]] = os.environ.copy
 
-SETTLE_SECONDS = 10.0
+# Within which a reload must have happened; a busy master takes 15 s and more.
+_RELOAD_SECONDS = 60.0
+_SAID_AFTER_SECONDS = 5.0
+# How long a look after a reload that was seen to happen may find otherwise.
+_WAIT_SECONDS = 2.0
 _RUN_SECONDS = 120
 # cron leaves the folders of system programs out of PATH.
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _POLL_SECONDS = 0.02
 
+# The name of a file that is nowhere.
+_NO_FILE = "certbot-seafile-asks"
+
 # The character classes of glob(3), as far as they are ranges.
+_ONE_CHARACTER = re.compile(r"(?<=[^/])\[([^]!^\\/[])\]")  # at a name's start it would not match a dot
 _SETS = {"alnum": "0-9A-Za-z", "alpha": "A-Za-z", "digit": "0-9", "lower": "a-z", "upper": "A-Z", "xdigit": "0-9A-Fa-f"}
 
 
@@ -49,6 +58,11 @@ class Nginx:
     def test(self) -> str:
         """Run `nginx -t`; return its output, warnings included. Raises errors.NginxMissing, errors.NginxRefused."""
         done = self._run("-t")
+        if done.returncode and "[emerg]" not in done.stderr:
+            raise errors.NginxRefused(
+                f"`{self.ctl} -t` failed before nginx had a say: {_complaint(done.stderr or done.stdout)}; start "
+                "nginx's container if it has one, and run again"
+            )
         if done.returncode:
             raise errors.NginxRefused(
                 f"nginx refuses its configuration: {_complaint(done.stderr)}; fix that line, and run again"
@@ -58,12 +72,14 @@ class Nginx:
     def test_alone(self, lines: Iterable[str], folder: str) -> None:
         """Run `nginx -t` of a TLS server that has these lines and nothing else, in a private folder below this one.
 
+        nginx itself writes nothing there, because a container may have the folder read-only: a socket whose path is
+        taken is no fault in a test (ngx_open_listening_sockets).
         Raises errors.NginxMissing, errors.NginxRefused, errors.FileRefused.
         """
         place = os.path.join(folder, f".trial.{os.getpid()}.certbot-seafile")
         path = os.path.join(place, "nginx.conf")
-        server = [f"listen {lineages.quoted(f'unix:{place}/socket')} ssl;", *lines]
-        main = [f"pid {lineages.quoted(f'{place}/pid')};", "error_log stderr;", "events {}"]
+        server = [f"listen {lineages.quoted(f'unix:{path}')} ssl;", *lines]
+        main = ["pid /dev/null;", "error_log stderr;", "events {}"]
         text = "\n".join([*main, "http {", "access_log off;", "server {", *server, "}", "}", ""])
         files.make_whole_folder(place, {"nginx.conf": text.encode()})
         try:
@@ -76,13 +92,42 @@ class Nginx:
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
-    def reload(self) -> None:
+    def refuse_unseen(self, paths: Iterable[str]) -> None:
+        """Refuse files in folders that nginx does not see: it is in a container where those are not mounted.
+
+        So it is with a file that is mounted alone: after a rename, the container goes on reading the old one. Where no
+        worker can be seen from here, nginx is asked to read an empty file in each folder.
+        Raises errors.SiteRefused, errors.NginxMissing, errors.FileRefused.
+        """
+        if self._master is not None and not self._is_in_container(self._master):
+            return
+        folders = {_existing_folder(path): path for path in paths}
+        for folder, path in folders.items():
+            probe = os.path.join(folder, f".probe.{os.getpid()}.certbot-seafile")
+            files.replace(probe, b"", is_synced=False)
+            try:
+                done = _run([self.ctl, "-c", probe, "-t"])
+            finally:
+                files.remove(probe)
+            if f'"{probe}" failed (2:' in done.stderr:
+                raise errors.SiteRefused(
+                    f"nginx runs in a container that does not have the folder {folder} of {path}, so nothing was "
+                    f"changed; put `- {folder}:{folder}` under volumes in its compose.yaml (the folder, because a file "
+                    "that is mounted alone keeps its old content there), then `docker compose up -d`, and run again"
+                )
+
+    @progress.waiting("nginx to reload")
+    def reload(self, seconds: float = _RELOAD_SECONDS) -> None:
         """Make the running nginx read its configuration again, and wait until nobody answers by the old one.
 
         The master lets old and new workers accept side by side for a while (ngx_master_process_cycle), so a look just
-        after the command may see either. Raises errors.NginxRefused.
+        after the command may see either. Raises errors.NginxRefused, also where that has not happened after so many
+        seconds, or the error log says that nginx went back to the old one.
         """
-        old = self._accepting(int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+        self._disk.log = log = _Log(self._log_path)
+        master = self._master
+        old = _accepting(_processes(), master)
+        self._disk.wait_seconds = _WAIT_SECONDS if old else seconds
         command = self.reload_command or shlex.join([self.ctl, "-s", "reload"])
         done = _run(["/bin/sh", "-c", command]) if self.reload_command else self._run("-s", "reload")
         if done.returncode:
@@ -90,24 +135,105 @@ class Nginx:
                 f"nginx could not be reloaded by `{command}`: {_complaint(done.stderr or done.stdout)}; "
                 "start nginx if it is not running, then run `certbot renew` or `certbot-seafile deploy`"
             )
-        deadline = time.monotonic() + SETTLE_SECONDS
-        while self._accepting(old) and time.monotonic() < deadline:
+        start, has_said = time.monotonic(), False
+        while _accepting(old, master):
+            passed = time.monotonic() - start
+            if log.is_final or passed > seconds:
+                self.refuse_unloaded(passed)
+            if passed > _SAID_AFTER_SECONDS and not has_said:
+                has_said = True
+                logger.warning("nginx still answers by the old configuration; waiting for up to a minute")
             time.sleep(_POLL_SECONDS)
         logger.info("nginx reloaded by `%s`", command)
 
-    def _accepting(self, processes: Iterable[int]) -> frozenset[int]:
-        """Return those of the processes that are workers and accept connections; none where they cannot be seen."""
+    @property
+    def wait_seconds(self) -> float:
+        """Return how long nginx may answer by the old configuration still: long, where no worker can be seen."""
+        return self._disk.wait_seconds
+
+    def refuse_unloaded(self, passed: float | None = None) -> None:
+        """Raise errors.NginxRefused where the error log says that the last reload failed.
+
+        passed: since how many seconds nginx has been seen to answer by the old configuration, so that it failed anyhow.
+        """
+        log = self._disk.log
+        if log is not None and (log.is_final or (passed is not None and log.complaint)):
+            raise errors.NginxRefused(
+                "nginx still answers by the old configuration, because it could not load the new one: "
+                f"{log.complaint}; fix that, and run this again"
+            )
+        if passed is not None:
+            raise errors.NginxRefused(
+                f"nginx still answers by the old configuration, {passed:.0f} s after it was told to reload; see its "
+                "error log, and run this again"
+            )
+
+    @property
+    def is_stopped(self) -> bool:
+        """Tell whether no nginx runs: its pid file names no process. An empty one was made by `nginx -t`."""
+        if self._master is not None:
+            return False
         try:
             with open(self._pid_path, encoding="ascii") as stream:
-                master = int(stream.read())
-            return frozenset(process for process in processes if _accepts(process, master))
+                written = stream.read().strip()
+            return not written or not os.path.exists(f"/proc/{int(written)}")
+        except FileNotFoundError:
+            return True
         except (OSError, ValueError):
-            return frozenset()
+            return False
+
+    @property
+    def _master(self) -> int | None:
+        """Return the process id of the running nginx; None where it cannot be seen.
+
+        In a container it has a pid file and process ids of its own.
+        """
+        with contextlib.suppress(OSError, ValueError), open(self._pid_path, encoding="ascii") as stream:
+            if _is_master(process := int(stream.read())):
+                return process
+        return next(filter(self._is_in_container, _processes()), None)
+
+    @property
+    def has_our_ports(self) -> bool:
+        """Tell whether the running nginx is seen to listen on this machine's ports, not on those of a container."""
+        with contextlib.suppress(OSError):
+            return os.path.samefile(f"/proc/{self._master}/ns/net", "/proc/self/ns/net")
+        return False
+
+    def _is_in_container(self, process: int) -> bool:
+        """Tell whether a process is an nginx with other mounts than ours, and has one of our files all the same."""
+        try:
+            if not _is_master(process) or os.path.samefile(f"/proc/{process}/ns/mnt", "/proc/self/ns/mnt"):
+                return False
+            places = ((f"/proc/{process}/root{path}", path) for path in (self._disk.last or self.configuration()).files)
+            return any(os.path.exists(there) and os.path.samefile(there, here) for there, here in places)
+        except OSError:  # it has ended meanwhile, or is not ours to see
+            return False
 
     @functools.cached_property
     def _pid_path(self) -> str:
-        written = _argument((self._disk.last or self.configuration()).main(b"pid"))
-        return os.path.join(self._built_in("prefix", "/"), written or self._built_in("pid-path", "logs/nginx.pid"))
+        return self.place(self._main(b"pid") or self._built_in("pid-path", "logs/nginx.pid"))
+
+    @functools.cached_property
+    def _log_path(self) -> str:
+        return self.place(self._main(b"error_log") or self._built_in("error-log-path", "logs/error.log"))
+
+    def _main(self, name: bytes) -> str | None:
+        """Return what the last statement of this name at the main level says."""
+        return _argument((self._disk.last or self.configuration()).main(name))
+
+    def place(self, path: str) -> str:
+        """Return a path as nginx takes it: relative ones start at its prefix (ngx_conf_full_name)."""
+        return path if os.path.isabs(path) else os.path.join(self.prefix, path)
+
+    @functools.cached_property
+    def prefix(self) -> str:
+        """Return the folder from which relative paths start: what the binary, or a script around it, has said with -p.
+
+        nginx names a file that it does not find by its whole path (ngx_process_options).
+        """
+        told = re.search(rf'"(/.*)/{_NO_FILE}"', _run([self.ctl, "-t", "-c", _NO_FILE]).stderr)
+        return told[1] if told else self._built_in("prefix", "/usr/local/nginx")
 
     def _built_in(self, option: str, default: str) -> str:
         """Return what nginx was built with."""
@@ -121,6 +247,13 @@ class Nginx:
         return done.stderr + done.stdout
 
     @property
+    def body_path(self) -> str:
+        """Return the folder in which nginx keeps bodies of requests, where no directive says one."""
+        return os.path.join(
+            self._built_in("prefix", "/"), self._built_in("http-client-body-temp-path", "client_body_temp")
+        )
+
+    @property
     def users(self) -> frozenset[str]:
         """Return the users as whom nginx's workers run: what `user` says, else the one that nginx was built with."""
         return frozenset({_argument(self.configuration().main(b"user")) or self._built_in("user", "nobody")})
@@ -128,15 +261,16 @@ class Nginx:
     @property
     def version(self) -> tuple[int, ...]:
         """Return nginx's version, (1, 22, 1) for 1.22.1; () where it does not say."""
-        version = re.search(r"nginx/(\d+(?:\.\d+)*)", self.facts)
+        version = re.search(r"(?:nginx|openresty)/(\d+(?:\.\d+)*)", self.facts)
         return tuple(map(int, version[1].split("."))) if version else ()
 
     @property
     def conf_path(self) -> str:
         """Return the path of nginx.conf: the given server root's, else the one nginx was built with."""
         if self.server_root:
-            return os.path.join(os.path.abspath(self.server_root), "nginx.conf")
-        return self._built_in("conf-path", "/etc/nginx/nginx.conf")
+            name = os.path.basename(self._built_in("conf-path", "nginx.conf"))  # angie.conf, of a fork
+            return os.path.join(os.path.abspath(self.server_root), name)
+        return self.place(self._built_in("conf-path", "conf/nginx.conf"))
 
     @property
     def default_protocols(self) -> frozenset[str]:
@@ -168,7 +302,7 @@ class Nginx:
 
     @functools.cached_property
     def _disk(self) -> _Disk:
-        """Return what this object remembers between calls: the files, and the last configuration."""
+        """Return what this object remembers between calls: files, the last configuration, the last reload."""
         return _Disk(os.path.dirname(os.path.abspath(self.conf_path)))
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -182,8 +316,39 @@ class Observed(Nginx):
         """Leave the test to root's step."""
         return ""
 
-    def reload(self) -> None:
+    def refuse_unseen(self, paths: Iterable[str]) -> None:
+        """Leave that to root's step."""
+
+    def reload(self, seconds: float = 0.0) -> None:
         """Leave the reload to root's step."""
+
+
+class _Log:
+    """What nginx writes into its error log from now on; nothing where that is no file here."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._from = os.path.getsize(path) if os.path.isfile(path) else 0
+
+    @property
+    def _emergencies(self) -> list[str]:
+        if not os.path.isfile(self._path):
+            return []
+        with open(self._path, encoding="utf-8", errors="replace") as stream:
+            stream.seek(self._from)
+            return [line.strip() for line in stream if "[emerg]" in line]
+
+    @property
+    def is_final(self) -> bool:
+        """Tell whether a reload failed for good; to bind to a port, nginx tries five times, and then says so."""
+        lines = self._emergencies
+        return bool(lines) and "bind() to" not in lines[-1]
+
+    @property
+    def complaint(self) -> str:
+        """Return the last line that says why nginx could not go on; "" where there is none."""
+        lines = self._emergencies
+        return next((line for line in reversed(lines) if "still could not bind" not in line), "")
 
 
 class _Disk:
@@ -192,6 +357,8 @@ class _Disk:
     def __init__(self, folder: str) -> None:
         self.last: config.Configuration | None = None
         self.may_have_changed = False
+        self.log: _Log | None = None
+        self.wait_seconds = _WAIT_SECONDS
         self._folder = folder
         self._real_folder = functools.cache(os.path.realpath)
         self._known: dict[tuple[str | int, ...], config.File] = {}
@@ -219,6 +386,9 @@ class _Disk:
         name = os.path.join(self._folder, os.fsdecode(pattern))
         if not re.search(r"[*?\[]", name):
             return (self.file(name),)
+        plain = _ONE_CHARACTER.sub(r"\1", name)
+        if not re.search(r"[*?\[\\]", plain):  # such as NAME[.]conf: its folder, which has one a lineage, is not read
+            return (self.file(plain),) if os.path.lexists(plain) else ()
         return tuple(self.file(path) for path in sorted(glob.glob(_for_python(name)), key=os.fsencode))
 
 
@@ -233,16 +403,46 @@ def _argument(statement: config.Statement | None) -> str | None:
     return os.fsdecode(statement.arguments[0]) if statement is not None and statement.arguments else None
 
 
+def _existing_folder(path: str) -> str:
+    """Return the folder of a path, or the nearest one above it that is there."""
+    folder = os.path.dirname(path)
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    return folder
+
+
+def _processes() -> list[int]:
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+
+
+def _is_master(process: int) -> bool:
+    """Tell whether a process is root's or this user's, and calls itself nginx's master."""
+    try:
+        is_trusted = os.stat(f"/proc/{process}").st_uid in (0, os.geteuid())
+        return is_trusted and _title(process).startswith(b"nginx: master process")
+    except OSError:
+        return False
+
+
+def _accepting(processes: Iterable[int], master: int | None) -> frozenset[int]:
+    """Return those of the processes that are workers and accept connections; none where they cannot be seen."""
+    return frozenset(process for process in processes if master is not None and _accepts(process, master))
+
+
 def _accepts(process: int, master: int) -> bool:
     """Tell whether a process is a worker of the master that has not been told to go (ngx_setproctitle's words)."""
     try:
-        with open(f"/proc/{process}/cmdline", "rb") as stream:
-            title = stream.read(64)
+        title = _title(process)
         with open(f"/proc/{process}/stat", "rb") as stream:
             parent = int(stream.read().rpartition(b")")[2].split()[1])
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return parent == master and title.startswith(b"nginx: worker process") and b"shutting down" not in title
+    return parent == master and re.match(rb"\w+: worker process", title) is not None and b"shutting down" not in title
+
+
+def _title(process: int) -> bytes:
+    with open(f"/proc/{process}/cmdline", "rb") as stream:
+        return stream.read(64)
 
 
 def ciphers_allow_ecdsa(ciphers: str) -> bool:

@@ -70,9 +70,8 @@ def write(state_dir: str, name: str, record: Record, *, is_synced: bool = False)
     """
     content = {"version": VERSION, "lineage": name, **asdict(record)}
     text = json.dumps(content, indent=1, default=datetime.datetime.isoformat)
-    files.make_folder(os.path.dirname(path(state_dir, name)), 0o700)
     is_synced = is_synced or record.revocation is not None
-    files.replace(path(state_dir, name), text.encode() + b"\n", mode=0o600, is_synced=is_synced)
+    files.put(path(state_dir, name), text.encode() + b"\n", mode=0o600, is_synced=is_synced)
     files.remove(_former_mark(state_dir))
 
 

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import errno
 import functools
+import multiprocessing
 import os
 import pwd
-import select
-import signal
 import stat
-import traceback
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 from certbot_seafile import errors
 
@@ -79,40 +76,22 @@ def _ask(what: str, ids: tuple[int, int, Sequence[int]], do: Callable[[], object
     Raises errors.FileRefused for what do() raises, and where no answer comes in time.
     """
     # In memory, since a pipe would keep root waiting where the user stops the child within its answer.
-    answer, (ended, held) = os.memfd_create("answer"), os.pipe()
-    child = os.fork()
-    if child == 0:
-        _answer(answer, what, ids, do)
-    os.close(held)  # so that the child's end, which closes it too, is seen
-    with open(ended, "rb"), open(answer, "rb") as stream:
-        try:
-            has_ended = bool(select.select([ended], [], [], seconds)[0])
-        finally:
-            os.kill(child, signal.SIGKILL)
-            _, status = os.waitpid(child, 0)
-        stream.seek(0)
-        kind, content = stream.read(1), stream.read()
+    with open(os.memfd_create("answer"), "w+b", buffering=0) as answer:
+        child = multiprocessing.get_context("fork").Process(target=lambda: answer.write(_outcome(what, ids, do)))
+        child.start()
+        child.join(seconds)
+        has_ended = child.exitcode is not None
+        child.kill()
+        child.join()
+        answer.seek(0)
+        kind, content = answer.read(1), answer.read()
     if not has_ended:
         raise errors.FileRefused(f"{what} took over {seconds:g} s; see whether the file system answers, then run again")
-    if status != 0:
+    if child.exitcode != 0 or not kind:
         raise errors.FileRefused(f"{what} broke off; see above, and who ends processes of the uid {ids[0]}")
     if kind == _REFUSED:
         raise errors.FileRefused(os.fsdecode(content))
     return content if kind == _BYTES else None
-
-
-def _answer(descriptor: int, what: str, ids: tuple[int, int, Sequence[int]], do: Callable[[], object]) -> NoReturn:
-    """Be the child of a fork, which must not go on as its parent, whatever is raised."""
-    exit_code = 1
-    try:
-        with open(descriptor, "wb") as stream:
-            stream.write(_outcome(what, ids, do))
-        exit_code = 0
-    except BaseException:
-        traceback.print_exc()
-        raise
-    finally:
-        os._exit(exit_code)
 
 
 def _outcome(what: str, ids: tuple[int, int, Sequence[int]], do: Callable[[], object]) -> bytes:

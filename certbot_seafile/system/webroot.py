@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from certbot_seafile import errors
 from certbot_seafile.system import files
@@ -32,12 +32,17 @@ def published(folder: str, contents: Mapping[str, bytes]) -> Iterator[None]:
             _write(folder, token, content, made)
         yield
     finally:
-        with contextlib.suppress(OSError), _opened(folder) as descriptor:  # whoever replaced it took ours along
-            for token in filter(_TOKEN.match, contents):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(token, dir_fd=descriptor)
+        remove(folder, contents)
         for path in reversed(made):
             files.remove_folder_if_empty(path)
+
+
+def remove(folder: str, tokens: Iterable[str]) -> None:
+    """Remove validation files from the folder, as far as they are there."""
+    with contextlib.suppress(OSError), _opened(folder) as descriptor:  # whoever replaced it took ours along
+        for token in filter(_TOKEN.match, tokens):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(token, dir_fd=descriptor)
 
 
 def _write(folder: str, token: str, content: bytes, made: list[str]) -> None:
@@ -62,6 +67,7 @@ def _write(folder: str, token: str, content: bytes, made: list[str]) -> None:
 def _opened(folder: str, made: list[str] | None = None) -> Iterator[int]:
     """Open the folder, step by step through its last two names, which an unprivileged user may have planted.
 
+    A link is followed only where nobody but root or we could have put it there, and not in place of what was just made.
     made: gets the paths of the folders that are made where they are missing; None: none is made.
     """
     path, *names = folder.rsplit("/", 2)
@@ -78,18 +84,10 @@ def _opened(folder: str, made: list[str] | None = None) -> Iterator[int]:
                     os.mkdir(name, 0o700, dir_fd=descriptor)
                     made.append(path)
                     is_new = True
-            descriptor = _enter(name, descriptor, is_new=is_new)
+            facts = os.fstat(descriptor)
+            is_ours = not is_new and facts.st_uid in (0, os.geteuid()) and not facts.st_mode & 0o022
+            descriptor = os.open(name, _FOLDER if is_ours else _FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
             opened.callback(os.close, descriptor)
             if is_new:  # by what was opened: its name may name something else by now
                 os.fchmod(descriptor, files.FOLDER_MODE)
         yield descriptor
-
-
-def _enter(name: str, parent: int, *, is_new: bool) -> int:
-    """Open a folder below an open one; follow a link only where nobody but root or we could have put it there.
-
-    is_new: the folder was made just now, so that a link in its place is not ours.
-    """
-    facts = os.fstat(parent)
-    is_ours = not is_new and facts.st_uid in (0, os.geteuid()) and not facts.st_mode & 0o022
-    return os.open(name, _FOLDER if is_ours else _FOLDER | os.O_NOFOLLOW, dir_fd=parent)

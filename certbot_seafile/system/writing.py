@@ -9,26 +9,35 @@ from __future__ import annotations
 import contextlib
 import difflib
 import logging
+import os
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 from certbot_seafile import errors
 from certbot_seafile.site import edits, proof
 from certbot_seafile.system import files, serving
 from certbot_seafile.system.context import Context
-from certbot_seafile.system.journal import Entry
+from certbot_seafile.system.journal import Entry, Step
 
 logger = logging.getLogger(__name__)
 
+_PUT_BACK_SECONDS = 5.0  # within which nginx is seen to read what was put back; if not, it never read what failed
+
 
 @contextlib.contextmanager
-def edited(context: Context, planned: edits.Edits, title: str, *, is_lasting: bool = True) -> Iterator[None]:
+def edited(
+    context: Context, planned: edits.Edits, purpose: str, owner: str, *, is_lasting: bool = True
+) -> Iterator[None]:
     """Write the planned edits and test them; keep them when the block ends well, else put everything back.
 
-    is_lasting: False for edits that are taken out again when the block ends well, too (a dry run's).
+    purpose: a word; owner: for whom, as the journal keeps it. is_lasting: False for edits that are taken out again when
+    the block ends well, too (a dry run's).
     Raises errors.SiteRefused where somebody would be hurt for whom they are not made, errors.NginxRefused,
-    errors.FileRefused, errors.RootNeeded.
+    errors.FileRefused.
     """
-    _refuse_without_root(context, planned.paths)
+    refuse_fixed(context, planned)
+    context.nginx.refuse_unseen(planned.paths)
+    title = f"certbot-seafile {purpose} {owner}"
     verdict = proof.judge(context.nginx.configuration(), planned)
     before = serving.see_neighbours(verdict.neighbours) if is_lasting else {}
     context.checkpoints.close()
@@ -37,13 +46,13 @@ def edited(context: Context, planned: edits.Edits, title: str, *, is_lasting: bo
         undoing.callback(_give_up, context, written)
         for path in planned.paths:
             context.checkpoints.add({path}, f"{title}: {path}\n")
-            _write(context, planned, path, title.split()[-1], undoing)
+            _write(context, planned, path, owner, undoing)
             written.append(path)
         context.nginx.foresee(verdict.after)
         _test(context, planned)
         yield
         if is_lasting:
-            serving.verify_neighbours(verdict.neighbours, before)
+            serving.verify_neighbours(context, verdict.neighbours, before)
             undoing.pop_all()
             context.checkpoints.finish(title)
 
@@ -61,27 +70,29 @@ def _test(context: Context, planned: edits.Edits) -> None:
 
 
 def _write(context: Context, planned: edits.Edits, path: str, owner: str, undoing: contextlib.ExitStack) -> None:
-    """Write the journal's entry, then the file. undoing: hears how to put both back."""
+    """Write the journal's entry, then the file. undoing: gets what puts both back."""
     before, after = planned.before(path), planned.after(path)
-    undoing.callback(context.journal.restore, path, context.journal.entry(path))
+    undoing.callback(_put_back, context, path, Step(owner, before, after))
     context.journal.record(path, before, after, owner)
     files.replace(path, after, expected=before)
-    undoing.callback(_put_back, context, path, before, after)
     context.nginx.changed()
     logger.debug("edited for %s: %s\n%s", owner, path, _diff(path, before, after))
 
 
-def _put_back(context: Context, path: str, before: bytes, after: bytes) -> None:
-    """Take an edit out of a file again; what a person wrote into it since stays."""
+def _put_back(context: Context, path: str, step: Step) -> None:
+    """Take an edit out of a file again, and then out of the journal; what others wrote into the file since stays."""
     try:
         now = files.read(path)
-        without, is_clean = edits.take_out(before, after, now)
-        files.replace(path, without, expected=now)
-        context.nginx.changed()
+        without, is_clean = edits.take_out(step.before, step.after, now)
+        if without != now:
+            files.replace(path, without, expected=now)
+            context.nginx.changed()
     except errors.FileRefused as refused:
-        logger.error("%s could not be put back: %s", path, refused)
+        logger.error("%s could not be put back: %s; then run `certbot-seafile undo`", path, refused)
         return
-    if not is_clean:
+    if is_clean:
+        context.journal.forget(path, {step})
+    else:
         logger.error("%s was changed by someone else meanwhile: lines that both changed stay as they are now", path)
 
 
@@ -91,53 +102,104 @@ def _give_up(context: Context, written: Sequence[str]) -> None:
     if written:
         with contextlib.suppress(errors.NginxRefused):
             context.nginx.test()
-            context.nginx.reload()
+            context.nginx.reload(_PUT_BACK_SECONDS)
 
 
-def _refuse_without_root(context: Context, paths: Sequence[str]) -> None:
+def refuse_fixed(context: Context, planned: edits.Edits) -> None:
+    """Refuse edits of files that cannot be replaced, or not by this user. Raises errors.FileRefused, SiteRefused."""
+    for path in planned.paths:
+        files.refuse_fixed(path)
     if context.renewer is not None:
-        raise errors.RootNeeded(
-            f"{', '.join(paths)} must be edited, which {context.renewer} may not do; run once "
+        raise errors.SiteRefused(
+            f"{', '.join(planned.paths)} must be edited, which {context.renewer} may not do; run once "
             f"`sudo certbot-seafile setup --user {context.renewer} -d NAME`"
         )
 
 
-def take_out_edits(context: Context, owners: Collection[str] | None = None) -> tuple[bool, bool]:
-    """Take our edits out of every file and test the result; nginx is not reloaded.
+@dataclass(frozen=True)
+class Taken:
+    """Edits that were taken out of a file: the record and its steps, the file's path now, its bytes with and without.
 
-    owners: only the edits that were made for these; None for all. Return whether a file changed, and whether all
-    edits could be taken out. Raises errors.NginxRefused where nginx would refuse the result; then nothing was changed.
+    left: the lines of ours, "FILE:LINE", that stay, because somebody has changed them or what is around them.
     """
-    taken, is_clean = _without_edits(context, owners)
+
+    entry: Entry
+    steps: tuple[Step, ...]
+    path: str
+    now: bytes
+    without: bytes
+    left: tuple[str, ...]
+
+
+def take_out_edits(context: Context, owners: Collection[str] | None = None) -> list[Taken]:
+    """Take our edits out of every file and test the result; nginx is not reloaded, and the journal keeps its records.
+
+    owners: only the edits that were made for these; None for all. Raises errors.NginxRefused where nginx would refuse
+    the result; then nothing was changed.
+    """
+    taken = list(_without_edits(context, owners))
+    if not taken:
+        return []
     with contextlib.ExitStack() as undoing:
         undoing.callback(context.nginx.changed)
-        for entry, now, without in taken:
-            files.replace(entry.path, without, expected=now)
-            undoing.callback(files.replace, entry.path, now, expected=without)
+        for each in taken:
+            if each.now != each.without:
+                files.replace(each.path, each.without, expected=each.now)
+                undoing.callback(files.replace, each.path, each.now, expected=each.without)
         context.nginx.changed()
         context.nginx.test()
         undoing.pop_all()
-    if owners is None:
-        for entry in context.journal.entries():
-            context.journal.restore(entry.path, None)
-    else:
-        for entry, _, without in taken:
-            context.journal.forget_steps_of(entry, owners, without)
-    return any(now != without for _, now, without in taken), is_clean
+    return taken
 
 
-def _without_edits(context: Context, owners: Collection[str] | None) -> tuple[list[tuple[Entry, bytes, bytes]], bool]:
-    """Return each entry whose file changes, with the file's bytes now and without the edits; and whether all go."""
-    taken, is_clean = [], True
-    for entry in context.journal.entries():
-        others = [step for step in entry.steps if owners is not None and step.owner not in owners]
-        now = files.read_if_present(entry.path)
-        if now is None or len(others) == len(entry.steps) > 0:
+def forget_edits(context: Context, taken: Sequence[Taken]) -> None:
+    """Forget the edits that are gone, now that nginx runs without them; of what is left, the record stays."""
+    left = {each.entry.path for each in taken if each.left}
+    for each in taken:
+        if each.entry.path not in left:
+            context.journal.forget(each.entry.path, each.steps)
+
+
+def _without_edits(context: Context, owners: Collection[str] | None) -> Iterator[Taken]:
+    entries = context.journal.entries()
+    recorded = {entry.path for entry in entries}
+    for entry in entries:
+        steps = entry.steps_of(owners)
+        if len(steps) == 0 < len(entry.steps):
             continue
-        without, complete = entry.without_steps_of(owners or (), now) if others else entry.without_edits(now)
-        taken.append((entry, now, without))
-        is_clean = is_clean and complete
-    return taken, is_clean
+        places = _places(context, entry, recorded)
+        for path in places:
+            now = files.read(path)
+            without, is_clean = entry.without(steps, now)
+            lines = () if is_clean else _left_lines(context, entry, steps, without, owners)
+            yield Taken(entry, steps, path, now, without, tuple(f"{path}:{line}" for line in lines))
+        if not places:
+            yield Taken(entry, steps, entry.path, b"", b"", ())
+
+
+def _places(context: Context, entry: Entry, recorded: Collection[str]) -> list[str]:
+    """Return the files that hold what a record is about: at its path, or behind a link there that nginx reads, too.
+
+    Where somebody has renamed the file, or copied it, it is what nginx reads instead.
+    """
+    read, path = context.nginx.configuration().files, os.path.realpath(entry.path)
+    here = [path] if os.path.isfile(path) and (path == entry.path or path in read) else []
+    mark = max(set(entry.after.splitlines()) - set(entry.before.splitlines()), key=len, default=b"")
+    others = [file for file in read.values() if mark and mark in file.source and file.path not in {path, *recorded}]
+    return here + [
+        each.path for each in others if not here or edits.take_out(entry.before, entry.after, each.source)[1]
+    ]
+
+
+def _left_lines(
+    context: Context, entry: Entry, steps: Sequence[Step], without: bytes, owners: Collection[str] | None
+) -> list[int]:
+    """Return the lines of ours that a file has still: as we wrote them, or naming a certificate that was put in."""
+    live = os.path.join(context.config_dir, "live", "")
+    words = [os.fsencode(live)] if owners is None else [os.fsencode(f"{live}{owner}/") for owner in owners]
+    lines = enumerate(without.splitlines(), 1)
+    naming = {number for number, line in lines if line not in entry.before and any(word in line for word in words)}
+    return sorted(naming.union(*(edits.left_lines(step.before, step.after, without) for step in steps)))
 
 
 def _diff(path: str, before: bytes, after: bytes) -> str:

@@ -24,7 +24,7 @@ def enhance(context: Context, domain: str, enhancement: str, options: object = N
         names = _names_beside(context, domain)
         planned = _plan_redirect(context, names) if is_redirect else _plan_header(context, names, options)
         context.nginx.test()
-        with writing.edited(context, planned, f"certbot-seafile {enhancement} {domain}"):
+        with writing.edited(context, planned, enhancement, domain):
             context.nginx.reload()
         context.say(f"Site edited: {writing.count_lines(planned)}")
 

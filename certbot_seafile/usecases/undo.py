@@ -1,41 +1,63 @@
 """Taking out what was put in.
 
-The law: the site comes first, so that nothing names staples and sealed versions any more when they go; certificates
-are certbot's and stay, and renewals leave the site alone until the next deployment.
+The law: the site comes first, so that nothing names staples and sealed versions any more when they go; what was
+remembered goes when nginx runs without it. Certificates are certbot's and stay, and renewals leave the site alone until
+the next deployment.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from certbot_seafile import errors
 from certbot_seafile.sealed import handover, versions
-from certbot_seafile.site import model
-from certbot_seafile.system import files, journal, lineages, records, renewal, writing
+from certbot_seafile.site import model, proof
+from certbot_seafile.site.config import Configuration
+from certbot_seafile.system import challenge, files, journal, lineages, records, renewal, writing
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Paths
 from certbot_seafile.usecases import install
 
 
-def undo(context: Context, names: Sequence[str], *, is_whole: bool = False) -> bool:
+def stapled_names(context: Context) -> list[str]:
+    """Return the names of the lineages whose snippet lies in the folder of staples, sorted."""
+    names = []
+    for path in sorted(glob.glob(os.path.join(glob.escape(context.options.staple_dir), "*.conf"))):
+        with contextlib.suppress(errors.FileRefused):
+            if b"kept by certbot-seafile" in files.read(path, at_most_bytes=65536):
+                names.append(os.path.basename(path).removesuffix(".conf"))
+    return names
+
+
+def undo(context: Context, names: Sequence[str], *, is_whole: bool = False) -> list[str]:
     """Take out what was put in for the named lineages, which may be deleted already; what others share with them stays.
 
-    is_whole: take every edit out of every file. Return whether all could be taken out. Raises errors.NginxRefused where
-    nginx would refuse the result; then nothing was changed.
+    is_whole: take every edit out of every file. Return the lines of ours, "FILE:LINE", that could not be taken out.
+    Raises errors.NginxRefused where nginx would refuse the result, so that nothing was changed, or does not load it, so
+    that the next undo goes on.
     """
-    owners = None if is_whole else _owners(context, names)
+    owners = _owners(context, names)
     with files.lock(context.lock_path):
-        is_changed, is_clean = writing.take_out_edits(context, owners)
+        challenge.clean_up(context)
+        before = context.nginx.configuration()
+        taken = writing.take_out_edits(context, None if is_whole else owners)
         context.nginx.changed()
-        own = [each for each in (paths(context, name) for name in names) if not _is_needed(context, each)]
+        _tell_others(context, before, owners)
+        every = [paths(context, name) for name in names]
+        left = [line for each in taken for line in each.left]
+        left += [line for each in every for line in install.including(context, each) if line not in left]
+        own = [each for each in every if not _is_needed(context, each)]
         has_removed = [files.remove(each.snippet_path) for each in own]
         if any(has_removed):
             context.nginx.changed()
             context.nginx.test()
-        if is_changed or any(has_removed):
-            context.nginx.reload()
+        is_loaded = not taken and all(records.is_undone(context.state_dir, name) for name in names)
+        if not is_loaded or any(has_removed):
+            _reload(context)
+        writing.forget_edits(context, taken)
         for each in own:
             _remove_files(context, each)
             if os.path.lexists(each.renewal_path):
@@ -45,7 +67,28 @@ def undo(context: Context, names: Sequence[str], *, is_whole: bool = False) -> b
         if os.listdir(context.state_dir) == [os.path.basename(context.lock_path)]:
             files.remove(context.lock_path)
             files.remove_folder_if_empty(context.state_dir)
-    return is_clean and len(own) == len(names)
+    return left
+
+
+def _reload(context: Context) -> None:
+    """Let nginx read what is left, where it runs. Raises errors.NginxRefused."""
+    try:
+        context.nginx.reload()
+    except errors.NginxRefused:
+        if not context.nginx.is_stopped:
+            raise
+
+
+def _tell_others(context: Context, before: Configuration, names: Collection[str]) -> None:
+    """Say who is answered otherwise without our edits, besides the names for which they were made.
+
+    It is no reason to refuse: whoever undoes wants the site as it was, and what others have of our edits (a socket that
+    speaks TLS by our line alone, a file that they have begun to include) they would lose with any way back.
+    """
+    for hurt in proof.find_hurt(before, context.nginx.configuration(), names):
+        context.say(
+            f"Without the edits for {', '.join(sorted(names))}, {hurt} get another answer: look at what they need."
+        )
 
 
 def roll_back(context: Context, restore: Callable[[], None]) -> None:
@@ -118,7 +161,7 @@ def _owners(context: Context, names: Sequence[str]) -> set[str]:
 
 def _is_needed(context: Context, own: Paths) -> bool:
     """Tell whether a site includes a sealed snippet still: without it, nginx would not start."""
-    return versions.is_sealed(own) and install.is_included(context, own)
+    return versions.is_sealed(own) and bool(install.including(context, own))
 
 
 def _remove_files(context: Context, own: Paths) -> None:

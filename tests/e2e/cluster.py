@@ -60,6 +60,14 @@ def _kept_namespace() -> Iterator[None]:
         os.close(present)
 
 
+@contextlib.contextmanager
+def entered(namespace: int) -> Iterator[None]:
+    """Let what this thread runs and connects to be in the network of a descriptor, while the block runs."""
+    with _kept_namespace():
+        _call(_C.setns(namespace, _CLONE_NEWNET))
+        yield
+
+
 def _ip(*words: str) -> None:
     subprocess.run([tool("ip"), *words], check=True, capture_output=True)
 
@@ -86,8 +94,7 @@ class Machine:
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
         """Let what this thread runs and connects to be on the machine, while the block runs."""
-        with _kept_namespace():
-            _call(_C.setns(self.namespace, _CLONE_NEWNET))
+        with entered(self.namespace):
             yield
 
     def close(self) -> None:
@@ -100,6 +107,7 @@ class Machine:
         with self.inside():
             _ip("link", "add", "switch", "type", "bridge")
             _ip("address", "add", f"{self.address}/24", "dev", "switch")
+            _ip("address", "add", f"{self.address}0/24", "dev", "switch")  # a second one, in the first one's network
             _ip("link", "set", "switch", "up")
 
     def connect(self, other: Machine) -> None:

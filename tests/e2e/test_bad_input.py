@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -13,13 +14,14 @@ from e2e.world import Run, World, snapshot
 
 
 def refused(world: World, *words: str | Path, site: bool = True) -> Run:
-    """Run the one line, expect exit code 1, no traceback, and nginx's folder as it was; return the run."""
+    """Run the one line, expect exit code 1, no traceback, no class name, and nginx's folder as it was; return it."""
     before = snapshot(world.server_root)
     run = road.certonly(world, *words, check=False)
     assert run.exit_code == 1, run
     assert "Traceback" not in run.output
     assert snapshot(world.server_root) == before
     assert not world.lineage(road.NAME).exists()
+    assert re.search(r"Error\(|[a-z]Refused|[a-z]NotFound|SiteAmbiguous|[a-z]Unreachable", run.output) is None
     return run
 
 

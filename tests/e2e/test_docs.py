@@ -1,10 +1,12 @@
-"""The guide's commands are run, one after another, in the order in which a person reads them."""
+"""The commands of the pages are run, one after another, in the order in which a person reads them."""
 
 from __future__ import annotations
 
+import difflib
 import re
 import shlex
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -12,9 +14,11 @@ from e2e import road
 from e2e.world import Run, World
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = ("index.md", "guide.md", "without-root.md", "reference.md", "troubleshooting.md")
+#: The pages whose commands are run here, in this order; those of without-root.md are in test_without_root.py.
+READ = ("first-certificate.md", "renewal.md", "staples.md", "undo.md")
+PAGES = (*READ, "index.md", "without-root.md", "reference.md", "troubleshooting.md")
 
-#: The names of the guide: the tutorial's site, one without TLS, and two that were set up with certbot's webroot plugin.
+#: The names on these pages: the tutorial's site, one without TLS, and two by certbot's webroot plugin.
 HOME, OFFICE, BY_HAND, PHOTOS = "home.seafile.com", "office.seafile.com", "files.seafile.com", "photos.seafile.com"
 
 _FENCE = re.compile(r"^(```+)(\S*)[^\n]*\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
@@ -45,7 +49,7 @@ def commands(page: str) -> list[str]:
 
 
 def run(world: World, command: str) -> Run:
-    """Run a command of the guide with the world's paths and ports; it is expected to exit 0."""
+    """Run a command of a page with the world's paths and ports; it is expected to exit 0."""
     program, *words = shlex.split(command)
     words = [str(world.path(word)) if _SYSTEM_PATH.match(word) else word for word in words]
     if program == "certbot":
@@ -60,7 +64,7 @@ def run(world: World, command: str) -> Run:
 
 @pytest.fixture
 def at_home(world: World) -> World:
-    """Return a world with the sites that the guide is about, before its first command."""
+    """Return a world with the sites that these pages are about, before its first command."""
     world.start_pebble(must_staple=True)
     world.start_responder()
     world.write_site("default", world.adapt(road.TUTORIAL_SITE))
@@ -79,21 +83,35 @@ def at_home(world: World) -> World:
 
 
 @pytest.mark.long
-def test_the_guides_commands_work_in_its_order(at_home: World) -> None:
+def test_the_commands_of_the_pages_work_in_their_order(at_home: World) -> None:
     """Each exits 0, and at the end every site is as it was before the first."""
     sites = {path: path.read_bytes() for path in at_home.sites.iterdir()}
-    said = commands("guide.md")
-    for command in said:
+    every = [command for page in READ for command in commands(page)]
+    for command in every:
         run(at_home, command)
         if command == f"certbot certonly -a seafile -d {HOME}":
             assert road.staples_lineage(at_home)
         if command == "certbot-seafile undo":
             assert {path: path.read_bytes() for path in sites} == sites
-    assert said.count("certbot-seafile undo") == 1
+    assert every.count("certbot-seafile undo") == 1
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_no_command_hides_in_another_kind_of_block(page: str) -> None:
     """Commands stand in console blocks, where they are found; only pages whose commands are run have them."""
-    is_run = page in ("guide.md", "without-root.md")  # the latter's in test_without_root.py
+    is_run = page in (*READ, "without-root.md")
     assert {kind for kind, _ in blocks(page)} <= ({"console"} if is_run else {"{toctree}"})
+
+
+def test_the_picture_of_the_edits_is_what_the_command_does(world: World) -> None:
+    """Each added and each taken line of the tutorial's site stands in the README's picture, in order, and no other."""
+    before = road.start(world)
+    road.certonly(world)
+    old, new = (
+        content.decode().replace(str(world.folder), "").splitlines() for content in (before, road.site_bytes(world))
+    )
+    lines = difflib.unified_diff(old, new, n=0, lineterm="")
+    edits = [line for line in lines if not line.startswith(("@@", "---", "+++"))]
+    picture = ElementTree.parse(DOCS / "pictures" / "edits.svg")
+    shown = ["".join(text.itertext()) for text in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert [line for line in shown if line.startswith(("+", "-"))] == edits

@@ -83,7 +83,7 @@ def test_http_only_headers_of_an_outer_level_still_apply(world: World) -> None:
 
 
 def test_http_only_without_any_header(world: World) -> None:
-    """A site that sets no header at all gets X-Forwarded-Proto, and http's own headers are not lost."""
+    """A site that sets no header at all gets those that Seahub needs, and http's own headers are not lost."""
     body = shapes.PROXY.replace("        proxy_set_header Host $http_host;\n", "")
     with seahub() as (port, seen):
         site = "proxy_set_header X-Everywhere yes;\n" + shapes.plain(body)
@@ -91,6 +91,7 @@ def test_http_only_without_any_header(world: World) -> None:
         assert certonly(world, NAME).exit_code == 0
         over_tls(world, "/")
         assert (seen[-1]["x-forwarded-proto"], seen[-1]["x-everywhere"]) == ("https", "yes")
+        assert (seen[-1]["host"], seen[-1]["x-forwarded-for"]) == (NAME, "127.0.0.1")
 
 
 def test_https_only_gets_a_port_80_server(world: World) -> None:

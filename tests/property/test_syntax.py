@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from certbot_seafile import errors
 from certbot_seafile.site import syntax
 
+Statements = tuple[syntax.Directive, ...]
 FILES = int(os.environ.get("SEAFILE_FUZZ", "100"))
 with_nginx = settings(max_examples=FILES, deadline=None)
 
@@ -100,8 +102,8 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Nginx:
     return Nginx(tmp_path_factory.mktemp("nginx"))
 
 
-def verdict(source: bytes) -> syntax.Tree | errors.SyntaxRefused:
-    """Return the tree, or the error instead of raising it."""
+def verdict(source: bytes) -> Statements | errors.SyntaxRefused:
+    """Return the statements, or the error instead of raising it."""
     try:
         return syntax.parse(source)
     except errors.SyntaxRefused as refused:
@@ -113,14 +115,14 @@ def line_of(source: bytes, offset: int) -> int:
     return source.count(b"\n", 0, offset) + 1
 
 
-def agreed(source: bytes, judge: Verdict) -> syntax.Tree | errors.SyntaxRefused:
+def agreed(source: bytes, judge: Verdict) -> Statements | errors.SyntaxRefused:
     """Return our verdict, which must name the same syntax error in the same line as nginx, or none."""
     ours = verdict(source)
     # No block may stand within "types"; that is not the tokenizer's error, although it sounds like one.
     misplaced_block = judge.error == b'unexpected "{"' and b"types {" in source
     if judge.error is None:
-        assert isinstance(ours, syntax.Tree), ours
-    elif isinstance(ours, syntax.Tree):
+        assert isinstance(ours, tuple), ours
+    elif isinstance(ours, tuple):
         assert misplaced_block or not judge.is_about_syntax, judge
     elif judge.is_about_syntax and not misplaced_block:
         assert (ours.line, ours.reason[:12].encode("latin-1")) == (judge.line, judge.error[:12])
@@ -130,36 +132,40 @@ def agreed(source: bytes, judge: Verdict) -> syntax.Tree | errors.SyntaxRefused:
     return ours
 
 
-def duplicates_in(tree: syntax.Tree) -> list[tuple[bytes, bytes, bytes, int]]:
+def duplicates_in(source: bytes, directives: Statements) -> list[tuple[bytes, bytes, bytes, int]]:
     """Return what ngx_http_core_type() must warn of if it reads the first "types" as we do."""
     known: dict[bytes, bytes] = {}
     found = []
-    types = next(directive for directive in syntax.walk(tree.directives) if directive.name == b"types")
+    types = next(directive for directive in syntax.walk(directives) if directive.name == b"types")
     for directive in types.block or ():
         for extension in map(bytes.lower, directive.arguments):
             # nginx compares extensions by strcmp(), which sees nothing past a NUL, and prints them whole.
             key, _, _ = extension.partition(b"\0")
             if key in known:
-                line = line_of(tree.source, directive.end - 1)
+                line = line_of(source, directive.end - 1)
                 found.append((extension, directive.name, known[key], line))
             known[key] = directive.name
     return found
 
 
-def assert_tiles(tree: syntax.Tree) -> None:
-    """Check that spans touch and nest, and that printing is the identity."""
-    ends = [0, *(token.end for token in tree.tokens)]
-    assert [token.start for token in tree.tokens] == ends[:-1]
-    assert all(token.start < token.end for token in tree.tokens)
-    assert ends[-1] == len(tree.source)
-    assert tree.to_bytes() == tree.source
-    words = [token for token in tree.tokens if token.kind is syntax.Kind.WORD]
-    assert words == [word for directive in syntax.walk(tree.directives) for word in directive.words]
-    for directive in syntax.walk(tree.directives):
-        inside = [border for child in directive.block or () for border in (child.start, child.end)]
-        borders = [directive.start, *inside, directive.end]
-        assert borders == sorted(borders)
-        assert tree.source[directive.end - 1 : directive.end] == (b";" if directive.block is None else b"}")
+#: What may stand between statements.
+GAP = re.compile(rb"(?:[ \t\r\n]|#[^\n]*+)*+")
+
+
+def assert_tiles(source: bytes, directives: Sequence[syntax.Directive]) -> None:
+    """Check that statements, and space and comments between them, make up the source."""
+    pending = [(0, len(source), directives)]
+    while pending:
+        position, end, siblings = pending.pop()
+        for directive in siblings:
+            assert GAP.fullmatch(source, position, directive.start)
+            position = directive.end
+            assert directive.start < directive.sign < directive.end
+            signs = source[directive.sign : directive.sign + 1] + source[directive.end - 1 : directive.end]
+            assert signs == (b";;" if directive.block is None else b"{}")
+            if directive.block is not None and not directive.name.endswith(b"_by_lua_block"):
+                pending.append((directive.sign + 1, directive.end - 1, directive.block))
+        assert GAP.fullmatch(source, position, end)
 
 
 LUA = [b"a_by_lua_block {", b"--[[", b"]]", b"[=[", b"]=]", b"--"]
@@ -168,10 +174,10 @@ LUA = [b"a_by_lua_block {", b"--[[", b"]]", b"[=[", b"]=]", b"--"]
 @given(st.one_of(st.binary(max_size=200), soup(FRAGMENTS, 60), soup(LUA + FRAGMENTS, 30)))
 @settings(deadline=None, max_examples=max(FILES, 500))
 def test_any_bytes_are_tiled_or_refused_with_a_place(source: bytes) -> None:
-    """They give a tree that prints them, or our own error with a place in the file; nothing else."""
+    """They are statements and what may stand between them, or our own error with a place in the file; nothing else."""
     ours = verdict(source)
-    if isinstance(ours, syntax.Tree):
-        assert_tiles(ours)
+    if isinstance(ours, tuple):
+        assert_tiles(source, ours)
     else:
         lines = source.split(b"\n")
         assert 1 <= ours.line <= len(lines)
@@ -182,8 +188,8 @@ def test_any_bytes_are_tiled_or_refused_with_a_place(source: bytes) -> None:
 @settings(deadline=None, max_examples=max(FILES, 300))
 def test_quoted_words_are_read_back(words: list[bytes], after: bytes) -> None:
     """Any words survive being written and read."""
-    (directive,) = syntax.parse(b" ".join(map(syntax.quote, words)) + after).directives
-    assert [word.value for word in directive.words] == words
+    (directive,) = syntax.parse(b" ".join(map(syntax.quote, words)) + after)
+    assert [directive.name, *directive.arguments] == words
 
 
 # However it is quoted, `include` is a directive in this block, too (ngx_http_core_type).
@@ -219,9 +225,9 @@ def test_nginx_reads_the_words_that_we_read(nginx: Nginx, body: bytes) -> None:
     said = nginx.reads(source)
     assert said.error is None
     ours = agreed(source, said)
-    assert isinstance(ours, syntax.Tree)
-    assert_tiles(ours)
-    assert duplicates_in(ours) == said.duplicates
+    assert isinstance(ours, tuple)
+    assert_tiles(source, ours)
+    assert duplicates_in(source, ours) == said.duplicates
 
 
 @given(soup(FRAGMENTS, 30))
@@ -231,8 +237,8 @@ def test_nginx_and_we_refuse_the_same_soup(nginx: Nginx, body: bytes) -> None:
     source = nginx.head + b"types { first x;\n" + body + b" x;\n" + body + b" x;\n}}"
     said = nginx.reads(source)
     ours = agreed(source, said)
-    if isinstance(ours, syntax.Tree):
-        assert duplicates_in(ours)[: len(said.duplicates)] == said.duplicates
+    if isinstance(ours, tuple):
+        assert duplicates_in(source, ours)[: len(said.duplicates)] == said.duplicates
 
 
 @given(soup(FRAGMENTS, 20))
@@ -242,8 +248,8 @@ def test_nginx_reads_the_same_first_statement(nginx: Nginx, source: bytes) -> No
     """Fragments in any order as a whole file: nginx stops at the first statement and names it as we do."""
     said = nginx.reads(source)
     ours = agreed(source, said)
-    if isinstance(ours, syntax.Tree) and ours.directives:
-        first = ours.directives[0]
+    if isinstance(ours, tuple) and ours:
+        first = ours[0]
         name, _, _ = first.name.partition(b"\0")
         assert said.error == b'unknown directive "%s"' % name
         assert said.line == line_of(source, first.sign)
@@ -285,8 +291,8 @@ def test_nginx_and_we_refuse_the_same_damaged_site(nginx: Nginx, site: bytes) ->
     """A site with a few bytes lost or added: the same verdict in the same line."""
     source = nginx.head + site + b"}"
     ours = agreed(source, nginx.reads(source))
-    if isinstance(ours, syntax.Tree):
-        assert_tiles(ours)
+    if isinstance(ours, tuple):
+        assert_tiles(source, ours)
 
 
 def test_nginx_accepts_the_site_that_is_damaged_above(nginx: Nginx) -> None:

@@ -31,7 +31,7 @@ def configuration(contents: dict[str, str]) -> Configuration:
 
 def parsed(chosen: Configuration) -> list[str]:
     """Return the files that were parsed so far."""
-    return [path for path, file in chosen.files.items() if "tree" in vars(file)]
+    return [path for path, file in chosen.files.items() if "directives" in vars(file)]
 
 
 def servers(chosen: Configuration, *domains: str, site_path: str | None = None) -> list[str]:
@@ -71,11 +71,10 @@ TAKES_PART = {
     "the first of a socket": "server { listen 81; server_name b.org; }",
     "a socket that only a comment has before": "# listen 81;\nserver { listen 81; server_name b.org; }",
     "a nameless Seafile": "server { listen 80; server_name _; location /seafhttp { } }",
-    "a Seafile without a name": "server { listen 80; location / { if ($a) { } proxy_pass http://127.0.0.1:8000; } }",
+    "a Seafile without a name": "server { location /notification { if ($a) { } proxy_pass http://a:8083; } }",
     "a Seafile with an address": "server { listen 80; server_name 192.0.2.1; location /seafdav { } }",
     "two lines of names beside a Seafile without": (
-        "server { listen 80; server_name b.org; server_name c.org; }\n"
-        "server { listen 80; location / { proxy_pass http://127.0.0.1:8000; } }"
+        "server { listen 80; server_name b.org; server_name c.org; }\nserver { listen 80; location /sdoc-server { } }"
     ),
     "the name beside a fault": "server { listen 80; server_name a.example.com; }",
 }
@@ -90,7 +89,8 @@ def test_file_that_could_take_part_is_read_whole(text: str) -> None:
 
 LEFT_OUT = {
     "another name": "server { listen 80; server_name b.org; }",
-    "Seafile with another name": "server { listen 80; server_name b.org; location / { proxy_pass http://x:8000; } }",
+    "Seafile with another name": "server { listen 80; server_name b.org; location /seafhttp { } }",
+    "nameless, with a port that many have": "server { listen 80; location / { proxy_pass http://127.0.0.1:8000; } }",
     "the name in a comment": "server { listen 80; server_name b.org; # a.example.com\n# server_name a.example.com;\n}",
     "the name in another directive": "server { listen 80; server_name b.org; return 301 https://a.example.com; }",
     "a wildcard beside it": "server { listen 80; server_name *.a.example.com b.* *.org; }",
@@ -306,6 +306,7 @@ LISTENS = ["80", "80", "*:80", "443 ssl", "443 ssl default_server", "127.0.0.1:8
            "192.0.2.1:80", "192.0.2.1:443 ssl", "[::]:80", "[::1]", "[0:0::1]:80", "unix:/x", ""]  # fmt: skip
 BODIES = [
     "location / { proxy_pass http://127.0.0.1:8000; }",
+    "location /notification { proxy_pass http://127.0.0.1:8083; }",
     "location /seafhttp { }",
     "root /srv;",
     "include body;",
@@ -362,7 +363,7 @@ def test_an_outline_holds_what_is_wanted_and_nothing_twice() -> None:
         b"a 1; keep 1; # keep 2;\nb { c 1; d { e; } }\nf { include x; }\n'keep_it' \"; }\" ;\n"
         b"server { a 1; g { h 1; } keep 3; }\nkeeper 1; content_by_lua_block { keep } } keep 4;"
     ).replace(b"{ keep }", b"{ -- }\n keep = '}'\n")
-    whole = {directive.start: directive for directive in syntax.walk(syntax.parse(source).directives)}
+    whole = {directive.start: directive for directive in syntax.walk(syntax.parse(source))}
     outline, is_sound = syntax.skim(source, SKIMMED)
     assert is_sound
     skimmed = list(syntax.walk(outline))

@@ -18,7 +18,7 @@ def statements(source: bytes, path: str = "site.conf") -> tuple[config.Statement
     def expand(directives: tuple[syntax.Directive, ...]) -> tuple[config.Statement, ...]:
         return tuple(config.Statement(path, found, expand(found.block or ())) for found in directives)
 
-    return expand(syntax.parse(source).directives)
+    return expand(syntax.parse(source))
 
 
 COMMENTED = {

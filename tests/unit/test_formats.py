@@ -30,7 +30,7 @@ NAME = "home.seafile.com"
 NOW = datetime.datetime(2026, 11, 26, 12, 0, 0, tzinfo=datetime.UTC)
 HOUR, DAY = datetime.timedelta(hours=1), datetime.timedelta(days=1)
 ISSUER = authority.make_ca()
-STAPLE = verify.Staple(b"response", 1, NOW - DAY, NOW + 3 * DAY, NOW - DAY, NOW + 3 * DAY)
+STAPLE = verify.Staple(b"response", 1, NOW - DAY, NOW + 3 * DAY, NOW + 3 * DAY)
 FAULT = Finding("PORT-CLOSED", "port 80 | 443 is shut", "nobody comes in", "open it", name=NAME)
 WARNING = Finding("NAME-ELSEWHERE", "the name leads elsewhere", "people may miss it", "look", severity=findings.WARNING)
 NOTE = Finding("CRON-SPARE", "a crontab can go", "it hurts nobody", "remove it", severity=findings.NOTE)

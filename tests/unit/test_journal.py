@@ -29,31 +29,40 @@ def journal(tmp_path: Path) -> Journal:
 def test_everything_taken_out_is_the_file_before_us(journal: Journal) -> None:
     """Byte for byte, where nobody else changed it."""
     (entry,) = journal.entries()
-    assert entry.without_edits(WITH_BOTH) == (BARE, True)
+    assert entry.without(entry.steps, WITH_BOTH) == (BARE, True)
 
 
 @pytest.mark.parametrize(("owner", "left"), [("a", b"one\ntwo\nthree\nadded for b\n"), ("b", WITH_A)])
 def test_one_lineages_edits_leave_the_others(journal: Journal, owner: str, left: bytes) -> None:
     """What was put in for the other stays; then the other can be taken out as before."""
     (entry,) = journal.entries()
-    assert entry.without_steps_of({owner}, WITH_BOTH) == (left, True)
-    journal.forget_steps_of(entry, {owner}, left)
+    assert entry.without(entry.steps_of({owner}), WITH_BOTH) == (left, True)
+    journal.forget(SITE, entry.steps_of({owner}))
     (rest,) = journal.entries()
     assert [step.owner for step in rest.steps] == [{"a": "b", "b": "a"}[owner]]
-    assert rest.without_edits(left) == (BARE, True)
+    assert rest.without(rest.steps, left) == (BARE, True)
+
+
+def test_what_a_person_writes_between_two_undos_stays(journal: Journal) -> None:
+    """The record of the second lineage knows nothing of it."""
+    (entry,) = journal.entries()
+    theirs, _ = entry.without(entry.steps_of({"a"}), b"mine\n" + WITH_BOTH)
+    journal.forget(SITE, entry.steps_of({"a"}))
+    (rest,) = journal.entries()
+    assert rest.without(rest.steps, theirs) == (b"mine\n" + BARE, True)
 
 
 def test_a_line_that_somebody_changed_stays(journal: Journal) -> None:
     """It is theirs now, and that is told."""
     (entry,) = journal.entries()
     theirs = WITH_BOTH.replace(b"added for a", b"added for a, and me")
-    assert entry.without_steps_of({"a"}, theirs) == (theirs, False)
+    assert entry.without(entry.steps_of({"a"}), theirs) == (theirs, False)
 
 
 def test_an_entry_without_steps_is_forgotten(journal: Journal) -> None:
     """When nobody's edits are left, nothing is written down any more."""
     (entry,) = journal.entries()
-    journal.forget_steps_of(entry, {"a", "b"}, BARE)
+    journal.forget(SITE, entry.steps)
     assert journal.entries() == []
 
 
@@ -72,7 +81,7 @@ def test_what_an_earlier_version_wrote_is_read(journal: Journal) -> None:
     steps = [["a", before, after], ["pin:a", after, before]]
     content = {"path": SITE, "before": before, "after": after, "earlier": before, "steps": steps}
     place.write_text(json.dumps(content, indent=1))
-    expected = Entry(SITE, BARE, WITH_A, BARE, (Step("a", BARE, WITH_A), Step("pin:a", WITH_A, BARE)))
+    expected = Entry(SITE, (Step("a", BARE, WITH_A), Step("pin:a", WITH_A, BARE)))
     assert journal.entries() == [expected]
 
 

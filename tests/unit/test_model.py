@@ -15,7 +15,7 @@ def read(text: str) -> tuple[model.Server, ...]:
     def expand(directives: tuple[syntax.Directive, ...]) -> tuple[config.Statement, ...]:
         return tuple(config.Statement("nginx.conf", one, expand(one.block or ())) for one in directives)
 
-    return model.http_servers(expand(syntax.parse(source).directives))
+    return model.http_servers(expand(syntax.parse(source)))
 
 
 def server(names: str, listen: str = "80") -> str:

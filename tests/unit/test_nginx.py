@@ -57,7 +57,7 @@ def test_version_and_place_come_from_nginx_itself(tmp_path: Path) -> None:
     assert "TLSv1.3" in found.default_protocols
     older = nginx.Nginx(binary(tmp_path, 'echo "nginx version: nginx/1.22.1"', "old"))
     assert "TLSv1.3" not in older.default_protocols
-    assert older.conf_path == "/etc/nginx/nginx.conf"
+    assert older.conf_path == "/usr/local/nginx/conf/nginx.conf"
 
 
 def test_includes_are_sorted_nested_and_relative_to_nginx_conf(tmp_path: Path) -> None:
@@ -206,3 +206,14 @@ def test_ciphers_tell_whether_ecdsa_can_be_served() -> None:
     tutorial = "EECDH+AESGCM:EDH+AESGCM:EECDH:EDH:!MD5:!RC4:!LOW:!MEDIUM:!CAMELLIA:!ECDSA:!DES:!DSS:!3DES:!NULL"
     assert not nginx.ciphers_allow_ecdsa(tutorial)
     assert nginx.ciphers_allow_ecdsa("HIGH:!aNULL:!MD5")
+
+
+def test_without_a_built_in_path_the_prefix_has_the_configuration(tmp_path: Path) -> None:
+    """What nginx is called with -p counts, which only nginx itself knows; no left-over /etc/nginx is meant."""
+    script = (
+        'case "$1" in -V) echo "nginx version: openresty/1.21.4";; *) echo "open() \\"/srv/n/$3\\" failed" >&2;; esac'
+    )
+    found = nginx.Nginx(binary(tmp_path, script))
+    assert found.conf_path == "/srv/n/conf/nginx.conf"
+    assert found.place("html") == "/srv/n/html"
+    assert found.version == (1, 21, 4)

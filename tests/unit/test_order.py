@@ -56,7 +56,8 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def context(tmp_path: Path) -> Any:
     """Return a context whose nginx loads whatever it is told to, and names nothing."""
     nginx = SimpleNamespace(
-        test=lambda: "", reload=lambda: None, changed=lambda: None, foresee=lambda _: None,
+        test=lambda: "", reload=lambda *_: None, changed=lambda: None, foresee=lambda _: None, wait_seconds=0.0,
+        refuse_unseen=lambda _: None,
         configuration=lambda: Configuration(File("nginx.conf", b""), lambda pattern: ()),
     )  # fmt: skip
     return SimpleNamespace(
@@ -96,10 +97,10 @@ def test_an_edit_is_in_the_journal_before_it_is_in_the_file(tmp_path: Path, writ
     """So undo can take it out again however the run ended."""
     site = tmp_path / "site.conf"
     site.write_bytes(b"listen 80;\n")
-    tree = syntax.parse(site.read_bytes())
+    directives = syntax.parse(site.read_bytes())
     planned = edits.Edits()
-    planned.insert_after(Statement(str(site), tree.directives[0]), [b"listen 443;"])
-    with writing.edited(context(tmp_path), planned, f"test {NAME}"):
+    planned.insert_after(Statement(str(site), directives[0]), [b"listen 443;"])
+    with writing.edited(context(tmp_path), planned, "test", NAME):
         assert site.read_bytes() == b"listen 80;\nlisten 443;\n"
     assert written[0].endswith(".json")
     assert written[1] == "+site.conf"

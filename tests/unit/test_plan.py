@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from certbot_seafile import errors
 from certbot_seafile.site import edits, model, plan, proof
 from certbot_seafile.site.config import Configuration, File
 from certbot_seafile.site.plan import Challenge
@@ -403,7 +404,89 @@ def test_headers_of_an_included_file_are_added_to() -> None:
     }
     new = with_tls(contents)
     assert new["/headers"] == contents["/headers"]
-    assert "include /headers;\n        proxy_set_header X-Forwarded-Proto $scheme;\n" in new["/sites/1"]
+    added = f"        {FOR}\n        {PROTO}\n"
+    assert f"include /headers;\n{added}" in new["/sites/1"]
+
+
+PROXY_PASS = "proxy_pass http://127.0.0.1:8000;"
+HOST = "proxy_set_header Host $http_host;"
+FOR = "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;"
+PROTO = "proxy_set_header X-Forwarded-Proto $scheme;"
+#: A server's lines, and its headers afterwards: those of its own level, then those of each location.
+TOLD = {
+    "no header anywhere": (f"    location / {{ {PROXY_PASS} }}\n", [[HOST, FOR, PROTO], []]),
+    "headers of a location": (f"    location / {{ {PROXY_PASS} {HOST} }}\n", [[], [HOST, FOR, PROTO]]),
+    "headers of the server": (f"    {FOR}\n    location / {{ {PROXY_PASS} }}\n", [[FOR, HOST, PROTO], []]),
+    "both, one hides the other": (
+        f"    {HOST}\n    location / {{ {PROXY_PASS} }}\n    location /api2 {{ {PROXY_PASS} {FOR} }}\n",
+        [[HOST, FOR, PROTO], [], [FOR, HOST, PROTO]],
+    ),
+    "all there, in other words": (
+        f"    location / {{ {PROXY_PASS} proxy_set_header host $host; proxy_set_header x-forwarded-for $remote_addr; "
+        "proxy_set_header X-Forwarded-Proto $the_scheme; }\n",
+        [
+            [],
+            [
+                "proxy_set_header host $host;",
+                "proxy_set_header x-forwarded-for $remote_addr;",
+                "proxy_set_header X-Forwarded-Proto $the_scheme;",
+            ],
+        ],
+    ),
+    "a container's name": ("    location / { proxy_pass http://seafile; }\n", [[HOST, FOR, PROTO], []]),
+    "an IPv6 address": ("    location / { proxy_pass http://[::1]:8000; }\n", [[HOST, FOR, PROTO], []]),
+    "another host by its name": ("    location / { proxy_pass https://wiki.example.org/; }\n", [[FOR, PROTO], []]),
+}
+
+
+@pytest.mark.parametrize(("lines", "expected"), TOLD.values(), ids=TOLD)
+def test_seahub_is_told_who_came_for_what_and_how(lines: str, expected: list[list[str]]) -> None:
+    """Each level that sets headers gets what it lacks, since it hides those above; other hosts keep their Host."""
+    (server,) = find(with_tls({"/sites/1": plain(lines)})).tls
+    levels = [server.statement, *server.level(b"location")]
+    headers = [[line.written.decode() for line in level.named(b"proxy_set_header")] for level in levels]
+    assert [row for level, row in zip(levels, headers, strict=True) if b"acme" not in level.written[:60]] == expected
+
+
+RECOGNISED = {
+    "the file server's path": "location /seafhttp { }",
+    "media": "location /seafmedia { alias /opt/seafile/seafile-server-latest/seahub/media; } location / { proxy_pass "
+    "http://127.0.0.1:8000; }",
+    "WebDAV": "location /seafdav { }",
+    "a regular expression": "location ~ ^/(?:a|b)/seafhttp(.*)$ { }",
+    "SeaDoc": "location /sdoc-server/ { proxy_pass http://127.0.0.1:8888/; }",
+    "notifications": "location /notification { proxy_pass http://127.0.0.1:8083; }",
+    "OnlyOffice": "location /onlyofficeds/ { proxy_pass http://127.0.0.1:6233/; }",
+    "OnlyOffice beside SeaDoc": "location /onlyofficeds/ { } location /socket.io { }",
+    "SeaDoc's sockets": "location /socket.io { proxy_pass http://127.0.0.1:8888; }",
+}
+STRANGERS = {
+    "Seahub's port alone, which Django has": "location / { proxy_pass http://127.0.0.1:8000; }",
+    "SeaDoc's port alone": "location / { proxy_pass http://127.0.0.1:8888; }",
+    "notifications of others": "location /notification { proxy_pass http://127.0.0.1:9000; }",
+    "sockets of others": "location /socket.io { proxy_pass http://127.0.0.1:3000; }",
+    "OnlyOffice alone": "location /onlyofficeds/ { proxy_pass http://127.0.0.1:8081/; }",
+    "a longer path": "location /sdoc-serverless { } location /notifications { proxy_pass http://127.0.0.1:8000; }",
+}
+
+
+def nameless(lines: str) -> Files:
+    """Return a site that names nobody, beside one that is the default of its socket."""
+    other = "server { listen 80 default_server; server_name other.example; }\n"
+    return {"/sites/0": other, "/sites/1": f"server {{ listen 80; server_name _; {lines} }}\n"}
+
+
+@pytest.mark.parametrize("lines", RECOGNISED.values(), ids=RECOGNISED)
+def test_seafile_is_recognised_without_a_name(lines: str) -> None:
+    """A path of Seafile alone is enough; a path that others have, too, counts with one of Seafile's ports."""
+    assert [server.path for server in find(nameless(lines)).plain] == ["/sites/1"]
+
+
+@pytest.mark.parametrize("lines", STRANGERS.values(), ids=STRANGERS)
+def test_another_application_is_not_taken_for_seafile(lines: str) -> None:
+    """Nothing but a port or a path that many have: the site is not guessed."""
+    with pytest.raises(errors.SiteNotFound, match="--seafile-site"):
+        find(nameless(lines))
 
 
 def test_hsts_repeats_what_it_would_hide() -> None:

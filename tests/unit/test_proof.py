@@ -16,7 +16,7 @@ A, B = "home.seafile.com", "blog.example.org"
 CERTIFICATE = plan.Certificate("/live/fullchain.pem", "/live/privkey.pem", f"/OCSP/{A}.conf", is_stapled=False)
 CHALLENGE = plan.Challenge("/var/www/letsencrypt")
 HTTP = "http { include /sites/*; }\n"
-SEAFILE = "    location / { proxy_pass http://127.0.0.1:8000; }\n"
+SEAFILE = "    location /seafhttp { proxy_pass http://127.0.0.1:8082; }\n"
 PAIR = "    ssl_certificate /old.pem;\n    ssl_certificate_key /old.key;\n"
 REDIRECT = "    return 301 https://$host$request_uri;\n"
 
@@ -128,6 +128,16 @@ def test_an_internal_address_gets_no_tls(internal: str) -> None:
     new = deployed({"/sites/a": server(f"80, {internal}", A, SEAFILE)})
     assert new["/sites/a"].count("ssl;") == 1
     assert "listen 443 ssl;" in new["/sites/a"]
+
+
+@pytest.mark.parametrize("listens", [("host.example.org:80", "192.0.2.1:443 ssl"), ("192.0.2.1:80", "host:443 ssl")])
+def test_a_socket_that_may_be_another_is_refused(listens: tuple[str, str]) -> None:
+    """Where a host's name stands for an address, nobody knows who else listens there."""
+    site, blog = listens
+    with pytest.raises(errors.SiteRefused, match="names a host"):
+        deployed({"/sites/a": server(site, A, SEAFILE), "/sites/b": server(blog, B, PAIR)})
+    alone = server("host:80", A, SEAFILE)
+    assert "listen host:443 ssl;" in deployed({"/sites/a": alone})["/sites/a"]
 
 
 def test_proxy_protocol_is_not_brought_to_a_socket_of_others() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from certbot_seafile.doctor import seahub
+from certbot_seafile.doctor import docker, seahub
 
 ROOTS = {
     "/opt/seafile/seafile-server-latest/seahub": "/opt/seafile",
@@ -93,3 +93,88 @@ def test_no_settings_say_nothing(tmp_path: Path) -> None:
     """Where there is no conf folder, or a folder in a file's place, nothing is said."""
     (tmp_path / "conf" / ".env").mkdir(parents=True)
     assert seahub.plain_http_settings(str(tmp_path)) == []
+
+
+MANUALS_ENV = "COMPOSE_FILE='seafile-server.yml,caddy.yml'\nCOMPOSE_PATH_SEPARATOR=','\nSEAFILE_SERVER_PROTOCOL=http\n"
+SERVICE = "services:\n  seafile:\n    image: seafileltd/seafile-mc:13.0-latest\n"
+
+
+def system(root: Path, tree: dict[str, str]) -> Path:
+    """Write a system's files below a folder."""
+    for name, text in tree.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def below(root: Path, paths: list[str]) -> list[str]:
+    """Return paths as they are on the system."""
+    assert all(path.startswith(f"{root}/") for path in paths)
+    return [path.removeprefix(f"{root}/") for path in paths]
+
+
+def stand_in(bin_folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Put a program `docker` on PATH, alone."""
+    bin_folder.mkdir()
+    (bin_folder / "docker").write_text(f"#!/bin/sh\n{script}\n")
+    (bin_folder / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bin_folder}:/usr/bin:/bin")
+
+
+def test_what_the_manual_puts_in_opt_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without docker, .env and what it lists are found by their places and words; another program's files are not."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    tree = {"opt/seafile/.env": MANUALS_ENV, "opt/seafile/seafile-server.yml": SERVICE}
+    tree |= {"opt/seafile/caddy.yml": SERVICE.replace("seafile:", "caddy:"), "opt/seafile/compose.yml": SERVICE}
+    tree |= {"opt/other/.env": "PORT=80\n", "opt/other/compose.yaml": "services: {}\n"}
+    tree |= {"opt/old/docker-compose.yml": SERVICE, "opt/binary/conf/.env": "SEAFILE_SERVER_PROTOCOL=http\n"}
+    root = system(tmp_path, tree)
+    assert below(root, seahub.env_files(str(root))) == ["opt/binary/conf/.env", "opt/seafile/.env"]
+    listed = ["opt/old/docker-compose.yml", "opt/seafile/caddy.yml", "opt/seafile/seafile-server.yml"]
+    assert below(root, seahub.compose_files(str(root))) == listed
+
+
+def test_a_further_folder_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of a site's installation is looked at wherever it is."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    root = system(tmp_path, {"srv/x/conf/.env": MANUALS_ENV, "srv/x/conf/seahub_settings.py": ""})
+    assert seahub.env_files(str(root)) == []
+    assert below(root, seahub.env_files(str(root), ["/srv/x"])) == ["srv/x/conf/.env"]
+    assert below(root, seahub.installations(str(root), ["/srv/x"])) == ["srv/x"]
+
+
+def test_a_containers_settings_are_found_through_its_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SEAFILE_VOLUME leads to the conf folder; /opt/seafile-data, its default, is found without being named."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    tree = {"opt/seafile/.env": MANUALS_ENV + "SEAFILE_VOLUME=/srv/data\n"}
+    tree |= {f"{top}/seafile/conf/seahub_settings.py": "" for top in ("srv/data", "opt/seafile-data")}
+    root = system(tmp_path, tree)
+    assert below(root, seahub.installations(str(root))) == ["opt/seafile-data/seafile", "srv/data/seafile"]
+
+
+def test_running_containers_tell_where_their_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels lead to compose and .env files anywhere; those of other images do not.
+
+    A script stands in for docker: it prints what `docker ps` prints for the format that it is given.
+    """
+    seafile = '["seafileltd/seafile-mc:13.0-latest","/srv/s","/srv/s/a.yml,/srv/s/caddy.yml",""]'
+    other = '["nginx:1.27","/srv/n","/srv/n/compose.yaml",""]'
+    named = '["docker.seadrive.org/seafileltd/seafile-pro-mc","/srv/p","/srv/p/compose.yaml","prod.env"]'
+    bare = '["seafileltd/seafile-mc","","",""]'
+    printed = "\n".join([seafile, other, named, bare, "WARNING: not JSON", "[1]", "[1,2,3,4]"])
+    stand_in(tmp_path / "bin", monkeypatch, f"cat <<'END'\n{printed}\nEND")
+    tree = {f"srv/{name}": SERVICE for name in ("s/a.yml", "s/caddy.yml", "n/compose.yaml", "p/compose.yaml")}
+    tree |= {f"srv/{name}": MANUALS_ENV for name in ("s/.env", "n/.env", "p/prod.env", "p/.env")}
+    root = system(tmp_path / "root", tree)
+    assert below(root, seahub.env_files(str(root))) == ["srv/p/prod.env", "srv/s/.env"]
+    assert below(root, seahub.compose_files(str(root))) == ["srv/p/compose.yaml", "srv/s/a.yml", "srv/s/caddy.yml"]
+
+
+@pytest.mark.parametrize("script", ["echo 'permission denied' >&2; exit 1", "exec sleep 60"])
+def test_docker_that_does_not_answer_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """A docker that fails, or a daemon that hangs, leaves what is found without it."""
+    stand_in(tmp_path / "bin", monkeypatch, script)
+    monkeypatch.setattr(docker, "ASK_SECONDS", 0.2)
+    root = system(tmp_path / "root", {"opt/seafile/.env": MANUALS_ENV})
+    assert below(root, seahub.env_files(str(root))) == ["opt/seafile/.env"]

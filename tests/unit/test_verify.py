@@ -117,7 +117,6 @@ def test_the_issuers_own_response_is_accepted(kind: str, responder: Callable[[Id
         world.leaf.certificate.serial_number,
         NOW - HOUR,
         NOW + 4 * DAY,
-        produced_at=NOW - HOUR,
         end=NOW + 4 * DAY,
     )
 
@@ -1010,7 +1009,7 @@ UNREADABLE: list[BaseException] = [
 def test_whatever_cryptography_cannot_read_becomes_a_refusal(error: BaseException) -> None:
     """A panic's class cannot be imported, and is no Exception; the versions at hand cannot be made to panic."""
 
-    @verify._boundary("the response")
+    @verify.boundary("the response")
     def panic() -> None:
         raise error
 
@@ -1023,7 +1022,7 @@ def test_whatever_cryptography_cannot_read_becomes_a_refusal(error: BaseExceptio
 def test_nothing_else_becomes_a_refusal(error: BaseException) -> None:
     """Neither what a person does, nor a defect of ours, nor what is a refusal already."""
 
-    @verify._boundary("the response")
+    @verify.boundary("the response")
     def fail() -> None:
         raise error
 
@@ -1103,7 +1102,7 @@ def test_an_older_revocation_is_not_believed_either(world: World) -> None:
 
 
 def _staple(begin: datetime.timedelta, end: datetime.timedelta) -> Staple:
-    return Staple(b"", 1, NOW + begin, NOW + end, NOW + begin, NOW + end)
+    return Staple(b"", 1, NOW + begin, NOW + end, NOW + end)
 
 
 DUE = {
@@ -1129,7 +1128,7 @@ def test_a_staple_is_due_after_half_of_its_window_or_six_hours(
 
 def test_half_way_is_in_the_middle_of_the_window_that_counts() -> None:
     """The end counts, which may come before nextUpdate."""
-    staple = Staple(b"", 1, NOW, NOW + 30 * DAY, NOW, NOW + 10 * DAY)
+    staple = Staple(b"", 1, NOW, NOW + 30 * DAY, NOW + 10 * DAY)
     assert verify.due_at(staple, NOW + 30 * DAY) == NOW + 5 * DAY
     assert verify.due_at(staple, NOW) == NOW + 6 * HOUR
 

@@ -1,0 +1,71 @@
+"""What stands between the CA and the next challenge.
+
+The law: one validation file is written, fetched as the CA would, and removed. Where this user cannot write it, or
+challenges are passed on to another machine, only the configuration and the port are looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from certbot_seafile import errors
+from certbot_seafile.doctor.findings import Finding
+from certbot_seafile.doctor.subject import Subject
+from certbot_seafile.site import plan
+from certbot_seafile.system import challenge, handshake, lineages, serving, webroot
+from certbot_seafile.system.lineages import Lineage
+
+
+def no_port(subject: Subject) -> Iterator[Finding]:
+    """Yield that no server block of the site answers where the CA looks."""
+    if _is_authenticated_here(subject) and not subject.site.plain:
+        fact = f"no server block of the site answers on port {subject.context.options.http_port}, where the CA looks"
+        yield Finding("CHALLENGE-NO-PORT", fact, "the next renewal fails", subject.deploy)
+
+
+def unanswered(subject: Subject) -> Iterator[Finding]:
+    """Yield why the site does not hand a validation file out."""
+    if not _is_authenticated_here(subject):
+        return
+    context, site, wanted = subject.context, subject.site, challenge.wanted_challenge(subject.context.options)
+    token = f"certbot-seafile-check-{os.getpid()}"
+    with contextlib.ExitStack() as opened:
+        is_written = wanted.forward is None and bool(site.plain)
+        try:
+            for folder in challenge.folders(context, site) if is_written else ():
+                opened.enter_context(webroot.published(folder, {token: token.encode()}))
+        except errors.FileRefused as refused:
+            is_written = False
+            if os.geteuid() == 0:
+                yield Finding("CHALLENGE-NOT-WRITTEN", str(refused), "the next renewal fails")
+        looks = [(each, subject.lineage, token) for each in serving.endpoints(site.plain, context.options.http_port)]
+        found = [finding for look in looks for finding in _answers(*look)]
+    shadowed = [finding for finding in found if finding.id == "CHALLENGE-SHADOWED"]
+    yield from (finding for finding in found if finding not in shadowed)
+    bare = [server for server in site.plain if not plan.is_wired(server, wanted)]
+    if bare and (shadowed or not is_written):
+        fact = f"the challenge location of the server block at {bare[0]} is missing or shadowed by other lines"
+        yield Finding("CHALLENGE-SHADOWED", fact, "the next renewal may fail", subject.deploy, place=str(bare[0]))
+    elif is_written:
+        yield from shadowed
+
+
+def _is_authenticated_here(subject: Subject) -> bool:
+    return subject.lineage.renewal.get("authenticator") == lineages.PLUGIN_NAME
+
+
+def _answers(endpoint: handshake.Endpoint, lineage: Lineage, token: str) -> Iterator[Finding]:
+    """Yield that the endpoint gives no answer, or for which names it does not hand out the file."""
+    try:
+        for name in [name for name in lineage.names if "*" not in name]:
+            answer = handshake.get(endpoint, name, plan.CHALLENGE_PATH + token)
+            if (answer.status, answer.body) != (200, token.encode()):
+                got = str(answer) if answer.status != 200 else "HTTP status 200 and other content"
+                fact = f"the challenge location for {name} is shadowed: {endpoint} answers a file's path with {got}"
+                fix = "take out the rule that does so"
+                yield Finding("CHALLENGE-SHADOWED", fact, "the CA would not get its file either", fix)
+    except errors.ChallengeUnreachable as unreachable:
+        fact, fix = f"port {endpoint.port} is not reachable: {unreachable}", "start nginx, and look at firewall rules"
+        yield Finding("CHALLENGE-NO-ANSWER", fact, "the CA gets no answer", fix)

@@ -1,0 +1,137 @@
+"""What is wrong with a certificate: its time, who is handed it, who else uses it.
+
+The law: what clients are handed is judged by handshakes, never by the configuration alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+from certbot_seafile import errors
+from certbot_seafile.doctor import subject as subjects
+from certbot_seafile.doctor.findings import WARNING, Finding, moment
+from certbot_seafile.doctor.subject import Subject
+from certbot_seafile.ocsp import store, verify
+from certbot_seafile.site import plan
+from certbot_seafile.system import lineages, serving
+from certbot_seafile.system.lineages import Lineage
+from certbot_seafile.usecases import status
+
+
+def clock_wrong(subject: Subject) -> Iterator[Finding]:
+    """Yield that the machine's clock is behind: something that was made already lies in its future."""
+    lineage, now = subject.lineage, subject.standing.now
+    moments = {f"the certificate holds only from {moment(lineage.not_before)} on": lineage.not_before}
+    for path in (os.path.join(lineage.folder, "cert.pem"), lineage.response_path):
+        if os.path.exists(path):
+            written = datetime.fromtimestamp(os.stat(path).st_mtime, UTC)
+            moments[f"{path} was written at {moment(written)}"] = written
+    ahead = [fact for fact, at in moments.items() if at - now > verify.MAX_SKEW]
+    if ahead:
+        fact = f"the clock of this machine is wrong: it says {moment(now)}, but {ahead[0]}"
+        fix = "set it, for example with `timedatectl set-ntp true`"
+        yield Finding("CLOCK-WRONG", fact, "certificates and staples are judged wrongly", fix)
+
+
+def not_renewed(subject: Subject) -> Iterator[Finding]:
+    """Yield that this machine's certbot did not renew the certificate in time."""
+    lineage = subject.lineage
+    if subject.is_renewed_here:
+        fix = f"run `certbot renew --cert-name {lineage.name}` and read what it says"
+        yield from expiry(lineage, subject.standing.renewal_due, subject.standing.now, fix)
+
+
+def expiry(lineage: Lineage, due: datetime, now: datetime, fix: str) -> Iterator[Finding]:
+    """Yield that a certificate expired, or was to be renewed long ago. due: from when on."""
+    end = moment(lineage.not_after)
+    if lineage.not_after <= now:
+        yield Finding("CERT-EXPIRED", f"the certificate expired on {end}", "clients refuse it", fix)
+    elif now - due > status.LATE_AFTER:
+        fact = f"the certificate expires on {end} and was not renewed"
+        yield Finding("CERT-NOT-RENEWED", fact, "clients will refuse it from then on", fix)
+
+
+def site_not_found(subject: Subject) -> Iterator[Finding]:
+    """Yield why there is no site that the certificate could be kept served by."""
+    fact = subject.standing.failure or ""
+    yield Finding("SITE-NOT-FOUND", fact, "nothing keeps the certificate served")
+
+
+def shared(subject: Subject) -> Iterator[Finding]:
+    """Yield that nginx reads nothing of the certificate, because the site has another one for the same names."""
+    name = subject.lineage.name
+    if (owner := subject.owner) is not None:
+        fact = f"the site has the certificate {owner}, which is for the names of {name} too"
+        fix = f"`certbot delete --cert-name {name}` removes it, or {subject.deploy} to serve it instead"
+        yield Finding("CERT-SHARED", fact, f"{name} is renewed but not served", fix, WARNING)
+
+
+def no_tls(subject: Subject) -> Iterator[Finding]:
+    """Yield why a handshake with the site fails."""
+    if subject.standing.failure:
+        fact = f"clients get no certificate: {subject.standing.failure}"
+        yield Finding("SITE-NO-TLS", fact, "they cannot come in over https", f"fix that, then {subject.deploy}")
+
+
+def staple_awaited(subject: Subject) -> Iterator[Finding]:
+    """Yield that a must-staple certificate waits for its staple, and the one before is served."""
+    earlier = subject.standing.earlier
+    if earlier is not None and not subject.standing.failure:
+        fact = "the site keeps the certificate before, because the new one must be stapled and has no staple yet"
+        effect = f"clients notice nothing until {moment(earlier.not_after)}, and each `certbot renew` tries again"
+        yield Finding("STAPLE-AWAITED", fact, effect, f"{subject.deploy} to see why it has none")
+
+
+def not_served(subject: Subject) -> Iterator[Finding]:
+    """Yield that clients are handed another certificate, for no reason that is known."""
+    standing = subject.standing
+    if not standing.is_current and standing.earlier is None and not standing.failure:
+        fact = "clients are handed another certificate"
+        yield Finding("CERT-NOT-SERVED", fact, "the certificate on disk is not the one served", subject.deploy)
+
+
+def revoked(subject: Subject) -> Iterator[Finding]:
+    """Yield that the CA revoked the certificate."""
+    lineage, revocation = subject.lineage, subject.standing.record.revocation
+    if store.why_unstapled(lineage) is None and serving.why_paired(lineage, subject.site) is None and revocation:
+        where = " where it is renewed" if subject.is_handed else ""
+        fix = f"get a new certificate with `certbot renew --force-renewal --cert-name {lineage.name}`{where}"
+        yield Finding("CERT-REVOKED", revocation, "clients that ask the CA refuse it", fix)
+
+
+def other_names(subject: Subject) -> Iterator[Finding]:
+    """Yield the server blocks, of the site or not, that use the certificate for names that it has lost or never had.
+
+    A name beside others of the certificate's was its owner's choice, unless an earlier certificate was for it.
+    """
+    try:
+        used = subjects.servers_by_folder(subject.context.nginx.configuration())
+    except errors.Error:
+        return  # nginx itself says it better
+    lineage = subject.lineage
+    folders = {current.folder for current in (lineage, subject.standing.served) if current is not None}
+    for server in dict.fromkeys(server for folder in sorted(folders) for server in used.get(folder, ())):
+        names = [name for name in plan.strangers(server, lineage.names) if not _covers(lineage.names, name)]
+        is_covered = any(_covers(lineage.names, name) for name in server.names)
+        if lost := [name for name in names if not is_covered or name in _earlier_names(lineage)]:
+            fact = f"the server block at {server} uses this certificate for {', '.join(lost)}, and it is not for that"
+            get = f"get one for all names with `certbot certonly -a seafile --cert-name {lineage.name} -d NAME...`"
+            fix = f"{get}, or give the block another certificate"
+            yield Finding("CERT-OTHER-NAMES", fact, "clients that ask for that are warned", fix, place=str(server))
+
+
+def _covers(names: Sequence[str], name: str) -> bool:
+    return name.lower() in names or f"*.{name.lower().partition('.')[2]}" in names
+
+
+def _earlier_names(lineage: Lineage) -> set[str]:
+    """Return the names of all certificates that certbot keeps of the lineage."""
+    names: set[str] = set()
+    for path in glob.glob(os.path.join(glob.escape(lineage.config_dir), "archive", lineage.name, "cert*.pem")):
+        with contextlib.suppress(errors.LineageRefused):
+            names.update(lineages.certificate_names(lineages.certificates(path)[0]))
+    return names

@@ -1,0 +1,52 @@
+"""Seafile's running containers, as the labels that `docker compose` gave them tell where its files lie.
+
+The law: docker is only asked what runs; nothing is started or changed. Where it is absent, slow or fails, nothing runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+
+ASK_SECONDS = 5
+_LABELS = ("working_dir", "config_files", "environment_file")
+_FIELDS = (".Image", *(f'(.Label "com.docker.compose.project.{name}")' for name in _LABELS))
+_FORMAT = "[" + ",".join(f"{{{{json {field}}}}}" for field in _FIELDS) + "]"
+
+
+@dataclass(frozen=True)
+class Project:
+    """What `docker compose` was run with: its folder, its compose files, its environment files (none: FOLDER/.env)."""
+
+    folder: str
+    compose_files: tuple[str, ...]
+    env_files: tuple[str, ...]
+
+
+def projects() -> list[Project]:
+    """Return the compose projects of which a container of a Seafile image runs, each once; none where docker fails."""
+    try:
+        done = subprocess.run(
+            ["docker", "ps", "--no-trunc", "--format", _FORMAT],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=ASK_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    lines = done.stdout.decode("utf-8", "replace").splitlines()
+    return list(dict.fromkeys(project for line in lines if (project := _read(line)) is not None))
+
+
+def _read(line: str) -> Project | None:
+    try:
+        image, folder, *files = json.loads(line)
+        if "seafile" not in image.lower() or not folder:
+            return None
+        compose, env = (tuple(os.path.join(folder, name) for name in names.split(",") if name) for names in files)
+    except (ValueError, TypeError, AttributeError):
+        return None
+    return Project(folder, compose, env)

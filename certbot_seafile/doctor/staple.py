@@ -1,0 +1,103 @@
+"""What is wrong with a certificate's staple.
+
+The law: a staple is judged by its own times, and only where one is to be served.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from datetime import timedelta
+
+from certbot_seafile import errors
+from certbot_seafile.doctor.findings import NOTE, WARNING, Finding, moment
+from certbot_seafile.doctor.subject import Subject
+from certbot_seafile.ocsp import verify
+from certbot_seafile.site import model, plan
+from certbot_seafile.system.context import Context
+from certbot_seafile.system.lineages import Lineage
+
+#: What a certificate without a staple means to clients.
+UNSTAPLED = "clients ask the CA, or refuse the certificate where it demands a staple"
+#: Two runs of `certbot renew` are at most a day apart; a success that is older than this was missed.
+MISSED_AFTER = timedelta(hours=25)
+
+
+def short(subject: Subject) -> Iterator[Finding]:
+    """Yield that the CA's staples are too short: then they are served only where the certificate demands one."""
+    if not subject.is_stapled or (life := subject.short_life) is None:
+        return
+    hours, most = (f"{span / timedelta(hours=1):.3g} h" for span in (life, verify.MARGIN))
+    fact = f"the CA's staples hold for {hours} only, and up to {most} may pass between two runs of `certbot renew`"
+    if subject.lineage.is_must_staple:
+        fix = "let a timer run `certbot-seafile refresh` every hour"
+        yield Finding("STAPLE-SHORT", fact, "clients may refuse the certificate, which demands one", fix, WARNING)
+    else:
+        fix = f"`certbot install -i seafile --cert-name {subject.lineage.name} --seafile-stapling off` ends the tries"
+        yield Finding("STAPLE-SHORT", fact, "none is served, which hurts nobody", fix, NOTE)
+
+
+def old(subject: Subject) -> Iterator[Finding]:
+    """Yield that the stored staple is stale, or will be because nobody refreshed it. The handed ones are root's."""
+    staple, success, now = subject.standing.staple, subject.standing.record.last_success, subject.standing.now
+    if not subject.is_stapled or staple is None or subject.is_handed or subject.short_life:
+        return
+    run = f"run `certbot-seafile refresh --cert-name {subject.lineage.name}`"
+    fix = f"{run} and see that `certbot renew` runs every day"
+    if verify.must_withdraw(staple, now):
+        fact = f"the staple is stale: it ends on {moment(staple.end)} and no newer one came"
+        yield Finding("STAPLE-STALE", fact, "clients refuse it from then on", fix)
+    elif success is not None and now - success > MISSED_AFTER and subject.standing.due < now:
+        fact = f"the staple was last refreshed on {moment(success)}"
+        yield Finding("STAPLE-NOT-REFRESHED", fact, "it will end before a newer one comes", fix)
+
+
+def not_included(subject: Subject) -> Iterator[Finding]:
+    """Yield the site's server blocks that do not include the stored staple."""
+    for server in _bare_servers(subject) if subject.is_stapled and subject.standing.staple else ():
+        fact = f"the server block at {server} has no line `include {_include(subject)};`"
+        yield Finding("SITE-NO-INCLUDE", fact, "the staple is not served", subject.deploy, place=str(server))
+
+
+def not_served(subject: Subject) -> Iterator[Finding]:
+    """Yield that nginx serves another staple than the stored one, though it includes that."""
+    standing, nginx = subject.standing, subject.context.nginx
+    if not subject.is_stapled or standing.staple is None or _bare_servers(subject):
+        return
+    if standing.is_current and not standing.is_stored:
+        served = "another staple than" if standing.is_stapled else "no staple in spite of"
+        command = nginx.reload_command or shlex.join([nginx.ctl, "-s", "reload"])
+        fact = f"nginx serves {served} the stored one"
+        yield Finding("STAPLE-NOT-SERVED", fact, "clients do not get it", f"reload nginx with `{command}`")
+
+
+def missing(subject: Subject) -> Iterator[Finding]:
+    """Yield why there is no good staple, where the CA makes some."""
+    lineage, standing = subject.lineage, subject.standing
+    if not subject.is_stapled or standing.staple is not None or subject.is_handed:
+        return
+    if lineage.is_must_staple or not subject.short_life:
+        fact = _reason_without_staple(subject.context, standing.served or lineage)
+        run = f"run `certbot-seafile refresh --cert-name {lineage.name}`"
+        yield Finding("STAPLE-MISSING", fact, UNSTAPLED, run)
+
+
+def _include(subject: Subject) -> str:
+    return plan.staple_include((subject.standing.served or subject.lineage).snippet_path)
+
+
+def _bare_servers(subject: Subject) -> list[model.Server]:
+    return [server for server in subject.site.tls if _include(subject) not in plan.used(server)]
+
+
+def _reason_without_staple(context: Context, lineage: Lineage) -> str:
+    try:
+        response = lineage.stored_response()
+        if response is None:
+            return f"there is no staple: {lineage.response_path} is missing"
+        verify.verify_stored(response, lineage.leaf, lineage.chain, context.now())
+    except errors.ResponseRefused as refused:
+        return f"the staple in {lineage.response_path} is no good: {'; '.join(refused.reasons)}"
+    except errors.FileRefused as refused:
+        return f"there is no staple: {refused}"
+    return f"{lineage.response_path} has changed just now"

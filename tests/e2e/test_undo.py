@@ -1,0 +1,117 @@
+"""Undo goes by what nginx reads, and not by what was written down: our lines are gone, or they are named."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from certbot_seafile import errors
+from certbot_seafile.system import challenge, serving, writing
+from certbot_seafile.usecases import deploy, install, undo
+from e2e import minted
+from e2e.shapes import CERTIFICATE, NAME, PROXY, REDIRECT, SITE, plain, tls
+from e2e.world import World
+
+BLOG = "blog.example.com"
+
+
+@pytest.fixture
+def site(world: World) -> Path:
+    """Return the site's file, in which a certificate is served."""
+    path = world.write_site("seafile.conf", world.adapt(SITE.encode()))
+    world.start_nginx()
+    minted.issue(world, NAME, minted.options(world))
+    return path
+
+
+def before(world: World) -> bytes:
+    """Return the site as it was."""
+    return world.adapt(SITE.encode())
+
+
+def undone(world: World, *, is_whole: bool = True, names: tuple[str, ...] = (NAME,)) -> list[str]:
+    """Undo, and return what is left; nginx starts from what it finds."""
+    context = minted.context(world, minted.options(world))
+    left = undo.undo(context, names, is_whole=is_whole)
+    context.nginx.test()
+    return left
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_site_that_was_renamed_is_found(world: World, site: Path, is_whole: bool) -> None:
+    """What nginx reads has our lines, under whatever name; also after the certificate was deleted."""
+    renamed = site.rename(site.with_name("renamed.conf"))
+    for folder in ("live", "archive"):
+        shutil.rmtree(world.config_dir / folder / NAME)
+    assert undone(world, is_whole=is_whole) == []
+    assert renamed.read_bytes() == before(world)
+    assert not site.exists()
+
+
+def test_a_link_made_since_stays_one(world: World, site: Path) -> None:
+    """The site is edited where it lies now."""
+    real = site.rename(world.server_root / "elsewhere.conf")
+    site.symlink_to(real)
+    assert undone(world) == []
+    assert site.is_symlink()
+    assert real.read_bytes() == before(world)
+
+
+def test_what_cannot_be_taken_out_is_named_each_time(world: World, site: Path) -> None:
+    """File and line, until somebody has taken it out."""
+    ours = f"{world.config_dir}/live/{NAME}/fullchain.pem;"
+    site.write_text(site.read_text().replace(ours, f"{ours} # mine"))
+    first = undone(world)
+    line = next(number for number, text in enumerate(site.read_text().splitlines(), 1) if "# mine" in text)
+    assert first == undone(world)
+    assert f"{site}:{line}" in first
+    site.write_bytes(before(world))
+    assert undone(world) == []
+
+
+def test_a_deployment_while_the_ca_is_asked_is_undone(world: World) -> None:
+    """What was edited for the challenge goes; what the other run wrote meanwhile stays known."""
+    text = plain(listen="80") + tls() + plain(names=BLOG, listen="80") + tls(PROXY, names=BLOG)
+    site = world.write_site("seafile.conf", world.adapt(text.encode()))
+    bare = site.read_bytes()
+    world.start_nginx()
+    context, other = (minted.context(world, minted.options(world)) for _ in range(2))
+    with challenge.answered(context, {(NAME, "token"): b"content"}):
+        deploy.deploy(other, minted.mint(world, BLOG, minted.options(world)))
+    assert f"live/{BLOG}".encode() in site.read_bytes()
+    assert undone(world, names=(BLOG,)) == []
+    assert site.read_bytes() == bare
+
+
+def test_an_edit_that_could_not_be_put_back_is_known(world: World) -> None:
+    """As on a disk that fails meanwhile: the next undo takes it out."""
+    site = world.write_site("seafile.conf", world.adapt(SITE.encode()))
+    world.start_nginx()
+    context, elsewhere = minted.context(world, minted.options(world)), world.sites.with_name("elsewhere")
+    lineage = minted.mint(world, NAME, minted.options(world))
+    planned = install.plan_for(context, lineage, serving.find_site(context, lineage.names))
+    with contextlib.suppress(errors.NotServed), writing.edited(context, planned, "deploy", NAME):
+        world.sites.rename(elsewhere)
+        raise errors.NotServed("not served")
+    elsewhere.rename(world.sites)
+    assert site.read_bytes() != before(world)
+    assert undone(world) == []
+    assert site.read_bytes() == before(world)
+
+
+def test_a_neighbour_that_lives_by_our_lines_is_named(world: World) -> None:
+    """Undo goes on, and says whose clients get another answer."""
+    world.write_site("seafile.conf", world.adapt(plain(PROXY).encode()))
+    world.start_nginx()
+    minted.issue(world, NAME, minted.options(world))
+    blog = plain('    return 200 "blog";\n' + CERTIFICATE, "443", BLOG) + plain(REDIRECT, "80", BLOG)
+    world.write_site("zz-blog.conf", world.adapt(blog.encode()))
+    world.reload_nginx()
+    told: list[str] = []
+    context = minted.context(world, minted.options(world))
+    context.say = told.append
+    assert undo.undo(context, [NAME], is_whole=True) == []
+    assert any(f"clients of {BLOG}" in sentence for sentence in told), told
