@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import shlex
 
 import pytest
@@ -65,6 +66,9 @@ def test_what_the_page_says_to_type_is_kept_at_renewal(world: World, command: st
     profile = next((profile for profile in PROFILES if profile in command), None)
     assert kept[1] == ("--must-staple" in command)
     assert profile is None or kept[0] == PROFILES[profile] - datetime.timedelta(seconds=1)
+    told = world.seafile("status", "--cert-name", lineage).stdout
+    assert re.search(rf"responder +{world.ocsp_url}\n", told)
+    assert re.search(rf"must-staple +{'yes' if kept[1] else 'no'}\n", told)
     world.certbot("renew", "--force-renewal")
     assert world.leaf(lineage) != first
     assert world.handshake(name).certificate == world.leaf(lineage)
