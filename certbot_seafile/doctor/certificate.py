@@ -50,8 +50,9 @@ def expiry(lineage: Lineage, due: datetime, now: datetime, fix: str) -> Iterator
     end = moment(lineage.not_after)
     if lineage.not_after <= now:
         yield Finding("CERT-EXPIRED", f"the certificate expired on {end}", "clients refuse it", fix)
-    elif now - due > status.LATE_AFTER:
-        fact = f"the certificate expires on {end} and was not renewed"
+    elif status.is_renewal_late(lineage, due, now):
+        share = status.share_left(lineage, now)
+        fact = f"the certificate expires on {end} ({share:.0%} of its lifetime is left) and was not renewed"
         yield Finding("CERT-NOT-RENEWED", fact, "clients will refuse it from then on", fix)
 
 

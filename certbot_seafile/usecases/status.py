@@ -64,16 +64,6 @@ class Standing:
         return self.site is not None and plan.find_front(self.site) is not None
 
     @property
-    def share_left(self) -> float:
-        """Return which share of the certificate's lifetime is left: 1 at its begin, 0 at its end, then below 0."""
-        return (self.lineage.not_after - self.now) / (self.lineage.not_after - self.lineage.not_before)
-
-    @property
-    def is_renewal_late(self) -> bool:
-        """Tell whether certbot should have renewed the lineage by now."""
-        return self.now - self.renewal_due > LATE_AFTER
-
-    @property
     def last_run(self) -> datetime.datetime | None:
         """Return when `certbot renew` last came by; None where it never did, or another user or machine runs it."""
         return None if isinstance(self.lineage, Version) else self.record.last_run
@@ -158,6 +148,19 @@ def renewal_due(lineage: Lineage, settings: Mapping[str, str]) -> datetime.datet
     else:  # certbot's renewal._default_renewal_time()
         left = lifetime / 2 if lifetime < 10 * _DAY else lifetime / 3
     return max(lineage.not_after - left, lineage.not_before)
+
+
+def share_left(lineage: Lineage, now: datetime.datetime) -> float:
+    """Return which share of the certificate's lifetime is left: 1 at its begin, 0 at its end, then below 0."""
+    return (lineage.not_after - now) / (lineage.not_after - lineage.not_before)
+
+
+def is_renewal_late(lineage: Lineage, due: datetime.datetime, now: datetime.datetime) -> bool:
+    """Tell whether certbot should have renewed the lineage by now; due: from when on it renews.
+
+    Of a short-lived certificate, two days may be all that is left: then the half of that is enough.
+    """
+    return now - due > min(LATE_AFTER, (lineage.not_after - due) / 2)
 
 
 def _ca_asked_from(settings: Mapping[str, str]) -> datetime.datetime | None:
