@@ -51,7 +51,9 @@ def check_plan(context: Context, names: Sequence[str], cert_name: str | None, *,
     paths = Paths(cert_name or names[0], context.config_dir, context.options)
     is_sealed, is_by_dns = must_staple or versions.is_sealed(paths), any(name.startswith("*.") for name in names)
     planned = _plan(context, names, paths, is_sealed=is_sealed, is_by_dns=is_by_dns)
-    context.nginx.refuse_unseen([*planned.paths, paths.snippet_path, os.path.dirname(paths.fullchain_path)])
+    has_staples = is_sealed or os.path.isdir(context.options.staple_dir)  # many CAs have none
+    read = [paths.snippet_path] if has_staples else []
+    context.nginx.refuse_unseen([*planned.paths, os.path.dirname(paths.fullchain_path), *read])
     for server in site.tls:
         if strangers := plan.strangers(server, names):
             context.say(

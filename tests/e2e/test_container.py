@@ -28,9 +28,11 @@ def world(tools: None) -> Iterator[ContainerWorld]:
         yield made
 
 
-def start(world: ContainerWorld, site: bytes = road.TUTORIAL_SITE, *, must_staple: bool = False) -> bytes:
+def start(
+    world: ContainerWorld, site: bytes = road.TUTORIAL_SITE, *, must_staple: bool = False, ocsp: bool = True
+) -> bytes:
     """Start CA, responder and the container with the site, which listens on all addresses of the container."""
-    world.start_pebble(must_staple=must_staple)
+    world.start_pebble(must_staple=must_staple, ocsp=ocsp)
     world.start_responder()
     adapted = world.adapt(site).replace(b" 127.0.0.1:", b" ")
     world.write_site(road.SITE_NAME, adapted)
@@ -112,6 +114,15 @@ def test_a_site_in_clear_gets_tls_on_a_published_port(world: ContainerWorld) -> 
     road.certonly(world)
     assert road.staples_lineage(world)
     assert world.fetch(NAME, "/").stdout.startswith("HTTP/1.1 301")
+
+
+def test_without_staples_their_folder_need_not_be_mounted(world: ContainerWorld) -> None:
+    """A CA without OCSP: the folders of the site and of the certificates are enough."""
+    world.mounts[0:1] = [world.sites]
+    start(world, ocsp=False)
+    road.certonly(world)
+    assert road.served_is_lineage(world)
+    assert_checked(world)
 
 
 @pytest.mark.parametrize("missing", ["the site's folder", "staples", "certificates"])
