@@ -87,6 +87,7 @@ def test_a_certificate_that_must_be_stapled_is_served_by_a_container(world: Cont
     assert road.site_bytes(world) == before
 
 
+@pytest.mark.long
 def test_another_way_to_reload_is_kept(world: ContainerWorld) -> None:
     """--seafile-reload-cmd may be a signal to the container's first process, as `docker kill -s HUP NAME` sends it."""
     start(world)
@@ -116,6 +117,7 @@ def test_a_site_in_clear_gets_tls_on_a_published_port(world: ContainerWorld) -> 
     assert world.fetch(NAME, "/").stdout.startswith("HTTP/1.1 301")
 
 
+@pytest.mark.long
 def test_without_staples_their_folder_need_not_be_mounted(world: ContainerWorld) -> None:
     """A CA without OCSP: the folders of the site and of the certificates are enough."""
     world.mounts[0:1] = [world.sites]
@@ -141,6 +143,7 @@ def test_what_the_container_does_not_see_is_named_before_the_ca_is_asked(world: 
     assert not list(world.server_root.rglob(".*")) + list(world.config_dir.glob(".probe*"))
 
 
+@pytest.mark.long
 def test_a_container_that_is_stopped_is_no_fault_of_the_site(world: ContainerWorld) -> None:
     """A renewal fails and says what the script says; the next one goes on."""
     start(world)
@@ -171,6 +174,7 @@ def test_a_busy_nginx_in_a_container_is_waited_for(world: ContainerWorld) -> Non
 # --- the other way round ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_certbot_in_a_container_serves_by_nginx_on_the_machine() -> None:
     """With the machine's folders and network, and a script that runs the machine's nginx, everything works."""
     skip_without_namespaces()
