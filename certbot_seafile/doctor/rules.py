@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from certbot_seafile.doctor import answering, certificate, handed, left, renewing, seafile, staple
+from certbot_seafile.doctor import answering, certificate, handed, left, outcome, proxying, renewing, seafile, staple
 from certbot_seafile.doctor.findings import Finding
 from certbot_seafile.doctor.subject import Machine, Subject
 from certbot_seafile.system.context import Context
@@ -27,9 +27,13 @@ _SERVED: _Rules = (
 )  # fmt: skip
 #: What lets its next renewal fail: of one that is kept, then of every one.
 _KEPT: _Rules = (renewing.no_installer, renewing.no_hook, renewing.hook_gone)
-_OBSTACLES: _Rules = (renewing.file_gone, renewing.off, renewing.no_http, renewing.hook_stops_nginx)
+_OBSTACLES: _Rules = (renewing.failed, renewing.file_gone, renewing.off, renewing.no_http, renewing.hook_stops_nginx)
 #: Of one whose site is known: challenges, and Seafile behind it.
-_BEHIND: _Rules = (answering.no_port, answering.unanswered, seafile.plain_http)
+_BEHIND: _Rules = (
+    answering.no_port, answering.unanswered, seafile.plain_http, outcome.redirects_to_itself, outcome.no_answer,
+    outcome.file_server_astray, outcome.login_forbidden, proxying.upload_path, proxying.upload_limit,
+    proxying.seahub_limit, proxying.timeout, proxying.buffer_space, proxying.websockets,
+)  # fmt: skip
 _LAST: _Rules = (certificate.other_names,)
 
 _MACHINE: tuple[Callable[[Machine], Iterator[Finding]], ...] = (

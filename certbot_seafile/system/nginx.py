@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from certbot_seafile import errors
 from certbot_seafile.site import config
-from certbot_seafile.system import files, lineages
+from certbot_seafile.system import files, lineages, progress
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ _POLL_SECONDS = 0.02
 _NO_FILE = "certbot-seafile-asks"
 
 # The character classes of glob(3), as far as they are ranges.
+_ONE_CHARACTER = re.compile(r"(?<=[^/])\[([^]!^\\/[])\]")  # at a name's start it would not match a dot
 _SETS = {"alnum": "0-9A-Za-z", "alpha": "A-Za-z", "digit": "0-9", "lower": "a-z", "upper": "A-Z", "xdigit": "0-9A-Fa-f"}
 
 
@@ -115,6 +116,7 @@ class Nginx:
                     "that is mounted alone keeps its old content there), then `docker compose up -d`, and run again"
                 )
 
+    @progress.waiting("nginx to reload")
     def reload(self, seconds: float = _RELOAD_SECONDS) -> None:
         """Make the running nginx read its configuration again, and wait until nobody answers by the old one.
 
@@ -191,6 +193,13 @@ class Nginx:
                 return process
         return next(filter(self._is_in_container, _processes()), None)
 
+    @property
+    def has_our_ports(self) -> bool:
+        """Tell whether the running nginx is seen to listen on this machine's ports, not on those of a container."""
+        with contextlib.suppress(OSError):
+            return os.path.samefile(f"/proc/{self._master}/ns/net", "/proc/self/ns/net")
+        return False
+
     def _is_in_container(self, process: int) -> bool:
         """Tell whether a process is an nginx with other mounts than ours, and has one of our files all the same."""
         try:
@@ -236,6 +245,13 @@ class Nginx:
         """Return the text of `nginx -V`. Raises errors.NginxMissing."""
         done = _run([self.ctl, "-V"])
         return done.stderr + done.stdout
+
+    @property
+    def body_path(self) -> str:
+        """Return the folder in which nginx keeps bodies of requests, where no directive says one."""
+        return os.path.join(
+            self._built_in("prefix", "/"), self._built_in("http-client-body-temp-path", "client_body_temp")
+        )
 
     @property
     def users(self) -> frozenset[str]:
@@ -370,6 +386,9 @@ class _Disk:
         name = os.path.join(self._folder, os.fsdecode(pattern))
         if not re.search(r"[*?\[]", name):
             return (self.file(name),)
+        plain = _ONE_CHARACTER.sub(r"\1", name)
+        if not re.search(r"[*?\[\\]", plain):  # such as NAME[.]conf: its folder, which has one a lineage, is not read
+            return (self.file(plain),) if os.path.lexists(plain) else ()
         return tuple(self.file(path) for path in sorted(glob.glob(_for_python(name)), key=os.fsencode))
 
 

@@ -34,7 +34,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from e2e import looks, processes, sites
+from e2e import backends, looks, processes, sites
 from e2e.front import Front, validity
 from e2e.looks import Look, Verdict
 from e2e.processes import LOOPBACK, Child, ProcessFailed, tool
@@ -141,6 +141,9 @@ class World:
          self._dns_manage_port) = processes.free_ports(10)  # fmt: skip
         self._children: dict[str, Child] = {}
         self._front: Front | None = None
+        #: A loopback address that no other world has, where Seahub and the file server have their usual ports.
+        self.seafile_address = f"127.{self.http_port // 256}.{self.http_port % 256}.1"
+        self._seafile: list[backends.Backend] = []
         self.config_dir = self.path("/etc/letsencrypt")
         self.work_dir = self.path("/var/lib/letsencrypt")
         self.logs_dir = self.path("/var/log/letsencrypt")
@@ -167,6 +170,7 @@ class World:
     def close(self) -> None:
         """End every server and remove the folder. Raises ProcessFailed where a process was left that nobody owned."""
         self.stop_pebble()
+        self.stop_seafile()
         for name in reversed(list(self._children)):
             self._stop(name)
         strays = processes.processes_in(self.folder)
@@ -389,6 +393,22 @@ class World:
         # It serves one connection at a time, and one without a request would hold it up: read its log instead.
         child.wait_until(lambda: bool(re.search("ACCEPT|[Ww]aiting for OCSP client", child.text())), "waiting")
 
+    # Seafile
+
+    def start_seafile(
+        self, seahub: backends.Answering = backends.seahub, file_server: backends.Answering = backends.file_server
+    ) -> None:
+        """Start what stands in for Seafile; sites that are adapted from then on are passed on to it."""
+        self._seafile = [
+            backends.Backend(self.seafile_address, port, answer)
+            for port, answer in ((8000, seahub), (8082, file_server))
+        ]
+
+    def stop_seafile(self) -> None:
+        """End what stands in for Seafile; then nginx answers with 502 in its place."""
+        while self._seafile:
+            self._seafile.pop().close()
+
     # nginx
 
     def write_site(self, name: str, site: bytes) -> Path:
@@ -400,11 +420,14 @@ class World:
     def adapt(self, site: bytes, ports: Mapping[int, int] | None = None, stand_in_lineages: bool = False) -> bytes:
         """Make a real site run here: its ports and paths become this world's, every other byte stays.
 
-        ports: further ones than 80 and 443. Files that it needs and that are missing are made: a self-signed
-        certificate and its key, DH parameters, folders of logs and roots. Below /etc/letsencrypt that happens only with
-        `stand_in_lineages`, since certbot refuses a lineage whose folder exists.
+        ports: further ones than 80 and 443. After start_seafile(), requests are passed on to what that started. Files
+        that the site needs and that are missing are made: a self-signed certificate and its key, DH parameters, folders
+        of logs and roots. Below /etc/letsencrypt that happens only with `stand_in_lineages`, since certbot refuses a
+        lineage whose folder exists.
         """
         mapped = sites.adapt(site, self.folder, {80: self.http_port, 443: self.https_port} | dict(ports or {}))
+        if self._seafile:
+            mapped = re.sub(rb"//127\.0\.0\.1(?=:(?:8000|8082)\b)", b"//" + self.seafile_address.encode(), mapped)
         for directive, paths in sites.named_files(mapped).items():
             for path in paths:
                 self._provide(directive, self.server_root / path, stand_in_lineages)
