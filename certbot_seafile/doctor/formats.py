@@ -164,6 +164,8 @@ def _served_cell(standing: Standing) -> str:
         return "undone"
     if standing.failure:
         return "NOTHING"
+    if standing.is_in_front:
+        return "in front"
     if standing.earlier is not None:
         return "the one BEFORE"
     if not standing.is_current:

@@ -38,7 +38,7 @@ _SERVED: _Rules = (
 )  # fmt: skip
 #: What lets its next renewal fail: of one that is kept, then of every one.
 _KEPT: _Rules = (renewing.no_installer, renewing.no_hook, renewing.hook_gone)
-_OBSTACLES: _Rules = (renewing.file_gone, renewing.off, renewing.no_http, renewing.hook_stops_nginx)
+_OBSTACLES: _Rules = (renewing.failed, renewing.file_gone, renewing.off, renewing.no_http, renewing.hook_stops_nginx)
 #: Of one whose site is known: challenges, and Seafile behind it.
 _BEHIND: _Rules = (
     answering.no_port, answering.unanswered, seafile.plain_http, seafile.mixed_content, seafile.other_host,

@@ -238,6 +238,8 @@ def _recognised(every: Sequence[Server], domain: str) -> list[Server]:
     fitting = [server for server in seafile if _is_nameless(server)]
     if not fitting and model.is_address(domain):  # a request for an address names no server: the default one answers
         fitting = [s for s in seafile if any(model.default_server(every, socket) is s for socket in s.sockets)]
+    # Where an address has a socket of its own, its clients come to no other one.
+    fitting = [s for s in fitting if any(socket.address == domain for socket in s.sockets)] or fitting
     if len({server.path for server in fitting}) > 1:
         _refuse_ambiguous(domain, fitting)
     if fitting:
@@ -671,6 +673,12 @@ def _twins(
             )
         for socket in chosen:
             is_new = not model.on_socket(site.every, socket)
+            others = [each for each in model.sockets(site.every) if each.port == port]
+            if is_new and others and any(each.is_named for each in (socket, *others)):
+                raise errors.SiteRefused(
+                    f"the site needs `listen {socket};`, and a `listen` line for port {port} names a host, which may "
+                    "be the same address or another: write the address there, and run again"
+                )
             like = by_socket[wish].parameters if is_new else server.spoken[socket]
             words = [*extra, *(word for word in like if word == b"proxy_protocol")]
             # These describe the socket itself and may stand only once for it (ngx_http_core_listen).

@@ -6,6 +6,7 @@ and each ends within its deadline.
 
 from __future__ import annotations
 
+import errno
 import http.client
 import select
 import socket
@@ -58,14 +59,33 @@ class Handshake:
 
 
 def is_here(address: str) -> bool:
-    """Tell whether an address is one of this machine's now: one that is not cannot be bound (bind(2))."""
+    """Tell whether an address is one of this machine's now: then the way to it begins there, too (nothing is sent).
+
+    To bind to it would not tell: a standby may bind to the address of another machine (ip_nonlocal_bind).
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_STREAM) as stream:
-            stream.bind((address, 0))
+        with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
+            datagrams.connect((address, 9))
+            return bool(datagrams.getsockname()[0] == datagrams.getpeername()[0])
     except OSError:
         return False
-    return True
+
+
+def is_taken(address: str, port: int) -> bool:
+    """Tell whether somebody listens at an address ("*" and "::" for all of the family) and port (bind(2): EADDRINUSE).
+
+    Where it cannot be tried (another machine's address, a port below 1024 without root), nobody is seen there.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM) as stream:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if ":" in address:
+            stream.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            stream.bind(("" if address == "*" else address, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
 
 
 def get(endpoint: Endpoint, host: str, path: str, *, tls: bool = False) -> Answer:

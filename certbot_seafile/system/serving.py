@@ -17,7 +17,7 @@ from certbot_seafile import errors
 from certbot_seafile.site import edits, model, plan, proof
 from certbot_seafile.site.config import Configuration, Statement
 from certbot_seafile.site.model import Server, Socket
-from certbot_seafile.system import handshake, lineages, nginx
+from certbot_seafile.system import handshake, lineages, nginx, progress
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.handshake import Answer, Endpoint, Handshake
 from certbot_seafile.system.lineages import Lineage
@@ -79,17 +79,36 @@ def plan_edits(
     )
 
 
+def refuse_taken(context: Context, planned: edits.Edits) -> None:
+    """Refuse edits by which nginx would listen where somebody else does already. Raises errors.SiteRefused."""
+    verdict = proof.judge(context.nginx.configuration(), planned)
+    if planned and context.nginx.has_our_ports:
+        present, wanted = (
+            model.sockets(model.http_servers(state.outline())) for state in (verdict.read, verdict.after)
+        )
+        for socket in wanted:
+            if socket.port and socket not in present and handshake.is_taken(socket.address, socket.port):
+                raise errors.SiteRefused(
+                    f"the site needs `listen {socket};`, but another program (or nginx's own stream block) holds that "
+                    "port: see which with `ss -ltnp`, and end it, or name another port with --https-port"
+                )
+
+
 def endpoints(servers: Sequence[model.Server], port: int | None = None, *, tls: bool = False) -> list[Endpoint]:
     """Return where the servers can be looked at from this machine: their own listen addresses.
 
     Left out, where there are others, are addresses that are not this machine's now (another's, or IPv6 is off), and in
     clear sockets for HTTP/2, which before nginx 1.25.1 speak nothing else.
     """
+    chosen = _every_endpoint(servers, port, tls=tls)
+    return [endpoint for endpoint in chosen if handshake.is_here(endpoint.address)] or chosen
+
+
+def _every_endpoint(servers: Sequence[model.Server], port: int | None, *, tls: bool) -> list[Endpoint]:
     spoken = servers[0].spoken if servers else {}
     sockets = [each.socket for server in servers for each in server.listens if server.is_tls(each) == tls]
     sockets = [socket for socket in sockets if port in (None, socket.port)]
-    chosen = _endpoints([socket for socket in sockets if tls or b"http2" not in spoken[socket]] or sockets, spoken)
-    return [endpoint for endpoint in chosen if handshake.is_here(endpoint.address)] or chosen
+    return _endpoints([socket for socket in sockets if tls or b"http2" not in spoken[socket]] or sockets, spoken)
 
 
 def _endpoints(sockets: Iterable[Socket], spoken: Mapping[Socket, Collection[bytes]]) -> list[Endpoint]:
@@ -109,6 +128,7 @@ def _address(socket: Socket, others: Collection[Socket]) -> str:
     return "::1" if socket.address == "::" else socket.address
 
 
+@progress.waiting("nginx to serve it")
 def wait_for(
     context: Context, check: Callable[[], None], failure: type[errors.Error], seconds: float | None = None
 ) -> None:
@@ -135,7 +155,12 @@ def verify_served(
     response: None for any staple or none. Raises errors.NotServed after so many seconds; None: see wait_for().
     """
     site = find_site(context, lineage.names)
-    wait_for(context, lambda: _refuse_other(lineage, site, response), errors.NotServed, seconds)
+    every = _every_endpoint(site.tls, None, tls=True)
+    elsewhere = [endpoint for endpoint in every if not handshake.is_here(endpoint.address)]
+    if elsewhere:
+        context.say(f"Not looked at: {', '.join(map(str, elsewhere))}, which is not an address of this machine now")
+    if not elsewhere or len(elsewhere) < len(every):
+        wait_for(context, lambda: _refuse_other(lineage, site, response), errors.NotServed, seconds)
 
 
 def handshakes(lineage: Lineage, site: plan.Site) -> Iterator[tuple[str, Endpoint, Handshake]]:
@@ -179,25 +204,56 @@ def is_served(lineage: Lineage, site: plan.Site) -> bool:
 
 def why_paired(lineage: Lineage, site: plan.Site) -> str | None:
     """Return why no staple can be served where a server has two certificates; None where none has."""
-    certificates = {line for server in site.tls for line in server.level(b"ssl_certificate")}
-    others = {os.fsdecode(line.arguments[0]) for line in certificates} - {lineage.fullchain_path}
-    # The other lineages are loaded only where the site names another certificate.
-    if others and others & lineages.pairs_beside(lineage):
+    if pairs_beside(lineage, site):
         return "its server has an RSA and an ECDSA certificate, and nginx would serve one's staple with both"
     return None
 
 
+def pairs_beside(lineage: Lineage, site: plan.Site) -> frozenset[str]:
+    """Return the paths of the certificates, and their keys, of the other key type for names of the lineage's."""
+    others = named_certificates(site) - {lineage.fullchain_path}
+    beside = [
+        other
+        for other in lineages.at_paths(lineage.config_dir, others)
+        if other.fullchain_path in others
+        and other.key_type != lineage.key_type
+        and set(other.names) & set(lineage.names)
+    ]
+    return frozenset(path for other in beside for path in (other.fullchain_path, other.key_path))
+
+
+def named_certificates(site: plan.Site) -> set[str]:
+    """Return the paths of the certificates that the site's TLS servers name."""
+    return {os.fsdecode(line.arguments[0]) for server in site.tls for line in server.level(b"ssl_certificate")}
+
+
 def why_no_ecdsa(context: Context, site: plan.Site) -> str | None:
     """Return why a TLS client could not be served an ECDSA certificate by the site; None where one could."""
-    for server in site.tls:
+    for server in site.tls or ([] if plan.find_front(site) else plan.serving(site)):
         ciphers = server.effective(b"ssl_ciphers")
-        protocols = server.effective(b"ssl_protocols")
-        spoken = {os.fsdecode(word) for word in protocols.arguments} if protocols else context.nginx.default_protocols
-        if "TLSv1.3" in spoken or ciphers is None:
+        if ciphers is None or all("TLSv1.3" in _protocols(context, each) for each in _leading(context, site, server)):
             continue
         if not nginx.ciphers_allow_ecdsa(os.fsdecode(ciphers.arguments[0])):
             return f"{ciphers.path}:{ciphers.line} has ssl_ciphers without ECDSA, and there is no TLSv1.3"
     return None
+
+
+def _leading(context: Context, site: plan.Site, server: Server) -> list[Server]:
+    """Return the server blocks that decide which versions of TLS a site has: its own, and the defaults of its sockets.
+
+    A version is chosen before the name is looked at (ngx_http_ssl_servername).
+    """
+    port = context.options.https_port
+    places = (
+        model.socket_at(site.every, Socket(each.address, each.port if site.tls else port)) for each in server.sockets
+    )
+    leading = (model.default_server(site.every, each) for each in places if each and b"ssl" in server.spoken[each])
+    return [server, *filter(None, leading)]
+
+
+def _protocols(context: Context, server: Server) -> Collection[str]:
+    protocols = server.effective(b"ssl_protocols")
+    return {os.fsdecode(word) for word in protocols.arguments} if protocols else context.nginx.default_protocols
 
 
 # --- what clients are answered, before an edit and after it ----------------------------------------------------------

@@ -16,7 +16,7 @@ from certbot_seafile.ocsp import store
 from certbot_seafile.sealed import handover, seal, versions
 from certbot_seafile.sealed.versions import Version
 from certbot_seafile.site import plan
-from certbot_seafile.system import files, lineages, records, serving
+from certbot_seafile.system import challenge, files, lineages, records, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
 from certbot_seafile.usecases import install, refresh
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 _HANDED_SECONDS = 60.0  # within which root's step lets nginx serve what was handed over
 _LOOK_SECONDS = 2.0
+#: How a renewal ended that certbot began and did not bring to its end, as the record has it.
+UNFINISHED = "certbot could not renew the certificate; letsencrypt.log says why"
 
 
 def deploy(context: Context, lineage: Lineage, *, is_upkeep: bool = False) -> None:
@@ -184,10 +186,15 @@ def keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | None
         failure = str(error)
         raise
     finally:
-        known = records.load(context.state_dir, subject(context, lineage))
-        record = replace(known, last_run=context.now(), last_failure=failure)
-        with contextlib.suppress(errors.FileRefused):  # a full disk has been told already
-            records.write(context.state_dir, lineage.name, record)
+        remember(context, lineage, failure)
+
+
+def remember(context: Context, lineage: Lineage, failure: str | None) -> None:
+    """Remember that `certbot renew` came by for a lineage, and how that ended; failure: None for well."""
+    known = records.load(context.state_dir, subject(context, lineage))
+    record = replace(known, last_run=context.now(), last_failure=failure)
+    with contextlib.suppress(errors.FileRefused):  # a full disk has been told already
+        records.write(context.state_dir, lineage.name, record)
 
 
 def _keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | None) -> None:
@@ -217,14 +224,12 @@ def _keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | Non
 
 def owner_of_site(context: Context, lineage: Lineage, site: plan.Site) -> str | None:
     """Return the other valid lineage whose certificate the site has for all names of this one; None without."""
-    named = {os.fsdecode(line.arguments[0]) for server in site.tls for line in server.level(b"ssl_certificate")}
-    for name in lineages.names_of_plugin(context.config_dir) if named - {lineage.fullchain_path} else ():
-        with contextlib.suppress(errors.LineageRefused):
-            other = lineages.load(context.config_dir, name)
-            is_like = other.key_type == lineage.key_type and set(lineage.names) <= set(other.names)
-            is_named = (versions.served(other) or other).fullchain_path in named
-            if name != lineage.name and is_like and is_named and context.now() < other.not_after:
-                return name
+    named = serving.named_certificates(site) - {lineage.fullchain_path}
+    for other in lineages.at_paths(context.config_dir, named):
+        is_like = other.key_type == lineage.key_type and set(lineage.names) <= set(other.names)
+        is_named = (versions.served(other) or other).fullchain_path in named
+        if other.name != lineage.name and is_like and is_named and context.now() < other.not_after:
+            return other.name
     return None
 
 
@@ -237,6 +242,7 @@ def subject(context: Context, lineage: Lineage) -> Lineage:
 
 def _remove_leftovers(context: Context, lineage: Lineage, site: plan.Site) -> None:
     context.checkpoints.close()
+    challenge.clean_up(context)
     record_path = records.path(context.state_dir, lineage.name)
     paths = (*site.paths, lineage.snippet_path, lineage.response_path, lineage.renewal_path, record_path)
     for folder in {context.state_dir, *map(os.path.dirname, paths)}:

@@ -36,7 +36,7 @@ class Standing:
 
     site: None where it is not found. failure: why clients cannot be asked what they are handed; None where they can.
     What they are handed for all names at all listen addresses: is_current: the lineage's leaf; is_stapled: an OCSP
-    response; is_stored: the stored response. pinned: the earlier version, where the site keeps that.
+    response; is_stored: the stored response.
     """
 
     lineage: Lineage
@@ -57,6 +57,11 @@ class Standing:
     def is_as_stored(self) -> bool:
         """Tell whether clients are handed the lineage's leaf, and its staple where one is stored."""
         return self.is_current and (self.staple is None or self.is_stored)
+
+    @property
+    def is_in_front(self) -> bool:
+        """Tell whether TLS ends in front of nginx, where nobody can look from here."""
+        return self.site is not None and plan.find_front(self.site) is not None
 
     @property
     def share_left(self) -> float:
@@ -115,7 +120,7 @@ def standing(context: Context, lineage: Lineage) -> Standing:
     try:
         site = serving.find_site(context, lineage.names)
         handshakes = [handed for _, _, handed in serving.handshakes(current, site)]
-        failure = None if handshakes else "no server block of the site speaks TLS"
+        failure = None if handshakes or plan.find_front(site) else "no server block of the site speaks TLS"
     except errors.Error as error:
         failure = str(error)
     is_current = failure is None and all(handed.leaf_der == lineage.leaf_der for handed in handshakes)

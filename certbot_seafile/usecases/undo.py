@@ -16,7 +16,7 @@ from certbot_seafile import errors
 from certbot_seafile.sealed import handover, versions
 from certbot_seafile.site import model, proof
 from certbot_seafile.site.config import Configuration
-from certbot_seafile.system import files, journal, lineages, records, renewal, writing
+from certbot_seafile.system import challenge, files, journal, lineages, records, renewal, writing
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Paths
 from certbot_seafile.usecases import install
@@ -41,6 +41,7 @@ def undo(context: Context, names: Sequence[str], *, is_whole: bool = False) -> l
     """
     owners = _owners(context, names)
     with files.lock(context.lock_path):
+        challenge.clean_up(context)
         before = context.nginx.configuration()
         taken = writing.take_out_edits(context, None if is_whole else owners)
         context.nginx.changed()

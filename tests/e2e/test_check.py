@@ -47,6 +47,23 @@ def test_all_is_well(issued: World) -> None:
     assert (run.exit_code, run.stdout) == (0, "All is well.\n"), run
 
 
+@pytest.mark.certbot
+def test_a_renewal_that_failed_is_told_until_one_succeeds(issued: World) -> None:
+    """With the CA down, certbot calls nobody for the certificate: it is a warning, and `status` has it, too."""
+    issued.stop_pebble()
+    assert issued.certbot("renew", "--force-renewal", check=False).exit_code == 1
+    run = check(issued)
+    assert run.exit_code == 0
+    assert run.stdout.count("\n") == 1
+    assert "`certbot renew` could not renew the certificate on " in run.stdout
+    assert run.stdout.endswith("[RENEWAL-FAILED]\n")
+    (lineage,) = json.loads(issued.seafile("status", "--json").stdout)["lineages"]
+    assert lineage["last_failure"].startswith("certbot could not renew the certificate")
+    issued.start_pebble()
+    issued.certbot("renew")
+    assert check(issued).stdout == "All is well.\n"
+
+
 def test_the_certificate_on_disk_is_not_the_one_served(issued: World) -> None:
     """A site that somebody put back to its own certificate is noticed; the sentence's command mends it."""
     ssl = issued.path("/etc/ssl/private")

@@ -136,6 +136,20 @@ def test_it_is_looked_where_the_site_itself_answers(listens: str, places: list[s
     assert [str(endpoint) for endpoint in serving.endpoints(every[:1], port)] == places
 
 
+@pytest.mark.parametrize("is_only", [False, True])
+def test_an_address_of_another_machine_is_not_looked_at(world: World, is_only: bool) -> None:
+    """As on a standby, which is said; the addresses that are this machine's now decide."""
+    build(world, Neighbourhood({"a": server("HTTP", NAME, REDIRECT) + server("HTTPS ssl", NAME, PAIR + SEAFILE)}, {}))
+    context, told = minted.issue(world, NAME, minted.options(world)), list[str]()
+    site, near = world.sites / "a", f"listen {world.https_port} ssl;"
+    far = near.replace("listen ", "listen 192.0.2.1:")
+    site.write_text(site.read_text().replace(near, far if is_only else f"{near} {far}"))
+    context.nginx.changed()
+    context.say = told.append
+    serving.verify_served(context, minted.load(world, NAME))
+    assert [sentence.partition(",")[0] for sentence in told] == [f"Not looked at: 192.0.2.1:{world.https_port}"]
+
+
 def look(world: World, endpoint: Endpoint, name: str) -> object:
     """Return what a client of name is answered: status, redirect and body of some URIs, or the certificate."""
     if endpoint.port == world.http_port:

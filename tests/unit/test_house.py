@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "certbot_seafile"
 
 #: From the ground up; a room may import from the floors below its own only.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
-    ("site.syntax", "ocsp.verify", "system.files", "system.progress"),
+    ("errors", "system.progress"),
+    ("site.syntax", "ocsp.verify", "system.files"),
     ("site.config", "ocsp.fetch", "system.webroot", "system.renewal", "system.users", "doctor.docker"),
     ("system.lineages",),
     ("doctor.schedule", "doctor.seahub", "site.model", "system.records", "system.nginx", "sealed.settings"),

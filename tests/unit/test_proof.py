@@ -130,6 +130,16 @@ def test_an_internal_address_gets_no_tls(internal: str) -> None:
     assert "listen 443 ssl;" in new["/sites/a"]
 
 
+@pytest.mark.parametrize("listens", [("host.example.org:80", "192.0.2.1:443 ssl"), ("192.0.2.1:80", "host:443 ssl")])
+def test_a_socket_that_may_be_another_is_refused(listens: tuple[str, str]) -> None:
+    """Where a host's name stands for an address, nobody knows who else listens there."""
+    site, blog = listens
+    with pytest.raises(errors.SiteRefused, match="names a host"):
+        deployed({"/sites/a": server(site, A, SEAFILE), "/sites/b": server(blog, B, PAIR)})
+    alone = server("host:80", A, SEAFILE)
+    assert "listen host:443 ssl;" in deployed({"/sites/a": alone})["/sites/a"]
+
+
 def test_proxy_protocol_is_not_brought_to_a_socket_of_others() -> None:
     """Their clients do not speak it."""
     new = deployed({"/sites/a": server("443 ssl proxy_protocol", A, PAIR + SEAFILE), "/sites/b": BLOG})
