@@ -33,8 +33,11 @@ _CADDY = re.compile(r"(?im)^\s*image:.*caddy")
 def port_taken(subject: Subject) -> Iterator[Finding]:
     """Yield the programs that hold a port of the site in nginx's place, as Caddy after a move to nginx.
 
-    nginx -t does not notice, and a running nginx goes on with its old configuration.
+    nginx -t does not notice, and a running nginx goes on with its old configuration. Where nginx is seen to run in a
+    container, its ports are held by what passes them on.
     """
+    if subject.context.nginx.has_our_ports is False:
+        return
     site, ctl = subject.site, os.path.basename(subject.context.nginx.ctl)
     places = [*serving.endpoints(site.tls, tls=True), *serving.endpoints(site.plain)]
     for port in sorted({place.port for place in places}):
