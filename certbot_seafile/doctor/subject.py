@@ -15,7 +15,7 @@ from datetime import timedelta
 from functools import cached_property
 
 from certbot_seafile import errors
-from certbot_seafile.doctor import routes, schedule, seahub
+from certbot_seafile.doctor import listeners, routes, schedule, seahub
 from certbot_seafile.doctor.routes import Route
 from certbot_seafile.ocsp import store, verify
 from certbot_seafile.sealed import versions
@@ -32,6 +32,8 @@ from certbot_seafile.usecases.status import Standing
 
 #: How long Seafile is asked for one certificate, in all.
 ASK_SECONDS = 5.0
+#: How long the names of all certificates are looked up and called, in all.
+CALL_SECONDS = 10.0
 _NO_SECONDS = 0.1
 #: What of Seafile answers where, besides Seahub.
 _COMPONENTS = {
@@ -88,6 +90,21 @@ class Machine:
     def env_files(self) -> list[str]:
         """Return the .env files of Seafile's installations, running containers' too."""
         return seahub.env_files(self.root)
+
+    @cached_property
+    def installations(self) -> list[str]:
+        """Return the folders of Seafile's installations, whose conf/ has Seahub's settings."""
+        return seahub.installations(self.root)
+
+    @cached_property
+    def listeners(self) -> dict[int, list[listeners.Listener]]:
+        """Return who listens on which port."""
+        return listeners.by_port()
+
+    @cached_property
+    def deadline(self) -> float:
+        """Return until when names are looked up and called, of all certificates together (of time.monotonic())."""
+        return time.monotonic() + CALL_SECONDS
 
     @cached_property
     def jobs(self) -> list[schedule.Job]:
