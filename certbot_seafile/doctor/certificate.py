@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from certbot_seafile import errors
+from certbot_seafile.doctor import schedule
 from certbot_seafile.doctor import subject as subjects
 from certbot_seafile.doctor.findings import WARNING, Finding, moment
 from certbot_seafile.doctor.subject import Machine, Subject
@@ -74,7 +75,7 @@ def shared(subject: Subject) -> Iterator[Finding]:
 def no_must_staple(subject: Subject) -> Iterator[Finding]:
     """Yield that the CA left must-staple out, which was asked for (RFC 7633)."""
     path = subject.lineage.renewal_path
-    is_asked_for = subject.is_renewed_here and status.stated(path).get("must_staple", "").lower() == "true"
+    is_asked_for = subject.is_renewed_here and schedule.stated(path).get("must_staple", "").lower() == "true"
     if is_asked_for and not subject.lineage.is_must_staple:
         fact = f"{path} asks for must-staple, and the certificate came without"
         fix = "ask another CA for that, or take that line out"
