@@ -161,17 +161,8 @@ class Nginx:
 
     @property
     def is_stopped(self) -> bool:
-        """Tell whether no nginx runs: its pid file names no process. An empty one was made by `nginx -t`."""
-        if self._master is not None:
-            return False
-        try:
-            with open(self._pid_path, encoding="ascii") as stream:
-                written = stream.read().strip()
-            return not written or not os.path.exists(f"/proc/{int(written)}")
-        except FileNotFoundError:
-            return True
-        except (OSError, ValueError):
-            return False
+        """Tell whether no running nginx is seen."""
+        return self._master is None
 
     @property
     def _master(self) -> int | None:

@@ -247,15 +247,11 @@ Look = tuple[str, Endpoint, bool]
 Answers = dict[Look, Answer]
 
 
-def see_answers(names: Iterable[str], servers: Sequence[Server], *, tls: bool) -> Answers:
-    """Return what clients of the names are answered by the servers to a GET of "/", the body left out.
+def _see(names: Iterable[str], endpoints: Iterable[Endpoint], *, tls: bool) -> Answers:
+    """Return what clients of the names are answered at the endpoints to a GET of "/", the body left out.
 
     Left out is what may change by itself: no answer, and that the server, or the client, has too much to do.
     """
-    return _see(names, endpoints(servers, tls=tls), tls=tls)
-
-
-def _see(names: Iterable[str], endpoints: Iterable[Endpoint], *, tls: bool) -> Answers:
     seen: Answers = {}
     for name, endpoint in itertools.product(names, endpoints):
         with contextlib.suppress(errors.ChallengeUnreachable):
@@ -298,7 +294,7 @@ def verify_neighbours(
 
 def see_site(site: plan.Site) -> Answers:
     """Return what the site's clients are answered now: over TLS, or in clear where it has none."""
-    return see_answers(some_names(site), site.tls or site.plain, tls=bool(site.tls))
+    return _see(some_names(site), endpoints(site.tls or site.plain, tls=bool(site.tls)), tls=bool(site.tls))
 
 
 def verify_answers(context: Context, names: Sequence[str], before: Answers) -> None:
@@ -306,7 +302,7 @@ def verify_answers(context: Context, names: Sequence[str], before: Answers) -> N
     site = find_site(context, names)
 
     def check() -> None:
-        for look, answer in see_answers(some_names(site), site.tls, tls=True).items():
+        for look, answer in _see(some_names(site), endpoints(site.tls, tls=True), tls=True).items():
             earlier = [(tls, was) for (name, _, tls), was in before.items() if name == look[0]]
             if _is_worse(look, answer, earlier):
                 expected = f"not with {earlier[0][1]} as before" if earlier else "which leads nowhere else"
