@@ -20,6 +20,7 @@ import certbot
 from certbot import errors as certbot_errors
 
 import certbot_seafile
+from certbot_seafile import errors
 from certbot_seafile.system import nginx as nginx_room
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Options
@@ -54,7 +55,13 @@ class Reverter:
     def _reverter(self) -> Any:
         from certbot import reverter
 
-        return reverter.Reverter(self._config)
+        try:
+            return reverter.Reverter(self._config)
+        except OSError as error:
+            raise errors.FileRefused(
+                f"certbot's folder of checkpoints {self._config.backup_dir} cannot be made: {error.strerror}; name "
+                "another one with --work-dir, or run this as root"
+            ) from error
 
     def close(self) -> None:
         """Close the checkpoint that a killed run left open, or drop it where it cannot be closed.
@@ -82,15 +89,21 @@ class Reverter:
         shutil.rmtree(self._config.in_progress_dir, ignore_errors=True)
 
 
-def context_for(config: Any, options: Options, say: Callable[[str], None], **chosen: Any) -> Context:
-    """Return what the use cases work with, for certbot's configuration and our options; chosen: other fields."""
+def context_for(
+    config: Any, options: Options, say: Callable[[str], None], *, reads_again: bool = True, **chosen: Any
+) -> Context:
+    """Return what the use cases work with, for certbot's configuration and our options; chosen: other fields.
+
+    reads_again: somebody else may have changed nginx's files since this process last read them.
+    """
     if "CERTBOT_SNAPPED" in os.environ:
         from certbot import util
 
         nginx_room.environment = util.env_no_snap_for_external_calls
     is_handing = os.geteuid() != 0 and options.handover is not None
     nginx = (_observed if is_handing else _nginx)(options.ctl, options.server_root, options.reload_cmd)
-    nginx.changed()  # whatever was read before, somebody else may have written since
+    if reads_again:
+        nginx.changed()
     facts: dict[str, Any] = {
         "renewer": pwd.getpwuid(os.geteuid()).pw_name if is_handing else None,
         "checkpoints": Reverter(config),
@@ -100,8 +113,8 @@ def context_for(config: Any, options: Options, say: Callable[[str], None], **cho
     return Context(nginx, options, config.config_dir, say=say, **facts | chosen)
 
 
-def hook_command(config: Any, https_port: int) -> str:
-    """Return the deploy hook for a renewal file: an absolute path, because schedulers have short PATHs."""
+def own_words(config: Any) -> list[str]:
+    """Return what runs this program with certbot's folders: an absolute path, because schedulers have short PATHs."""
     name = "certbot-seafile"
     beside = os.pathsep.join(os.path.dirname(path) for path in (os.path.abspath(sys.argv[0]), sys.executable))
     script = shutil.which(name, path=beside) or shutil.which(name)
@@ -109,6 +122,10 @@ def hook_command(config: Any, https_port: int) -> str:
     for name, usual in _FOLDERS.items():
         if (folder := getattr(config, f"{name}_dir")) != usual:
             words += [f"--{name}-dir", folder]
-    if https_port != 443:
-        words += ["--https-port", str(https_port)]
-    return shlex.join([*words, "deploy"])
+    return words
+
+
+def hook_command(config: Any, https_port: int) -> str:
+    """Return the deploy hook for a renewal file."""
+    ports = [] if https_port == 443 else ["--https-port", str(https_port)]
+    return shlex.join([*own_words(config), *ports, "deploy"])

@@ -21,7 +21,7 @@ from certbot.display import util as display_util
 from certbot.plugins import common
 
 if TYPE_CHECKING:
-    from certbot_seafile.system import challenge
+    from certbot_seafile.site.config import Configuration
     from certbot_seafile.system.context import Context
     from certbot_seafile.system.lineages import Lineage, Options
     from certbot_seafile.usecases import preflight
@@ -38,12 +38,13 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
     # certbot makes an object for each lineage: what one has refreshed, the others of this process know.
     _refreshed: ClassVar[dict[str, Refreshed]] = {}
     _runs: ClassVar[list[bool]] = []
+    _tested: ClassVar[list[Configuration]] = []
 
     description = "Seafile behind nginx: gets the certificate, edits the site, keeps its OCSP staple fresh"
 
     def __init__(self, config: Any, name: str) -> None:
         super().__init__(config, name)
-        self._challenges: challenge.Challenges | None = None
+        self._answered = contextlib.ExitStack()
         self._deployed: set[str] = set()
         self._has_loaded = False
         self._last_context: Context | None = None
@@ -77,13 +78,15 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         if self.config.verb not in ("certonly", "run", "renew") or not is_asked_for:
             return
         request = self._request()
+        if self.config.verb == "renew" and not self.config.dry_run:
+            preflight.begin_renewal(context, request)
         if self.name in (self.config.authenticator, self.config.configurator):
             preflight.refuse_wildcards(request.names)
         preflight.refuse_name(request)
-        context.nginx.test()
+        self._test(context)
         if request.names and (reason := preflight.why_rsa(context, request)):
             self.config.key_type = "rsa"
-            display_util.notify(f"Asking for an RSA certificate: the site cannot serve an ECDSA one ({reason})")
+            self._say(f"Asking for an RSA certificate: the site cannot serve an ECDSA one ({reason})")
             request = self._request()
         preflight.refuse_pairs(context, request)
         if self.config.dry_run:
@@ -138,14 +141,12 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         if self.config.allow_subset_of_names:  # certbot drops the names whose challenge fails at the CA
             here = preflight.answered(self._context(), [name for name, _ in expected])
             expected = {key: content for key, content in expected.items() if key[0] in here}
-        self._challenges = challenge.Challenges(self._context())
-        self._challenges.answer(expected)
+        self._answered.enter_context(challenge.answered(self._context(), expected))
         return responses
 
     def cleanup(self, achalls: Iterable[Any]) -> None:
         """Remove the validation files, and take out what was edited for them."""
-        if self._challenges is not None:
-            self._challenges.clear()
+        self._answered.close()
 
     # --- certbot.interfaces.Installer
 
@@ -224,13 +225,15 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
 
         self._refresh_all()
         loaded = lineages.load(self.config.config_dir, lineage.lineagename)
-        context = self._context_for(loaded.options, must_staple_tries=(0,))
+        # All lineages are looked at in one reading of nginx's files; hooks that may change them run for due ones alone.
+        context = self._context_for(loaded.options, must_staple_tries=(0,), reads_again=False)
         deploy.keep(context, loaded, self._refreshed.pop(loaded.name, None))
         self._has_loaded = True
 
     def renew_deploy(self, lineage: Any, *args: Any, **kwargs: Any) -> None:
         """See that the renewed certificate is served; the deploy hook has run before."""
         self._refreshed.pop(lineage.lineagename, None)  # it was about the certificate before
+        self._context()  # hooks have run since
         self.generic_updates(lineage)
 
     def _refresh_all(self) -> None:
@@ -240,7 +243,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
 
         def load(name: str) -> tuple[Context, Lineage] | None:
             loaded = lineages.load(self.config.config_dir, name)
-            context = self._context_for(loaded.options)
+            context = self._context_for(loaded.options, reads_again=False)
             is_left_alone = records.is_undone(context.state_dir, name) or not renewal.is_whole(loaded.renewal)
             return None if is_left_alone else (context, deploy.subject(context, loaded))
 
@@ -248,7 +251,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
             self._runs.append(True)
             names = [self.config.certname] if self.config.certname else lineages.names_of_plugin(self.config.config_dir)
             for result in refresh.refresh(names, load):
-                result.report(display_util.notify)
+                result.report(self._say)
                 self._refreshed[result.name] = result
 
     # --- what stands between certbot and the rest
@@ -258,8 +261,22 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
 
     def _context_for(self, options: Options, **chosen: Any) -> Context:
         from certbot_seafile import assembly
+        from certbot_seafile.system import progress
 
-        return assembly.context_for(self.config, options, display_util.notify, **chosen)
+        if not self.config.quiet:
+            progress.show_on(sys.stderr)
+        return assembly.context_for(self.config, options, self._say, **chosen)
+
+    def _say(self, text: str) -> None:
+        """Let certbot print text; what was closed or is full does not stop the work that is told."""
+        with contextlib.suppress(OSError):
+            display_util.notify(text)
+
+    def _test(self, context: Context) -> None:
+        """Run `nginx -t`, once for each state of nginx's files: certbot prepares for one lineage after the other."""
+        if not (self._tested and context.nginx.configuration() is self._tested[0]):
+            context.nginx.test()
+            self._tested[:] = [context.nginx.configuration()]
 
     def _options(self) -> Options:
         from certbot_seafile.system import lineages, renewal
@@ -328,7 +345,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         if foreign := preflight.find_foreign(self.config.config_dir, request.names):
             self.config.renew_by_default = True
             name, other = foreign
-            display_util.notify(
+            self._say(
                 f"{name} was made with {other}: a new certificate is asked for, so that its renewals go by "
                 f"{self.name} from now on"
             )

@@ -238,6 +238,8 @@ def _recognised(every: Sequence[Server], domain: str) -> list[Server]:
     fitting = [server for server in seafile if _is_nameless(server)]
     if not fitting and model.is_address(domain):  # a request for an address names no server: the default one answers
         fitting = [s for s in seafile if any(model.default_server(every, socket) is s for socket in s.sockets)]
+    # Where an address has a socket of its own, its clients come to no other one.
+    fitting = [s for s in fitting if any(socket.address == domain for socket in s.sockets)] or fitting
     if len({server.path for server in fitting}) > 1:
         _refuse_ambiguous(domain, fitting)
     if fitting:

@@ -80,7 +80,12 @@ def plan_harmless(
     """
     read, earlier = configuration, None
     for _ in range(_MOST_ROUNDS):
-        site = find(configuration)
+        try:
+            site = find(configuration)
+        except errors.SiteRefused:
+            if earlier is None:
+                raise
+            break  # a block of its own does not answer for an address, whose clients name nobody
         names = (*site.domains, *site.wildcards, *_partners(site, own))
         planned = Edits(names, earlier)
         add_edits(planned, site)
@@ -158,8 +163,7 @@ class _State:
 
     def look_up(self, names: Collection[str] | None) -> None:
         """Look for who answers for the names; None for all of them."""
-        outline = self.configuration.outline() if names is None else self.configuration.outline_for(names)
-        self.servers = model.http_servers(outline)
+        self.servers = model.http_servers(self.configuration.outline(names))
 
     def own(self) -> list[Server]:
         """Return the touched servers."""

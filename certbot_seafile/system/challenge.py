@@ -29,47 +29,35 @@ Expected = dict[tuple[str, str], bytes]
 _NOTE = re.compile(r"\.challenge\.\d+\.json")
 
 
-class Challenges:
-    """The validation files of one order, and the edits that were made for them."""
+@contextlib.contextmanager
+def answered(context: Context, expected: Expected) -> Iterator[None]:
+    """Let nginx hand out the validation files of one order while the block runs, the site edited for that if need be.
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._open = contextlib.ExitStack()
-
-    def answer(self, expected: Expected) -> None:
-        """Write the files and see that nginx hands them out, with the site edited for that where it must be.
-
-        Raises errors.ChallengeUnreachable, errors.SiteRefused, errors.FileRefused; then nothing is left behind.
-        """
-        names = list(dict.fromkeys(name for name, _ in expected))
-        contents = {token: content for (_, token), content in expected.items()}
-        site = serving.find_site(self._context, names)
-        written, own = folders(self._context, site), _own_folder(self._context)
-        if _notes(self._context):
-            with files.lock(self._context.lock_path):
-                clean_up(self._context)
-        with contextlib.ExitStack() as opened:
-            owner = opened.enter_context(_noted(self._context, [*written, own], contents))
-            for folder in written:
-                opened.enter_context(webroot.published(folder, contents))
-            try:
-                _fetch(self._context, site, expected)
-            except errors.ChallengeUnreachable as unreachable:
-                logger.debug("before any edit: %s", unreachable)
-                if own not in written:
-                    opened.enter_context(webroot.published(own, contents))
-                planned = plan_challenge(self._context, site, only_missing=False)
-                opened.enter_context(writing.edited(self._context, planned, "challenge", owner, is_lasting=False))
-                self._context.nginx.reload()
-                edited = serving.find_site(self._context, names)
-                serving.wait_for(
-                    self._context, lambda: _fetch(self._context, edited, expected), errors.ChallengeUnreachable
-                )
-            self._open.enter_context(opened.pop_all())
-
-    def clear(self) -> None:
-        """Remove the files and take the edits out again; a second call does nothing."""
-        self._open.close()
+    Raises errors.ChallengeUnreachable, errors.SiteRefused, errors.FileRefused; then nothing is left behind.
+    """
+    names = list(dict.fromkeys(name for name, _ in expected))
+    contents = {token: content for (_, token), content in expected.items()}
+    site = serving.find_site(context, names)
+    written, own = folders(context, site), _own_folder(context)
+    if _notes(context):
+        with files.lock(context.lock_path):
+            clean_up(context)
+    with contextlib.ExitStack() as opened:
+        owner = opened.enter_context(_noted(context, [*written, own], contents))
+        for folder in written:
+            opened.enter_context(webroot.published(folder, contents))
+        try:
+            _fetch(context, site, expected)
+        except errors.ChallengeUnreachable as unreachable:
+            logger.debug("before any edit: %s", unreachable)
+            if own not in written:
+                opened.enter_context(webroot.published(own, contents))
+            planned = plan_challenge(context, site, only_missing=False)
+            opened.enter_context(writing.edited(context, planned, "challenge", owner, is_lasting=False))
+            context.nginx.reload()
+            edited = serving.find_site(context, names)
+            serving.wait_for(context, lambda: _fetch(context, edited, expected), errors.ChallengeUnreachable)
+        yield
 
 
 @contextlib.contextmanager

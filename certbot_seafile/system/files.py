@@ -17,6 +17,7 @@ import stat
 from collections.abc import Iterator, Mapping
 
 from certbot_seafile import errors
+from certbot_seafile.system import progress
 
 PUBLIC_MODE = 0o644
 FOLDER_MODE = 0o755
@@ -60,8 +61,9 @@ def read(path: str, *, at_most_bytes: int = 64 * 1024 * 1024) -> bytes:
 
 def names_in(folder: str) -> list[str]:
     """Return the names in a folder, sorted; none where there is no such folder. Raises errors.FileRefused."""
-    with _explained(f"{folder} cannot be read: "):
-        return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    with _explained(f"{folder} cannot be read: "), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return sorted(os.listdir(folder))
+    return []
 
 
 def read_if_present(path: str) -> bytes | None:
@@ -185,8 +187,9 @@ def make_whole_folder(path: str, contents: Mapping[str, bytes | None]) -> None:
 def sweep(folder: str) -> None:
     """Remove temporary files and folders that killed runs left; a process that still runs keeps its own."""
     for entry in os.listdir(folder) if os.path.isdir(folder) else ():
-        left, path = _TEMPORARY.fullmatch(entry), os.path.join(folder, entry)
+        left = _TEMPORARY.fullmatch(entry)
         if left and not os.path.exists(f"/proc/{left[1]}"):
+            path = os.path.join(folder, entry)
             shutil.rmtree(path, ignore_errors=True)
             remove(path)
 
@@ -291,6 +294,7 @@ def lock(path: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+@progress.waiting("another run of certbot-seafile")
 def _lock(path: str) -> int:
     make_folder(os.path.dirname(path), 0o700)
     with _explained(f"the lock {path} cannot be opened: "):

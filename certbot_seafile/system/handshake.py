@@ -196,6 +196,8 @@ def _reason(error: Exception) -> str:
         return "; ".join(str(part[-1]) for part in told) or "the connection was closed"
     if isinstance(error, http.client.HTTPException):
         return "what came is not HTTP/1"
+    if isinstance(error, TimeoutError) and "timed out" in str(error):
+        return "no answer in time"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

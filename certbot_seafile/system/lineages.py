@@ -10,7 +10,7 @@ import contextlib
 import functools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
@@ -266,25 +266,45 @@ def is_of_plugin(config_dir: str, name: str) -> bool:
         return True
 
 
-def pairs_beside(lineage: Lineage) -> frozenset[str]:
-    """Return the paths of certificates and keys of the other key type that are for one of the lineage's names."""
-    changed_at = files.changed_at(os.path.dirname(lineage.renewal_path))
-    by_domain = _pairs_by_domain(lineage.config_dir, changed_at)
-    others = (other for domain in lineage.names for other in by_domain.get(domain, ()))
-    return frozenset(path for key_type, *paths in others if key_type != lineage.key_type for path in paths)
+def at_paths(config_dir: str, paths: Iterable[str], **chosen: Any) -> list[Lineage]:
+    """Return the plugin's lineages of which files, or sealed copies, may lie at the paths, by name; chosen: see load().
+
+    Only these are read, however many there are. A damaged one is left out.
+    """
+    folders = {os.path.dirname(path) for path in paths}
+    names = {os.path.basename(folder) for folder in folders | set(map(os.path.dirname, folders))}
+    loaded = _load_each(config_dir, sorted(names), **chosen)
+    return [lineage for lineage in loaded if renewal.names_plugin(lineage.renewal)]
+
+
+def sharing(config_dir: str, domains: Collection[str], **chosen: Any) -> list[Lineage]:
+    """Return the lineages, of any plugin, that are for one of the domains, by name; chosen: see load().
+
+    The certificates of all are read once a process, and again where a lineage came or went: within one run, only the
+    lineage that it is about gets other names. A damaged one is left out.
+    """
+    by_domain = _names_by_domain(config_dir, tuple(all_names(config_dir)))
+    names = sorted({name for domain in domains for name in by_domain.get(domain, ())})
+    return _load_each(config_dir, names, **chosen)
 
 
 @functools.lru_cache(maxsize=1)
-def _pairs_by_domain(config_dir: str, changed_at: int) -> dict[str, list[tuple[str, str, str]]]:
-    """Return the plugin's lineages' key types, certificates' and keys' paths, read once until a renewal file is new."""
-    by_domain: dict[str, list[tuple[str, str, str]]] = {}
-    for name in names_of_plugin(config_dir):
+def _names_by_domain(config_dir: str, names: tuple[str, ...]) -> dict[str, list[str]]:
+    by_domain: dict[str, list[str]] = {}
+    for name in names:
         with contextlib.suppress(errors.LineageRefused):
-            lineage = load(config_dir, name)
-            for domain in lineage.names:
-                facts = lineage.key_type, lineage.fullchain_path, lineage.key_path
-                by_domain.setdefault(domain, []).append(facts)
+            leaf, *_ = certificates(os.path.join(config_dir, "live", name, "cert.pem"))
+            for domain in certificate_names(leaf):
+                by_domain.setdefault(domain, []).append(name)
     return by_domain
+
+
+def _load_each(config_dir: str, names: Iterable[str], **chosen: Any) -> list[Lineage]:
+    loaded = []
+    for name in names:
+        with contextlib.suppress(errors.LineageRefused):
+            loaded.append(load(config_dir, name, **chosen))
+    return loaded
 
 
 def load(config_dir: str, name: str, *, options: Options | None = None, **ports: int) -> Lineage:
@@ -305,6 +325,7 @@ def certificates(path: str, at_least: int = 1, content: bytes | None = None) -> 
         blocks = (files.read(path) if content is None else content).split(_BEGIN)[1:]
         parsed = tuple(_certificate(_BEGIN + block) for block in blocks)
     except (errors.FileRefused, ValueError) as error:
+        renewal.refuse_forbidden(error, "certificate")
         raise errors.LineageRefused(f"the certificate {path} is missing or damaged ({error}); {_START_OVER}") from error
     if len(parsed) < at_least:
         raise errors.LineageRefused(f"{path} holds no certificate; {_START_OVER}")

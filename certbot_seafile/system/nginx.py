@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from certbot_seafile import errors
 from certbot_seafile.site import config
-from certbot_seafile.system import files, lineages
+from certbot_seafile.system import files, lineages, progress
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ _POLL_SECONDS = 0.02
 _NO_FILE = "certbot-seafile-asks"
 
 # The character classes of glob(3), as far as they are ranges.
+_ONE_CHARACTER = re.compile(r"(?<=[^/])\[([^]!^\\/[])\]")  # at a name's start it would not match a dot
 _SETS = {"alnum": "0-9A-Za-z", "alpha": "A-Za-z", "digit": "0-9", "lower": "a-z", "upper": "A-Z", "xdigit": "0-9A-Fa-f"}
 
 
@@ -57,6 +58,11 @@ class Nginx:
     def test(self) -> str:
         """Run `nginx -t`; return its output, warnings included. Raises errors.NginxMissing, errors.NginxRefused."""
         done = self._run("-t")
+        if done.returncode and "[emerg]" not in done.stderr:
+            raise errors.NginxRefused(
+                f"`{self.ctl} -t` failed before nginx had a say: {_complaint(done.stderr or done.stdout)}; start "
+                "nginx's container if it has one, and run again"
+            )
         if done.returncode:
             raise errors.NginxRefused(
                 f"nginx refuses its configuration: {_complaint(done.stderr)}; fix that line, and run again"
@@ -66,12 +72,14 @@ class Nginx:
     def test_alone(self, lines: Iterable[str], folder: str) -> None:
         """Run `nginx -t` of a TLS server that has these lines and nothing else, in a private folder below this one.
 
+        nginx itself writes nothing there, because a container may have the folder read-only: a socket whose path is
+        taken is no fault in a test (ngx_open_listening_sockets).
         Raises errors.NginxMissing, errors.NginxRefused, errors.FileRefused.
         """
         place = os.path.join(folder, f".trial.{os.getpid()}.certbot-seafile")
         path = os.path.join(place, "nginx.conf")
-        server = [f"listen {lineages.quoted(f'unix:{place}/socket')} ssl;", *lines]
-        main = [f"pid {lineages.quoted(f'{place}/pid')};", "error_log stderr;", "events {}"]
+        server = [f"listen {lineages.quoted(f'unix:{path}')} ssl;", *lines]
+        main = ["pid /dev/null;", "error_log stderr;", "events {}"]
         text = "\n".join([*main, "http {", "access_log off;", "server {", *server, "}", "}", ""])
         files.make_whole_folder(place, {"nginx.conf": text.encode()})
         try:
@@ -108,6 +116,7 @@ class Nginx:
                     "that is mounted alone keeps its old content there), then `docker compose up -d`, and run again"
                 )
 
+    @progress.waiting("nginx to reload")
     def reload(self, seconds: float = _RELOAD_SECONDS) -> None:
         """Make the running nginx read its configuration again, and wait until nobody answers by the old one.
 
@@ -161,8 +170,20 @@ class Nginx:
 
     @property
     def is_stopped(self) -> bool:
-        """Tell whether no running nginx is seen."""
-        return self._master is None
+        """Tell whether no nginx runs, neither here nor in a container."""
+        return self._master is None and self.is_pid_file_stale
+
+    @property
+    def is_pid_file_stale(self) -> bool:
+        """Tell whether the pid file names no process. An empty one was made by `nginx -t`."""
+        try:
+            with open(self._pid_path, encoding="ascii") as stream:
+                written = stream.read().strip()
+            return not written or not os.path.exists(f"/proc/{int(written)}")
+        except FileNotFoundError:
+            return True
+        except (OSError, ValueError):
+            return False
 
     @property
     def _master(self) -> int | None:
@@ -176,11 +197,11 @@ class Nginx:
         return next(filter(self._is_in_container, _processes()), None)
 
     @property
-    def has_our_ports(self) -> bool:
-        """Tell whether the running nginx is seen to listen on this machine's ports, not on those of a container."""
+    def has_our_ports(self) -> bool | None:
+        """Tell whether nginx listens on this machine's ports, not on those of a container; None where none is seen."""
         with contextlib.suppress(OSError):
             return os.path.samefile(f"/proc/{self._master}/ns/net", "/proc/self/ns/net")
-        return False
+        return None
 
     def _is_in_container(self, process: int) -> bool:
         """Tell whether a process is an nginx with other mounts than ours, and has one of our files all the same."""
@@ -227,6 +248,13 @@ class Nginx:
         """Return the text of `nginx -V`. Raises errors.NginxMissing."""
         done = _run([self.ctl, "-V"])
         return done.stderr + done.stdout
+
+    @property
+    def body_path(self) -> str:
+        """Return the folder in which nginx keeps bodies of requests, where no directive says one."""
+        return os.path.join(
+            self._built_in("prefix", "/"), self._built_in("http-client-body-temp-path", "client_body_temp")
+        )
 
     @property
     def users(self) -> frozenset[str]:
@@ -361,6 +389,9 @@ class _Disk:
         name = os.path.join(self._folder, os.fsdecode(pattern))
         if not re.search(r"[*?\[]", name):
             return (self.file(name),)
+        plain = _ONE_CHARACTER.sub(r"\1", name)
+        if not re.search(r"[*?\[\\]", plain):  # such as NAME[.]conf: its folder, which has one a lineage, is not read
+            return (self.file(plain),) if os.path.lexists(plain) else ()
         return tuple(self.file(path) for path in sorted(glob.glob(_for_python(name)), key=os.fsencode))
 
 

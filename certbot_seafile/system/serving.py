@@ -17,7 +17,7 @@ from certbot_seafile import errors
 from certbot_seafile.site import edits, model, plan, proof
 from certbot_seafile.site.config import Configuration, Statement
 from certbot_seafile.site.model import Server, Socket
-from certbot_seafile.system import handshake, lineages, nginx
+from certbot_seafile.system import handshake, lineages, nginx, progress
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.handshake import Answer, Endpoint, Handshake
 from certbot_seafile.system.lineages import Lineage
@@ -30,6 +30,8 @@ def find_site(context: Context, domains: Sequence[str], configuration: Configura
 
     Raises errors.SiteNotFound, errors.SiteRefused, errors.SyntaxRefused.
     """
+    if not domains:
+        raise errors.SiteNotFound("the certificate is for no name, so no site is its own; get a new one with -d NAME")
     options = context.options
     site_path = os.path.realpath(options.site) if options.site else None
     read, ports = configuration or context.nginx.configuration(), (options.http_port, options.https_port)
@@ -128,6 +130,7 @@ def _address(socket: Socket, others: Collection[Socket]) -> str:
     return "::1" if socket.address == "::" else socket.address
 
 
+@progress.waiting("nginx to serve it")
 def wait_for(
     context: Context, check: Callable[[], None], failure: type[errors.Error], seconds: float | None = None
 ) -> None:
@@ -203,12 +206,27 @@ def is_served(lineage: Lineage, site: plan.Site) -> bool:
 
 def why_paired(lineage: Lineage, site: plan.Site) -> str | None:
     """Return why no staple can be served where a server has two certificates; None where none has."""
-    certificates = {line for server in site.tls for line in server.level(b"ssl_certificate")}
-    others = {os.fsdecode(line.arguments[0]) for line in certificates} - {lineage.fullchain_path}
-    # The other lineages are loaded only where the site names another certificate.
-    if others and others & lineages.pairs_beside(lineage):
+    if pairs_beside(lineage, site):
         return "its server has an RSA and an ECDSA certificate, and nginx would serve one's staple with both"
     return None
+
+
+def pairs_beside(lineage: Lineage, site: plan.Site) -> frozenset[str]:
+    """Return the paths of the certificates, and their keys, of the other key type for names of the lineage's."""
+    others = named_certificates(site) - {lineage.fullchain_path}
+    beside = [
+        other
+        for other in lineages.at_paths(lineage.config_dir, others)
+        if other.fullchain_path in others
+        and other.key_type != lineage.key_type
+        and set(other.names) & set(lineage.names)
+    ]
+    return frozenset(path for other in beside for path in (other.fullchain_path, other.key_path))
+
+
+def named_certificates(site: plan.Site) -> set[str]:
+    """Return the paths of the certificates that the site's TLS servers name."""
+    return {os.fsdecode(line.arguments[0]) for server in site.tls for line in server.level(b"ssl_certificate")}
 
 
 def why_no_ecdsa(context: Context, site: plan.Site) -> str | None:

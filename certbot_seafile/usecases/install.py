@@ -13,7 +13,7 @@ from certbot_seafile.ocsp import store
 from certbot_seafile.sealed import versions
 from certbot_seafile.sealed.versions import Version
 from certbot_seafile.site import edits, plan
-from certbot_seafile.system import challenge, lineages, serving, writing
+from certbot_seafile.system import challenge, serving, writing
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Paths
 
@@ -40,7 +40,7 @@ def verify_served(context: Context, lineage: Lineage) -> None:
 def plan_for(context: Context, lineage: Lineage, site: plan.Site) -> edits.Edits:
     """Plan what lets the site answer challenges and use the lineage's certificate."""
     is_stapled = store.why_unstapled(lineage) is None and serving.why_paired(lineage, site) is None
-    pairs = lineages.pairs_beside(lineage)
+    pairs = serving.pairs_beside(lineage, site)
     is_sealed, is_by_dns = isinstance(lineage, Version), lineage.renewal.get("authenticator", "").startswith("dns-")
     return _plan(context, lineage.names, lineage, is_stapled, pairs, is_sealed=is_sealed, is_by_dns=is_by_dns)
 
@@ -57,7 +57,9 @@ def check_plan(context: Context, names: Sequence[str], cert_name: str | None, *,
     if context.renewer is None:
         writing.refuse_fixed(context, planned)
         serving.refuse_taken(context, planned)
-    context.nginx.refuse_unseen([*planned.paths, paths.snippet_path, os.path.dirname(paths.fullchain_path)])
+    has_staples = is_sealed or os.path.isdir(context.options.staple_dir)  # many CAs have none
+    read = [paths.snippet_path] if has_staples else []
+    context.nginx.refuse_unseen([*planned.paths, os.path.dirname(paths.fullchain_path), *read])
     for server in site.tls:
         if strangers := plan.strangers(server, names):
             context.say(

@@ -9,15 +9,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from certbot_seafile import errors
 from certbot_seafile.sealed import seal, versions
 from certbot_seafile.system import lineages, records, renewal, serving
 from certbot_seafile.system.context import Context
-from certbot_seafile.system.lineages import Lineage
-from certbot_seafile.usecases import install
+from certbot_seafile.system.lineages import Lineage, Options
+from certbot_seafile.usecases import deploy, install
 
 logger = logging.getLogger(__name__)
 
@@ -63,15 +63,12 @@ def why_rsa(context: Context, request: Request) -> str | None:
 
 def _refuse_key_change(context: Context, request: Request, reason: str) -> None:
     """Refuse where a lineage for the names has an ECDSA key: certbot changes a key's type only when told twice."""
-    for name in lineages.all_names(context.config_dir):
-        with contextlib.suppress(errors.LineageRefused):
-            lineage = lineages.load(context.config_dir, name)
-            is_same = name == request.cert_name if request.cert_name else set(lineage.names) == set(request.names)
-            if is_same and lineage.key_type == "ecdsa":
-                raise errors.RequestRefused(
-                    f"the certificate {name} has an ECDSA key, which the site cannot serve: {reason}; "
-                    f"run again with --cert-name {name} --key-type rsa"
-                )
+    for lineage in _same(context.config_dir, request):
+        if lineage.key_type == "ecdsa":
+            raise errors.RequestRefused(
+                f"the certificate {lineage.name} has an ECDSA key, which the site cannot serve: {reason}; "
+                f"run again with --cert-name {lineage.name} --key-type rsa"
+            )
 
 
 def refuse_former(config_dir: str) -> None:
@@ -94,14 +91,12 @@ def refuse_name(request: Request) -> None:
 
 def is_undone(context: Context, request: Request) -> bool:
     """Tell whether `undo` took the lineage's certificate out of the site, which renewals leave alone then."""
-    lineage = _same(context.config_dir, request)
-    return lineage is not None and records.is_undone(context.state_dir, lineage.name)
+    return any(records.is_undone(context.state_dir, lineage.name) for lineage in _same(context.config_dir, request)[:1])
 
 
 def saved(config_dir: str, request: Request) -> dict[str, str]:
     """Return what the renewal file of the lineage says that certbot does not read again when it is asked for again."""
-    lineage = _same(config_dir, request)
-    known = lineage.renewal if lineage is not None else {}
+    known = next((lineage.renewal for lineage in _same(config_dir, request)), {})
     kept = {key: value for key, value in known.items() if key in _KEPT or key.startswith("seafile_")}
     kept |= dict.fromkeys(renewal.HOOKS, renewal.hook(known) or "None")  # certbot has one name in the file, one here
     if request.key_type != "rsa":
@@ -109,24 +104,35 @@ def saved(config_dir: str, request: Request) -> dict[str, str]:
     return {key: value for key, value in kept.items() if value != "None"}
 
 
-def _same(config_dir: str, request: Request) -> Lineage | None:
-    """Return the lineage that is asked for again: that of the name, else that for just these names."""
-    for name in [request.cert_name] if request.cert_name else lineages.all_names(config_dir):
-        with contextlib.suppress(errors.LineageRefused):
-            lineage = lineages.load(config_dir, name)
-            if request.cert_name or set(lineage.names) == set(request.names):
-                return lineage
-    return None
+def _same(config_dir: str, request: Request, options: Options | None = None) -> list[Lineage]:
+    """Return the lineage that is asked for again: that of the name, else each that is for just these names."""
+    if request.cert_name is None:
+        return _for_names(config_dir, request.names)
+    with contextlib.suppress(errors.LineageRefused):
+        return [lineages.load(config_dir, request.cert_name, options=options)]
+    return []
+
+
+def begin_renewal(context: Context, request: Request) -> None:
+    """Remember that certbot has not come to the end of the renewal that it begins; deploy.keep() says how it ended.
+
+    Where the CA is down, or refuses, certbot calls nobody for the lineage again.
+    """
+    known = _same(context.config_dir, request)
+    if len(known) == 1:  # certbot renew does not say which of several for the same names it is about
+        deploy.remember(context, known[0], deploy.UNFINISHED)
+
+
+def _for_names(config_dir: str, names: Sequence[str]) -> list[Lineage]:
+    return [lineage for lineage in lineages.sharing(config_dir, names) if set(lineage.names) == set(names)]
 
 
 def find_foreign(config_dir: str, names: Sequence[str]) -> tuple[str, str] | None:
     """Return a lineage for just these names that another plugin made and would go on to renew, and that plugin."""
-    for name in lineages.all_names(config_dir):
-        with contextlib.suppress(errors.LineageRefused):
-            lineage = lineages.load(config_dir, name)
-            authenticator = lineage.renewal.get("authenticator", lineages.PLUGIN_NAME)
-            if set(lineage.names) == set(names) and authenticator != lineages.PLUGIN_NAME:
-                return name, authenticator
+    for lineage in _for_names(config_dir, names):
+        authenticator = lineage.renewal.get("authenticator", lineages.PLUGIN_NAME)
+        if authenticator != lineages.PLUGIN_NAME:
+            return lineage.name, authenticator
     return None
 
 
@@ -145,13 +151,14 @@ def refuse_pairs(context: Context, request: Request) -> None:
 
     Raises errors.RequestRefused.
     """
-    known = list(_lineages(context))
-    same = next((lineage.name for lineage in known if set(lineage.names) == set(request.names)), None)
-    site = serving.find_site(context, request.names)
-    named = {line.arguments[:1] for server in site.tls for line in server.level(b"ssl_certificate")}
-    for other in known:
+    if not request.names:  # certbot asks for them later
+        return
+    named = serving.named_certificates(serving.find_site(context, request.names))
+    beside = lineages.at_paths(context.config_dir, named, options=context.options)
+    same = next((other.name for other in beside if set(other.names) == set(request.names)), None)
+    for other in beside:
         served = versions.served(other) or other
-        is_beside = (os.fsencode(served.fullchain_path),) in named and other.name != (request.cert_name or same)
+        is_beside = served.fullchain_path in named and other.name != (request.cert_name or same)
         must_staple = request.must_staple or other.is_must_staple
         if is_beside and must_staple and other.key_type != request.key_type:
             raise errors.RequestRefused(
@@ -161,19 +168,16 @@ def refuse_pairs(context: Context, request: Request) -> None:
             )
 
 
-def _lineages(context: Context) -> Iterator[Lineage]:
-    """Yield the plugin's lineages that can be read; certbot itself says so of others."""
-    for name in lineages.names_of_plugin(context.config_dir):
-        with contextlib.suppress(errors.LineageRefused):
-            yield lineages.load(context.config_dir, name, options=context.options)
-
-
 def seal_present(context: Context, request: Request) -> None:
     """Seal what sites serve of certificates that must be stapled, before or after: certbot switches live/ too early.
 
     Raises errors.Error.
     """
-    for lineage in _lineages(context):
-        is_meant = lineage.name == request.cert_name if request.cert_name else set(lineage.names) <= set(request.names)
-        if is_meant and (request.must_staple or lineage.is_must_staple):
+    if request.cert_name:
+        meant = _same(context.config_dir, request, context.options)
+    else:
+        others = lineages.sharing(context.config_dir, request.names, options=context.options)
+        meant = [lineage for lineage in others if set(lineage.names) <= set(request.names)]
+    for lineage in meant:
+        if renewal.names_plugin(lineage.renewal) and (request.must_staple or lineage.is_must_staple):
             seal.seal_present(context, lineage)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from certbot_seafile.system.challenge import Challenges
+from certbot_seafile.system import challenge
 from certbot_seafile.usecases import deploy, refresh, undo
 from e2e import minted
 from e2e.shapes import NAME, SITE, plain, tls
@@ -22,8 +22,8 @@ def ask_and_die(world: World) -> None:
     """Let a process put in what the CA is to see, and kill it then."""
     if (child := os.fork()) == 0:
         try:
-            challenges = Challenges(minted.context(world, minted.options(world)))
-            challenges.answer({(NAME, "token"): b"content"})
+            with challenge.answered(minted.context(world, minted.options(world)), {(NAME, "token"): b"content"}):
+                os.kill(os.getpid(), signal.SIGKILL)
         finally:
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
@@ -31,9 +31,8 @@ def ask_and_die(world: World) -> None:
 
 def ask_again(world: World) -> None:
     """Ask for the same once more."""
-    challenges = Challenges(minted.context(world, minted.options(world)))
-    challenges.answer({(NAME, "another"): b"content"})
-    challenges.clear()
+    with challenge.answered(minted.context(world, minted.options(world)), {(NAME, "another"): b"content"}):
+        pass
 
 
 def take_back(world: World) -> None:
@@ -76,17 +75,16 @@ def test_a_run_that_goes_on_is_left_alone(world: World) -> None:
     """What it has put in for its own challenge stays until it has been answered."""
     site = world.write_site("seafile.conf", world.adapt(SITE.encode()))
     world.start_nginx()
-    first, other = (Challenges(minted.context(world, minted.options(world))) for _ in range(2))
-    first.answer({(NAME, "token"): b"content"})
-    wired = site.read_bytes()
-    if (child := os.fork()) == 0:
-        try:
-            other.answer({(NAME, "another"): b"content"})
-            other.clear()
-        finally:
-            os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
-    assert site.read_bytes() == wired
-    assert os.listdir(world.path(TOKENS)) == ["token"]
-    first.clear()
+    first, other = (minted.context(world, minted.options(world)) for _ in range(2))
+    with challenge.answered(first, {(NAME, "token"): b"content"}):
+        edited = site.read_bytes()
+        if (child := os.fork()) == 0:
+            try:
+                with challenge.answered(other, {(NAME, "another"): b"content"}):
+                    pass
+            finally:
+                os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert site.read_bytes() == edited
+        assert os.listdir(world.path(TOKENS)) == ["token"]
     assert site.read_bytes() == world.adapt(SITE.encode())

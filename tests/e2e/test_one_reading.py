@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import authority
 from e2e import killing, minted, road
 from e2e.processes import find_tool, tool
 from e2e.world import World
@@ -66,6 +67,52 @@ def test_an_idle_renew_reads_each_file_once_for_all_lineages(deployed: World) ->
     assert {path: count for path, count in configuration.items() if count > 1} == {}
     assert {call for call in deployed.nginx_calls() if call != "-V"} == set()
     assert all(road.record(deployed, name)["last_failure"] is None for name in NAMES)
+
+
+def file_calls(world: World, count: int, *words: str) -> int:
+    """Run certbot in a world with so many served lineages; return how often it asked for a file of nginx's or its own.
+
+    What ever was there before, such as Python's own files, and what nginx asks for do not count.
+    """
+    chosen = minted.options(world)
+    for number in range(count):
+        name = f"site{number:02d}.example.com"
+        minted.mint(world, name, chosen, ocsp_urls=(), key=authority.ecdsa_key())
+        site = SITE.format(name=name).replace("/etc/ssl/cacert.pem", f"/etc/letsencrypt/live/{name}/fullchain.pem")
+        site = site.replace("/etc/ssl/privkey.pem", f"/etc/letsencrypt/live/{name}/privkey.pem")
+        include = f"    include {world.staple_dir}/{name}[.]conf;\n    location / {{"
+        world.write_site(f"{name}.conf", world.adapt(site.replace("    location / {", include).encode()))
+    world.start_nginx()
+    log = world.folder / "strace.log"
+    trace: list[str | Path] = [tool("strace"), "-o", log, "-e", "trace=%file,getdents64"]
+    run = world.run(*trace, *world.certbot_command(*words), check=False)
+    assert "Traceback" not in run.output
+    world.stop_nginx()
+    return sum(log.read_text().count(f'"{folder}/') for folder in (world.server_root, world.config_dir))
+
+
+@traced
+def test_an_idle_renew_looks_no_more_often_at_a_lineage_among_many(tools: None) -> None:
+    """What certbot and the plugin look at for each of twelve is not more than for each of three."""
+    shares = []
+    for count in (3, 12):
+        with World() as made:
+            shares.append(file_calls(made, count, "renew") / count)
+    assert shares[1] <= shares[0]
+
+
+@traced
+def test_a_due_lineage_is_not_compared_with_each_other_one(tools: None) -> None:
+    """Without a CA, each is prepared for, and no file of a lineage is read more often where there are more."""
+    shares = []
+    for count in (3, 12):
+        with World() as made:
+            file_calls(made, count, "renew", "--force-renewal")
+            log = (made.folder / "strace.log").read_text()
+            opened = re.findall(rf'openat\(AT_FDCWD, "{made.config_dir}/(?:live|archive|renewal)/', log)
+            shares.append(len(opened) / count)
+            assert sum(call == "-t" for call in made.nginx_calls()) == 1
+    assert shares[1] <= shares[0]
 
 
 def test_a_deployment_runs_nginx_four_times(world: World) -> None:

@@ -198,7 +198,10 @@ def test_reconfigure_changes_what_is_saved(issued: World) -> None:
 
 
 def test_delete_leaves_the_site_and_check_says_so(issued: World) -> None:
-    """After `certbot delete` the site names files that are gone: check says so, and its command mends it."""
+    """After `certbot delete` the site names files that are gone: check says so, and its command mends it.
+
+    SITE-CERT-DELETED.
+    """
     issued.certbot("delete", "--cert-name", NAME)
     words = ("--seafile-ctl", str(issued.nginx_ctl), "--seafile-staple-dir", str(issued.staple_dir))
     run = issued.seafile(*words, "check", check=False)
@@ -316,7 +319,8 @@ def test_a_second_ca(issued: World) -> None:
 @pytest.mark.skipif(CERTBOT < (5, 3), reason="certbot --ip-address came with 5.3")
 def test_a_certificate_for_an_address(world: World) -> None:
     """--ip-address: the default server answers the challenge and serves the certificate."""
-    road.start(world, TWO_SITES.replace(b"listen 80;", b"listen 80 default_server;", 1), ocsp=False)
+    known = b"listen 80 default_server; location /seafhttp { return 204; }"
+    road.start(world, TWO_SITES.replace(b"listen 80;", known, 1), ocsp=False)
     run = plugin(world, "certonly", "-a", "seafile", "--ip-address", "127.0.0.1", check=False)
     if run.exit_code:  # Pebble up to 2.4 writes the address as a DNS name too, which certbot refuses once it has it
         assert "Requested name 127.0.0.1 is an IP address" in run.output

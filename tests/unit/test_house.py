@@ -12,12 +12,12 @@ PACKAGE = Path(__file__).resolve().parents[2] / "certbot_seafile"
 
 #: From the ground up; a room may import from the floors below its own only.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
-    ("site.syntax", "ocsp.verify", "system.files", "system.progress"),
+    ("errors", "system.progress"),
+    ("site.syntax", "ocsp.verify", "system.files"),
     ("site.config", "ocsp.fetch", "system.webroot", "system.renewal", "system.users", "doctor.docker"),
     ("system.lineages",),
     ("doctor.schedule", "doctor.seahub", "site.model", "system.records", "system.nginx", "sealed.settings"),
-    ("system.handshake", "site.edits", "sealed.units", "sealed.bundle"),
+    ("doctor.routes", "doctor.listeners", "system.handshake", "site.edits", "sealed.units", "sealed.bundle"),
     ("site.plan", "system.journal", "sealed.handover", "sealed.versions"),
     ("system.context", "site.proof"),
     ("system.serving",),
@@ -36,8 +36,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "doctor.answering",
         "doctor.seafile",
         "doctor.left",
+        "doctor.network",
+        "doctor.proxying",
     ),
-    ("doctor.handed",),
+    ("doctor.handed", "doctor.outcome"),
     ("doctor.rules",),
     ("assembly",),
     ("plugin", "commands"),
