@@ -194,14 +194,6 @@ def sweep(folder: str) -> None:
             remove(path)
 
 
-def changed_at(path: str) -> int:
-    """Return when the file or folder last changed, in nanoseconds; 0 where there is none."""
-    try:
-        return os.stat(path).st_mtime_ns
-    except OSError:
-        return 0
-
-
 def _sync_folder(folder: str) -> None:
     """Make a rename or removal in the folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

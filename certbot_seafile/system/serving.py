@@ -92,7 +92,7 @@ def refuse_taken(context: Context, planned: edits.Edits) -> None:
             if socket.port and socket not in present and handshake.is_taken(socket.address, socket.port):
                 raise errors.SiteRefused(
                     f"the site needs `listen {socket};`, but another program (or nginx's own stream block) holds that "
-                    "port: see which with `ss -ltnp`, and end it, or name another port with --https-port"
+                    "port: see which with `ss -ltnp`, and end it, or name another with --http-01-port or --https-port"
                 )
 
 

@@ -144,6 +144,7 @@ def take_out_edits(context: Context, owners: Collection[str] | None = None) -> l
         undoing.callback(context.nginx.changed)
         for each in taken:
             if each.now != each.without:
+                files.refuse_fixed(each.path)
                 files.replace(each.path, each.without, expected=each.now)
                 undoing.callback(files.replace, each.path, each.now, expected=each.without)
         context.nginx.changed()

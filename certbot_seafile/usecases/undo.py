@@ -85,7 +85,7 @@ def _tell_others(context: Context, before: Configuration, names: Collection[str]
     It is no reason to refuse: whoever undoes wants the site as it was, and what others have of our edits (a socket that
     speaks TLS by our line alone, a file that they have begun to include) they would lose with any way back.
     """
-    for hurt in proof.find_hurt(before, context.nginx.configuration(), names):
+    for hurt in proof.compare(before, context.nginx.configuration(), names).hurt:
         if hurt.block.path not in paths:
             context.say(f"Without the edits that were taken out, {hurt} get another answer: look at what they need")
 

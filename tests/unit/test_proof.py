@@ -64,7 +64,7 @@ def deployed(contents: Files, *names: str) -> Files:
     before, asked = configuration(contents), names or (A,)
     planned = proof.plan_harmless(before, lambda state: find(state, *asked), add_everything)
     new = contents | {path: planned.after(path).decode() for path in planned.paths}
-    assert proof.find_hurt(before, before.changed({path: text.encode() for path, text in new.items()}), asked) == []
+    assert not proof.compare(before, before.changed({path: text.encode() for path, text in new.items()}), asked).hurt
     assert not proof.plan_harmless(configuration(new), lambda state: find(state, *asked), add_everything)
     return new
 
