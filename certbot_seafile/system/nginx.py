@@ -329,7 +329,7 @@ class _Log:
     def complaint(self) -> str:
         """Return the last line that says why nginx could not go on; "" where there is none."""
         lines = self._emergencies
-        return next((line for line in reversed(lines) if "still could not bind" not in line), "")
+        return _masked(next((line for line in reversed(lines) if "still could not bind" not in line), ""))
 
 
 class _Disk:
@@ -440,7 +440,12 @@ def _complaint(output: str) -> str:
     """Return the lines in which nginx says what is wrong, as one line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     wrong = [line for line in lines if re.search(r"\[(emerg|alert|crit|error)\]", line)] or lines
-    return " / ".join(wrong) or "it gave no reason"
+    return _masked(" / ".join(wrong)) or "it gave no reason"
+
+
+def _masked(complaint: str) -> str:
+    """Return what nginx says without the user and the password of a URL that it quotes: it goes into logs."""
+    return re.sub(r"[^\s\"'/@]+@(?=[\w.\[])", "...@", complaint)
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
