@@ -92,6 +92,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
             self._say(f"Asking for an RSA certificate: the site cannot serve an ECDSA one ({reason})")
             request = self._request()
         preflight.refuse_pairs(context, request)
+        preflight.refuse_unstaplable(context, request)
         if self.config.dry_run:
             return
         if self.config.verb == "renew":

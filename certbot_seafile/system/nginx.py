@@ -56,12 +56,10 @@ class Nginx:
     reload_command: str | None = None
 
     def test(self) -> str:
-        """Run `nginx -t`; return its output, warnings included. Raises errors.NginxMissing, errors.NginxRefused."""
+        """Run `nginx -t`; return its output, warnings included. Raises errors.NginxMissing, ConfigurationRefused."""
         done = self._run("-t")
         if done.returncode:
-            raise errors.NginxRefused(
-                f"nginx refuses its configuration: {_complaint(done.stderr)}; fix that line, and run again"
-            )
+            raise errors.ConfigurationRefused(_complaint(done.stderr))
         return done.stderr
 
     def test_alone(self, lines: Iterable[str], folder: str) -> None:

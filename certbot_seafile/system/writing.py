@@ -70,11 +70,11 @@ def _test(context: Context, planned: edits.Edits) -> None:
     """Run `nginx -t` on what was written: what it refuses now, it took before. Raises errors.SiteRefused."""
     try:
         context.nginx.test()
-    except errors.NginxRefused as refused:
-        complaint = str(refused).removesuffix("; fix that line, and run again")
+    except errors.ConfigurationRefused as refused:
         raise errors.SiteRefused(
-            f"the edits for {', '.join(planned.names)} were taken out again, because with them {complaint}; your own "
-            "lines are not at fault, so please report this with the site's file"
+            f"the edits for {', '.join(planned.names)} were taken out again, because with them nginx refuses its "
+            f"configuration: {refused.complaint}; your own lines are not at fault, so please report this with the "
+            "site's file"
         ) from refused
 
 
