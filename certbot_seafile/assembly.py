@@ -21,6 +21,7 @@ from certbot import errors as certbot_errors
 
 import certbot_seafile
 from certbot_seafile import errors
+from certbot_seafile.system import files
 from certbot_seafile.system import nginx as nginx_room
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Options
@@ -87,6 +88,8 @@ class Reverter:
     def drop(self) -> None:
         """Forget the open checkpoint: the files were put back already, in one step each."""
         shutil.rmtree(self._config.in_progress_dir, ignore_errors=True)
+        files.remove_folder_if_empty(self._config.backup_dir)
+        self.__dict__.pop("_reverter", None)  # the next one makes the folder again
 
 
 def context_for(

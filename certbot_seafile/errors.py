@@ -51,6 +51,14 @@ class NginxRefused(Error, certbot_errors.MisconfigurationError):
     """`nginx -t` or the reload failed; the text quotes nginx."""
 
 
+class ConfigurationRefused(NginxRefused):
+    """`nginx -t` failed; complaint: nginx's own words."""
+
+    def __init__(self, complaint: str) -> None:
+        self.complaint = complaint
+        super().__init__(f"nginx refuses its configuration: {complaint}; fix that line, and run again")
+
+
 class ChallengeUnreachable(Error):
     """A validation file did not come back through nginx; the text says what came instead."""
 

@@ -43,8 +43,12 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
     description = "Seafile behind nginx: gets the certificate, edits the site, keeps its OCSP staple fresh"
 
     def __init__(self, config: Any, name: str) -> None:
+        has_backups = os.path.isdir(config.backup_dir)
         super().__init__(config, name)
         self._answered = contextlib.ExitStack()
+        if not has_backups:  # certbot's reverter has made it, and a dry run leaves nothing behind
+            with contextlib.suppress(OSError):
+                os.rmdir(config.backup_dir)
         self._deployed: set[str] = set()
         self._has_loaded = False
         self._last_context: Context | None = None
@@ -89,6 +93,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
             self._say(f"Asking for an RSA certificate: the site cannot serve an ECDSA one ({reason})")
             request = self._request()
         preflight.refuse_pairs(context, request)
+        preflight.refuse_unstaplable(context, request)
         if self.config.dry_run:
             return
         if self.config.verb == "renew":
@@ -197,6 +202,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         """Put back what certbot's checkpoints kept; where nginx could not start from that, leave all as it was."""
         from certbot_seafile.usecases import undo
 
+        os.makedirs(self.config.backup_dir, mode=0o700, exist_ok=True)  # certbot lists what is in it
         undo.roll_back(self._context(), partial(super().rollback_checkpoints, rollback))
 
     def recovery_routine(self) -> None:

@@ -160,7 +160,8 @@ class Subject:
     def is_stapled(self) -> bool:
         """Tell whether its stored staple is to be served: its CA makes some, and it was not revoked."""
         lineage, site = self.lineage, self.site
-        is_wanted = store.why_unstapled(lineage) is None and serving.why_paired(lineage, site) is None
+        reason = store.why_unstapled(lineage, self.standing.record)
+        is_wanted = reason is None and serving.why_paired(lineage, site) is None
         return is_wanted and self.standing.record.revocation is None and self.standing.earlier is None
 
     @cached_property

@@ -55,13 +55,13 @@ def stored_staple(lineage: Lineage, now: datetime.datetime) -> verify.Staple | N
         return None
 
 
-def why_unstapled(lineage: Lineage) -> str | None:
-    """Return why the lineage is not to be stapled at all; None where it is."""
+def why_unstapled(lineage: Lineage, record: Record | None = None) -> str | None:
+    """Return why the lineage is not to be stapled at all; None where it is. record: what is remembered of it."""
     if lineage.options.stapling == "off":
         return "stapling is off (--seafile-stapling off)"
     if lineage.responder_url is None:
         return "its certificate names no OCSP responder, so there is nothing to staple"
-    return None
+    return record.refused_lines if record is not None else None
 
 
 # --- fetch and verify ------------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ def find_due(context: Context, lineage: Lineage, *, force: bool = False, unstapl
     unstapled: why the site serves no staple, though the lineage could have one.
     """
     record, now = records.load(context.state_dir, lineage), context.now()
-    unstapled = unstapled or why_unstapled(lineage)
+    unstapled = unstapled or why_unstapled(lineage, record)
     stored = None if unstapled else stored_staple(lineage, now)
     if unstapled:
         is_due = record.revocation is not None or verify.is_old(record.last_success, now)

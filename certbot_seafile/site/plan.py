@@ -578,6 +578,15 @@ def install(planned: edits.Edits, server: Server, wanted: Certificate, https_por
         planned.comment_out(statement)
 
 
+def try_stapling(planned: edits.Edits, server: Server) -> None:
+    """Let a TLS server staple, to see whether nginx takes that there; one that says so already is left as it is."""
+    present = server.level(b"ssl_stapling")
+    if not any(statement.arguments[:1] == (b"on",) for statement in present):
+        for statement in present:
+            planned.comment_out(statement)
+        _insert(planned, server, [b"ssl_stapling on;"], _NEAR)
+
+
 def _stand_in(planned: edits.Edits, server: Server, replaced: Sequence[Statement], lines: Sequence[bytes]) -> None:
     """Put lines where the first of the statements stands, or below the include of it; else near the server's names."""
     anchor = _at(server.statement, replaced[0]) if replaced else None

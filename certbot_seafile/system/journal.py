@@ -107,6 +107,7 @@ class Journal:
             self._write(rest)
         else:
             files.remove(self._place(path))
+            files.remove_folder_if_empty(self.folder)
 
     def _place(self, path: str) -> str:
         return os.path.join(self.folder, hashlib.sha256(os.fsencode(path)).hexdigest()[:24] + ".json")

@@ -56,7 +56,7 @@ class Nginx:
     reload_command: str | None = None
 
     def test(self) -> str:
-        """Run `nginx -t`; return its output, warnings included. Raises errors.NginxMissing, errors.NginxRefused."""
+        """Run `nginx -t`; return its output, warnings included. Raises errors.NginxMissing, ConfigurationRefused."""
         done = self._run("-t")
         if done.returncode and "[emerg]" not in done.stderr:
             raise errors.NginxRefused(
@@ -64,9 +64,7 @@ class Nginx:
                 "nginx's container if it has one, and run again"
             )
         if done.returncode:
-            raise errors.NginxRefused(
-                f"nginx refuses its configuration: {_complaint(done.stderr)}; fix that line, and run again"
-            )
+            raise errors.ConfigurationRefused(_complaint(done.stderr))
         return done.stderr
 
     def test_alone(self, lines: Iterable[str], folder: str) -> None:
@@ -351,7 +349,7 @@ class _Log:
     def complaint(self) -> str:
         """Return the last line that says why nginx could not go on; "" where there is none."""
         lines = self._emergencies
-        return next((line for line in reversed(lines) if "still could not bind" not in line), "")
+        return _masked(next((line for line in reversed(lines) if "still could not bind" not in line), ""))
 
 
 class _Disk:
@@ -462,7 +460,12 @@ def _complaint(output: str) -> str:
     """Return the lines in which nginx says what is wrong, as one line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     wrong = [line for line in lines if re.search(r"\[(emerg|alert|crit|error)\]", line)] or lines
-    return " / ".join(wrong) or "it gave no reason"
+    return _masked(" / ".join(wrong)) or "it gave no reason"
+
+
+def _masked(complaint: str) -> str:
+    """Return what nginx says without the user and the password of a URL that it quotes: it goes into logs."""
+    return re.sub(r"[^\s\"'/@]+@(?=[\w.\[])", "...@", complaint)
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:

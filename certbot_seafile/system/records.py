@@ -32,7 +32,8 @@ class Record:
     needs_reload: what nginx reads was changed on disk, and nginx has not read it since. last_reload: when nginx last
     read a new version of a sealed lineage. last_run: when `certbot renew` or root's step last came by.
     last_failure: how that run ended (None: well). is_undone: `undo` took the certificate out of the site, and renewals
-    leave that alone until the next deployment.
+    leave that alone until the next deployment. refused_lines: why, in words, nginx refuses the lines that staple (None:
+    it does not), which the next deployment tries again.
     """
 
     serial: str
@@ -44,6 +45,7 @@ class Record:
     last_run: datetime.datetime | None = None
     last_failure: str | None = None
     is_undone: bool = False
+    refused_lines: str | None = None
 
 
 _TIMES = ("last_success", "newest_update", "last_reload", "last_run")

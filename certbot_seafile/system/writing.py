@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import logging
 import os
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,14 @@ from certbot_seafile.system.context import Context
 from certbot_seafile.system.journal import Entry, Step
 
 logger = logging.getLogger(__name__)
+
+#: A diff's own lines, and those of a site that hold no secret.
+_OPEN = re.compile(
+    r"(?:---|\+\+\+|@@) .*|[+-][#\s]*(?:"
+    r"(?:ssl_\w+|include|listen|server_name|root|default_type|allow|rewrite)\s[^;{}]*;|"
+    r"location [^;{}]*/\.well-known/.*\{|server \{|\}|auth_\w+ off;|"
+    r"return 301 https://\$host(?::\d+)?\$request_uri;)?\s*"
+)
 
 _PUT_BACK_SECONDS = 5.0  # within which nginx is seen to read what was put back; if not, it never read what failed
 
@@ -61,11 +70,11 @@ def _test(context: Context, planned: edits.Edits) -> None:
     """Run `nginx -t` on what was written: what it refuses now, it took before. Raises errors.SiteRefused."""
     try:
         context.nginx.test()
-    except errors.NginxRefused as refused:
-        complaint = str(refused).removesuffix("; fix that line, and run again")
+    except errors.ConfigurationRefused as refused:
         raise errors.SiteRefused(
-            f"the edits for {', '.join(planned.names)} were taken out again, because with them {complaint}; your own "
-            "lines are not at fault, so please report this with the site's file"
+            f"the edits for {', '.join(planned.names)} were taken out again, because with them nginx refuses its "
+            f"configuration: {refused.complaint}; your own lines are not at fault, so please report this with the "
+            "site's file"
         ) from refused
 
 
@@ -76,7 +85,8 @@ def _write(context: Context, planned: edits.Edits, path: str, owner: str, undoin
     context.journal.record(path, before, after, owner)
     files.replace(path, after, expected=before)
     context.nginx.changed()
-    logger.debug("edited for %s: %s\n%s", owner, path, _diff(path, before, after))
+    lines = map(_without_secrets, _diff(path, before, after).splitlines())
+    logger.debug("edited for %s: %s\n%s", owner, path, "\n".join(lines))
 
 
 def _put_back(context: Context, path: str, step: Step) -> None:
@@ -205,7 +215,12 @@ def _left_lines(
 
 def _diff(path: str, before: bytes, after: bytes) -> str:
     old, new = (content.decode("utf-8", "replace").splitlines(keepends=True) for content in (before, after))
-    return "".join(difflib.unified_diff(old, new, path, path))
+    return "".join(difflib.unified_diff(old, new, path, path, n=0))
+
+
+def _without_secrets(line: str) -> str:
+    """Return a line of a diff as it may stand in the log: any line of a site may hold a password."""
+    return line if _OPEN.fullmatch(line) else f"{line[:1]}..."
 
 
 def count_lines(planned: edits.Edits) -> str:

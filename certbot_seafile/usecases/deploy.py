@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NoReturn
 
@@ -107,15 +107,38 @@ def _deploy_plain(context: Context, lineage: Lineage) -> store.Outcome:
     """Let the site name live/NAME, and the staple's snippet."""
     site = _prepared_site(context, lineage)
     outcome = store.ensure_staple(context, lineage, unstapled=serving.why_paired(lineage, site))
-    loading = store.Round(context)
-    loading.write(lineage, outcome)
-    site = serving.find_site(context, lineage.names)
-    if install.put_into_site(context, lineage, site):
-        loading.must_reload = False
-    elif loading.must_reload or not serving.is_served(lineage, site):
-        loading.load()
-        install.verify_served(context, lineage)
-    loading.finish()
+
+    def serve(outcome: store.Outcome) -> None:
+        loading = store.Round(context)
+        loading.write(lineage, outcome)
+        site = serving.find_site(context, lineage.names)
+        if install.put_into_site(context, lineage, site):
+            loading.must_reload = False
+        elif loading.must_reload or not serving.is_served(lineage, site):
+            loading.load()
+            install.verify_served(context, lineage)
+        loading.finish()
+
+    return _serve(lineage, outcome, serve)
+
+
+def _serve(lineage: Lineage, outcome: store.Outcome, serve: Callable[[store.Outcome], object]) -> store.Outcome:
+    """Serve a certificate with its staple, or without where nginx refuses that one's lines alone; return which.
+
+    Such as `ssl_stapling` beside `ssl_certificate_compression` since nginx 1.29.1. Raises errors.Error.
+    """
+    try:
+        serve(outcome)
+    except (errors.SiteRefused, errors.NginxRefused) as refused:
+        causes = [each for each in (refused, refused.__cause__) if isinstance(each, errors.ConfigurationRefused)]
+        if not causes or outcome.staple is None or lineage.is_must_staple:
+            raise
+        reason = f"nginx refuses the lines that staple: {causes[0].complaint}"
+        outcome = store.Outcome(None, replace(outcome.record, refused_lines=reason), reason)
+        try:
+            serve(outcome)
+        except errors.Error:  # so those lines were not the reason, or not alone
+            raise refused from None
     return outcome
 
 
@@ -132,8 +155,11 @@ def _deploy_sealed(context: Context, lineage: Lineage) -> store.Outcome:
     outcome = store.ensure_staple(context, lineage, tries=context.must_staple_tries if lineage.is_must_staple else (0,))
     if lineage.is_must_staple and outcome.staple is None:  # clients would refuse it, so the earlier certificate stays
         _keep_earlier(context, lineage, served, outcome)
-    seal.serve(context, lineage, handover.read_bundle(lineage, outcome.response), outcome.record)
-    return outcome
+
+    def serve(outcome: store.Outcome) -> None:
+        seal.serve(context, lineage, handover.read_bundle(lineage, outcome.response), outcome.record)
+
+    return _serve(lineage, outcome, serve)
 
 
 def _deploy_again(context: Context, served: Version, site: plan.Site) -> store.Outcome:
@@ -186,10 +212,30 @@ def _keep_earlier(context: Context, lineage: Lineage, earlier: Lineage | None, o
 def _prepared_site(context: Context, lineage: Lineage) -> plan.Site:
     """Return the site, with what killed runs left removed. Raises errors.Error where nginx would not start."""
     store.repair_snippet(lineage)
-    context.nginx.test()
+    _test(context, lineage)
+    record = records.load(context.state_dir, lineage)
+    if record.refused_lines is not None:  # they are tried again
+        records.write(context.state_dir, lineage.name, replace(record, refused_lines=None))
     site = serving.find_site(context, lineage.names)
     _remove_leftovers(context, lineage, site)
     return site
+
+
+def _test(context: Context, lineage: Lineage) -> None:
+    """Run `nginx -t`, and take out a plain certificate's snippet where nginx refuses nothing else."""
+    try:
+        context.nginx.test()
+    except errors.ConfigurationRefused:
+        snippet = files.read_if_present(lineage.snippet_path)
+        if snippet is None or versions.is_sealed(lineage):
+            raise
+        store.put([(lineage.snippet_path, None)])
+        context.nginx.changed()
+        try:
+            context.nginx.test()
+        except errors.ConfigurationRefused:
+            store.put([(lineage.snippet_path, snippet)])
+            raise
 
 
 def keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | None = None) -> None:

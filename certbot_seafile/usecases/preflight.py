@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 from certbot_seafile import errors
 from certbot_seafile.sealed import seal, versions
-from certbot_seafile.system import lineages, records, renewal, serving
+from certbot_seafile.site import edits, plan
+from certbot_seafile.system import lineages, records, renewal, serving, writing
 from certbot_seafile.system.context import Context
-from certbot_seafile.system.lineages import Lineage, Options
+from certbot_seafile.system.lineages import Lineage, Options, Paths
 from certbot_seafile.usecases import deploy, install
 
 logger = logging.getLogger(__name__)
@@ -166,6 +167,35 @@ def refuse_pairs(context: Context, request: Request) -> None:
                 "one's staple with both, but one of the two must be stapled; delete it with "
                 f"`certbot-seafile undo --cert-name {other.name}` and `certbot delete`, or leave out --must-staple"
             )
+
+
+def refuse_unstaplable(context: Context, request: Request) -> None:
+    """Refuse a must-staple certificate for a site in which nginx refuses to staple; that is tried, and taken back.
+
+    Nothing is tried where what is served is sealed, so that nginx has taken it already. Raises errors.RequestRefused.
+    """
+    names = request.names
+    if not (request.must_staple and names) or context.renewer is not None:
+        return
+    if versions.is_sealed(Paths(request.cert_name or names[0], context.config_dir, context.options)):
+        return
+
+    def add_edits(planned: edits.Edits, site: plan.Site) -> None:
+        for server in site.tls:
+            plan.try_stapling(planned, server)
+
+    planned = serving.plan_edits(context, names, add_edits)
+    try:
+        with contextlib.ExitStack() as opened:
+            if planned:
+                opened.enter_context(writing.edited(context, planned, "trial", names[0], is_lasting=False))
+    except errors.SiteRefused as refused:
+        if not isinstance(refused.__cause__, errors.ConfigurationRefused):
+            raise
+        raise errors.RequestRefused(
+            f"nginx refuses to staple for {', '.join(names)}, so a must-staple certificate would be of no use: "
+            f"{refused.__cause__.complaint}; take out what nginx names, or leave out --must-staple"
+        ) from refused
 
 
 def seal_present(context: Context, request: Request) -> None:

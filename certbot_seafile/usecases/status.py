@@ -89,7 +89,7 @@ class Standing:
             return "you: run `certbot-seafile check`"
         if self.record.revocation is not None:
             return "you: get a new certificate with --force-renewal"
-        if store.why_unstapled(self.lineage) is not None:
+        if store.why_unstapled(self.lineage, self.record) is not None:
             return "none until certbot renews it"
         if self.staple is None:
             return "renew: fetch a staple"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,27 @@ def test_one_line_for_each_thing_done(world: World) -> None:
     world.set_responder(validity_hours=97)  # else a response of the same second is the same response
     verbose = world.seafile("-v", "refresh", "--force")
     assert "nginx reloaded by" in verbose.stderr
+
+
+def test_the_log_holds_no_secret_of_the_sites(world: World) -> None:
+    """Neither headers and URLs beside an edit, nor a site on one line, nor what nginx complains about."""
+    secrets = ["geheim-one", "geheim-two", "geheim-three", "geheim-four"]
+    lines = b"""    proxy_set_header Authorization "Basic geheim-one";
+    set $upstream "http://user:geheim-two@127.0.0.1:8000"; # geheim-three
+"""
+    site = road.TUTORIAL_SITE.replace(b"    ssl_protocols", lines + b"    ssl_protocols")
+    site = site.replace(b"    server_tokens off;\n", lines + b"    server_tokens off;\n", 1)
+    road.start(world, site, ocsp=False)
+    road.certonly(world, "-v", "-v", "-v")
+    world.seafile("undo")
+    (world.sites / road.SITE_NAME).write_bytes(b" ".join(re.sub(rb"#.*", b"", world.adapt(site)).split()) + b"\n")
+    world.reload_nginx()
+    world.seafile("-v", "deploy", "--cert-name", road.NAME)
+    world.write_site("broken.conf", b"server { location / { proxy_pass http://user:geheim-four@127.0.0.1; } }\n")
+    refused = world.seafile("-v", "deploy", "--cert-name", road.NAME, check=False)
+    assert "invalid port in upstream" in refused.stderr
+    for path in world.logs_dir.iterdir():
+        assert [secret for secret in secrets if secret in path.read_text()] == [], path
 
 
 def test_the_hint_where_the_ca_could_not_reach_the_challenge(world: World) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from e2e import road
@@ -43,6 +45,23 @@ def test_dry_run_changes_no_file(issued: World) -> None:
     before = [snapshot(folder) for folder in folders]
     issued.certbot("renew", "--dry-run")
     assert [snapshot(folder) for folder in folders] == before
+
+
+def test_looks_and_dry_runs_leave_no_folder(world: World) -> None:
+    """Neither dry runs nor check and status leave folders of certbot's reverter, or of ours."""
+    road.start(world, ocsp=False)
+    own = world.work_dir / "backups", world.config_dir / "seafile"
+    road.certonly(world, "--dry-run")
+    assert [folder for folder in own if folder.exists()] == []
+    road.certonly(world)
+    for folder in own:
+        shutil.rmtree(folder)
+    world.certbot("renew", "--dry-run", *world.plugin_options)
+    for command in ("status", "check"):
+        world.seafile(command, check=False)
+    assert [folder for folder in own if folder.exists()] == []
+    run = world.certbot("rollback", *world.plugin_options, "-i", "seafile", check=False)
+    assert "Traceback" not in run.output
 
 
 def test_first_dry_run_takes_its_wiring_out_again(world: World) -> None:

@@ -326,7 +326,7 @@ def test_a_message_is_found_wherever_it_is_made() -> None:
     """The collector sees raised errors, reasons, sentences of check, warnings of the log, defects, and stderr."""
     said = messages()
     places = {
-        "nginx refuses its configuration: ": "nginx", "it is empty": "verify", "the answer is larger": "fetch",
+        "nginx could not be reloaded by ": "nginx", "it is empty": "verify", "the answer is larger": "fetch",
         "no timer and no crontab runs certbot renew": "renewing", f"{GAP}: what was served": "seal",
         "lines of ours": "commands", f"the OCSP responder {GAP} gave no answer": "errors", "stored, but": "refresh",
         f"as a response of a delegate, {GAP}": "verify", "the response cannot be read: ": "verify",
