@@ -46,9 +46,9 @@ test-matrix: test-oldest
 	tests/matrix trixie
 
 # What takes long: commands killed at each change, waits, every shape of site by certbot, a year of renewals; then all of
-# the end-to-end tests with the distribution's certbot.
+# the end-to-end tests with the distribution's certbot. worksteal: the years come last, and no two after each other.
 test-long: packages $(VENV)/.ready $(VENV_DEBIAN)/.ready
-	$(VENV)/bin/python -m pytest --no-missing-tools $(PARALLEL) -m long tests/e2e
+	$(VENV)/bin/python -m pytest --no-missing-tools $(PARALLEL) --dist worksteal -m long tests/e2e
 	$(VENV_DEBIAN)/bin/python -m pytest --no-missing-tools $(PARALLEL) -m "long or not long" tests/e2e
 
 test-oldest: packages $(VENV_OLDEST)/.ready
