@@ -90,11 +90,13 @@ class Host:
         told = rules.of_lineage(self.context(now), self.lineage, self.whole(now))
         return [finding.text for finding in told if "no Seafile site found" not in finding.text]
 
-    def of_site(self, lines: str, http: str = "") -> list[findings.Finding]:
-        """Return what is said of the lineage and its site, which listens where nothing answers.
+    def of_site(self, lines: str, http: str = "", port: int = 1) -> list[findings.Finding]:
+        """Return what is said of the lineage and its site, which nobody serves.
 
-        lines: what stands in its TLS server block. http: what stands above it.
+        lines: what stands in its TLS server block. http: what stands above it. port: where it is to be served.
         """
-        block = f"listen 127.0.0.1:1 ssl; server_name {NAME}; ssl_certificate {self.lineage.fullchain_path};\n{lines}"
+        block = (
+            f"listen 127.0.0.1:{port} ssl; server_name {NAME}; ssl_certificate {self.lineage.fullchain_path};\n{lines}"
+        )
         self.write("/etc/nginx/nginx.conf", f"http {{ {http}\nserver {{ {block} }} }}")
         return rules.of_lineage(self.context(), self.lineage, self.whole())

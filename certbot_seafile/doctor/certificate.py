@@ -12,12 +12,13 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from certbot_seafile import errors
+from certbot_seafile.doctor import schedule
 from certbot_seafile.doctor import subject as subjects
 from certbot_seafile.doctor.findings import WARNING, Finding, moment
-from certbot_seafile.doctor.subject import Subject
-from certbot_seafile.ocsp import store, verify
-from certbot_seafile.site import plan
-from certbot_seafile.system import lineages, serving
+from certbot_seafile.doctor.subject import Machine, Subject
+from certbot_seafile.ocsp import verify
+from certbot_seafile.site import model, plan
+from certbot_seafile.system import lineages
 from certbot_seafile.system.lineages import Lineage
 from certbot_seafile.usecases import status
 
@@ -71,6 +72,37 @@ def shared(subject: Subject) -> Iterator[Finding]:
         yield Finding("CERT-SHARED", fact, f"{name} is renewed but not served", fix, WARNING)
 
 
+def no_must_staple(subject: Subject) -> Iterator[Finding]:
+    """Yield that the CA left must-staple out, which was asked for (RFC 7633)."""
+    path = subject.lineage.renewal_path
+    is_asked_for = subject.is_renewed_here and schedule.stated(path).get("must_staple", "").lower() == "true"
+    if is_asked_for and not subject.lineage.is_must_staple:
+        fact = f"{path} asks for must-staple, and the certificate came without"
+        fix = "ask another CA for that, or take that line out"
+        yield Finding("CERT-NO-MUST-STAPLE", fact, "clients do not insist on a staple", fix, WARNING, place=path)
+
+
+def from_archive(machine: Machine) -> Iterator[Finding]:
+    """Yield the lines of sites that name one version of a certificate for good: in archive/, or by a link to that."""
+    config_dir = os.path.realpath(machine.context.config_dir)
+    archive = os.path.join(config_dir, "archive") + "/"
+    try:
+        servers = model.http_servers(machine.context.nginx.configuration().outline())
+    except errors.Error:
+        return  # nginx itself says it better
+    lines = {line: None for server in servers for line in server.level(b"ssl_certificate") if line.arguments}
+    for line in lines:
+        path = os.fsdecode(line.arguments[0])
+        first = os.path.join(os.path.dirname(path), os.readlink(path)) if os.path.islink(path) else path
+        is_live = os.path.realpath(os.path.dirname(path)).startswith(os.path.join(config_dir, "live") + "/")
+        if not is_live and os.path.realpath(os.path.dirname(first)).startswith(archive):
+            live = os.path.join(machine.context.config_dir, "live", first.split("/")[-2], "fullchain.pem")
+            place = f"{line.path}:{line.line}"
+            fact = f"{place} has {path}, which is one version of a certificate"
+            fix = f"make it {live} (with the key beside it), then reload nginx"
+            yield Finding("CERT-FROM-ARCHIVE", fact, "renewals do not reach clients", fix, place=place)
+
+
 def no_tls(subject: Subject) -> Iterator[Finding]:
     """Yield why a handshake with the site fails."""
     if subject.standing.failure:
@@ -97,8 +129,8 @@ def not_served(subject: Subject) -> Iterator[Finding]:
 
 def revoked(subject: Subject) -> Iterator[Finding]:
     """Yield that the CA revoked the certificate."""
-    lineage, revocation = subject.lineage, subject.standing.record.revocation
-    if store.why_unstapled(lineage) is None and serving.why_paired(lineage, subject.site) is None and revocation:
+    lineage = subject.lineage
+    if (revocation := subject.revocation) is not None:
         where = " where it is renewed" if subject.is_handed else ""
         fix = f"get a new certificate with `certbot renew --force-renewal --cert-name {lineage.name}`{where}"
         yield Finding("CERT-REVOKED", revocation, "clients that ask the CA refuse it", fix)

@@ -15,7 +15,7 @@ from datetime import timedelta
 from functools import cached_property
 
 from certbot_seafile import errors
-from certbot_seafile.doctor import routes, schedule, seahub
+from certbot_seafile.doctor import listeners, routes, schedule, seahub
 from certbot_seafile.doctor.routes import Route
 from certbot_seafile.ocsp import store, verify
 from certbot_seafile.sealed import versions
@@ -32,6 +32,8 @@ from certbot_seafile.usecases.status import Standing
 
 #: How long Seafile is asked for one certificate, in all.
 ASK_SECONDS = 5.0
+#: How long the names of all certificates are looked up and called, in all.
+CALL_SECONDS = 10.0
 _NO_SECONDS = 0.1
 #: What of Seafile answers where, besides Seahub.
 _COMPONENTS = {
@@ -90,6 +92,21 @@ class Machine:
         return seahub.env_files(self.root)
 
     @cached_property
+    def installations(self) -> list[str]:
+        """Return the folders of Seafile's installations, whose conf/ has Seahub's settings."""
+        return seahub.installations(self.root)
+
+    @cached_property
+    def listeners(self) -> dict[int, list[listeners.Listener]]:
+        """Return who listens on which port."""
+        return listeners.by_port()
+
+    @cached_property
+    def deadline(self) -> float:
+        """Return until when names are looked up and called, of all certificates together (of time.monotonic())."""
+        return time.monotonic() + CALL_SECONDS
+
+    @cached_property
     def jobs(self) -> list[schedule.Job]:
         """Return what runs by the clock, where that is to renew anything."""
         return schedule.jobs(self.root, self.context.config_dir) if self.renewed else []
@@ -145,6 +162,20 @@ class Subject:
         lineage, site = self.lineage, self.site
         is_wanted = store.why_unstapled(lineage) is None and serving.why_paired(lineage, site) is None
         return is_wanted and self.standing.record.revocation is None and self.standing.earlier is None
+
+    @cached_property
+    def revocation(self) -> str | None:
+        """Return when and why the CA revoked it; None where it did not, as far as is known.
+
+        The responder is asked where no staple is to be served, unless that is another machine's or user's matter.
+        """
+        known = self.standing.record.revocation
+        if known or self.is_stapled or not self.is_renewed_here:
+            return known
+        due = store.find_due(self.context, self.lineage, unstapled="no staple is to be served")
+        if isinstance(due, store.Outcome):
+            return None
+        return store.verify_response(self.context, self.lineage, due, due.fetch).record.revocation
 
     @cached_property
     def short_life(self) -> timedelta | None:

@@ -170,9 +170,12 @@ class Nginx:
 
     @property
     def is_stopped(self) -> bool:
-        """Tell whether no nginx runs: its pid file names no process. An empty one was made by `nginx -t`."""
-        if self._master is not None:
-            return False
+        """Tell whether no nginx runs, neither here nor in a container."""
+        return self._master is None and self.is_pid_file_stale
+
+    @property
+    def is_pid_file_stale(self) -> bool:
+        """Tell whether the pid file names no process. An empty one was made by `nginx -t`."""
         try:
             with open(self._pid_path, encoding="ascii") as stream:
                 written = stream.read().strip()
@@ -194,11 +197,11 @@ class Nginx:
         return next(filter(self._is_in_container, _processes()), None)
 
     @property
-    def has_our_ports(self) -> bool:
-        """Tell whether the running nginx is seen to listen on this machine's ports, not on those of a container."""
+    def has_our_ports(self) -> bool | None:
+        """Tell whether nginx listens on this machine's ports, not on those of a container; None where none is seen."""
         with contextlib.suppress(OSError):
             return os.path.samefile(f"/proc/{self._master}/ns/net", "/proc/self/ns/net")
-        return False
+        return None
 
     def _is_in_container(self, process: int) -> bool:
         """Tell whether a process is an nginx with other mounts than ours, and has one of our files all the same."""

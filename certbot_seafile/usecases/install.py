@@ -57,7 +57,9 @@ def check_plan(context: Context, names: Sequence[str], cert_name: str | None, *,
     if context.renewer is None:
         writing.refuse_fixed(context, planned)
         serving.refuse_taken(context, planned)
-    context.nginx.refuse_unseen([*planned.paths, paths.snippet_path, os.path.dirname(paths.fullchain_path)])
+    has_staples = is_sealed or os.path.isdir(context.options.staple_dir)  # many CAs have none
+    read = [paths.snippet_path] if has_staples else []
+    context.nginx.refuse_unseen([*planned.paths, os.path.dirname(paths.fullchain_path), *read])
     for server in site.tls:
         if strangers := plan.strangers(server, names):
             context.say(

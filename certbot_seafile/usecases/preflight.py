@@ -17,7 +17,7 @@ from certbot_seafile.sealed import seal, versions
 from certbot_seafile.system import lineages, records, renewal, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Options
-from certbot_seafile.usecases import install
+from certbot_seafile.usecases import deploy, install
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +113,16 @@ def _same(config_dir: str, request: Request, options: Options | None = None) -> 
     return []
 
 
+def begin_renewal(context: Context, request: Request) -> None:
+    """Remember that certbot has not come to the end of the renewal that it begins; deploy.keep() says how it ended.
+
+    Where the CA is down, or refuses, certbot calls nobody for the lineage again.
+    """
+    known = _same(context.config_dir, request)
+    if len(known) == 1:  # certbot renew does not say which of several for the same names it is about
+        deploy.remember(context, known[0], deploy.UNFINISHED)
+
+
 def _for_names(config_dir: str, names: Sequence[str]) -> list[Lineage]:
     return [lineage for lineage in lineages.sharing(config_dir, names) if set(lineage.names) == set(names)]
 
@@ -141,6 +151,8 @@ def refuse_pairs(context: Context, request: Request) -> None:
 
     Raises errors.RequestRefused.
     """
+    if not request.names:  # certbot asks for them later
+        return
     named = serving.named_certificates(serving.find_site(context, request.names))
     beside = lineages.at_paths(context.config_dir, named, options=context.options)
     same = next((other.name for other in beside if set(other.names) == set(request.names)), None)

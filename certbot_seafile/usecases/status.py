@@ -117,7 +117,7 @@ def standing(context: Context, lineage: Lineage) -> Standing:
     is_stapled = failure is None and all(handed.staple is not None for handed in handshakes)
     stored = staple and staple.response
     is_stored = is_stapled and all(handed.staple == stored for handed in handshakes)
-    settings = {} if isinstance(lineage, Version) else stated(lineage.renewal_path)
+    settings = {} if isinstance(lineage, Version) else schedule.stated(lineage.renewal_path)
     return Standing(
         lineage, site, staple, record, now, failure, is_current, is_stapled, is_stored, served,
         _first_end(handshakes), renewal_due(lineage, settings), _ca_asked_from(settings),
@@ -131,12 +131,6 @@ def _first_end(handshakes: Sequence[Handshake]) -> datetime.datetime | None:
         with contextlib.suppress(ValueError):
             ends.append(verify.time_of(x509.load_der_x509_certificate(leaf_der), "not_valid_after"))
     return min(ends, default=None)
-
-
-def stated(path: str) -> dict[str, str]:
-    """Return the lines `name = value` of a renewal file or a cli.ini, where it can be read; the last one counts."""
-    pairs = (line.partition("=") for line in schedule.read_script(path).splitlines() if "=" in line)
-    return {name.strip().replace("-", "_"): value.strip().strip("\"'") for name, _, value in pairs}
 
 
 def renewal_due(lineage: Lineage, settings: Mapping[str, str]) -> datetime.datetime:

@@ -65,7 +65,7 @@ class ContainerWorld(World):
     """A world whose nginx runs in a container; nginx_ctl is a script of one line, like `docker exec NAME nginx "$@"`.
 
     mounts: what of the machine's files the container has at the same path, in this order. read_only: which of them it
-    cannot write to.
+    cannot write to. network: a descriptor of the container's network, while nginx runs.
     """
 
     def __init__(self) -> None:
@@ -107,8 +107,8 @@ class ContainerWorld(World):
         enter = [tool("nsenter"), "--target", str(self.master), "--mount", "--pid", "--net", "--"]
         self.nginx_ctl.write_text(f'#!/bin/sh\nexec {shlex.join(enter)} {self._binary} "$@"\n')
         self.nginx_ctl.chmod(0o755)
-        namespace = os.open(f"/proc/{self.master}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        self._ports = [_Published(port, namespace) for port in (self.http_port, self.https_port)]
+        self.network = os.open(f"/proc/{self.master}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._ports = [_Published(port, self.network) for port in (self.http_port, self.https_port)]
 
     def _script(self) -> str:
         """Return what is done in the container: its files are put together, and nginx is started."""
@@ -127,6 +127,7 @@ class ContainerWorld(World):
         if name == "nginx" and name in self._children:
             while self._ports:
                 self._ports.pop().close()
+            os.close(self.network)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.master, 15)  # the container ends with its first process
             self._children[name].process.wait(20)
@@ -137,8 +138,6 @@ class _Published:
     """A port of the container, published on the machine's loopback."""
 
     def __init__(self, port: int, namespace: int) -> None:
-        namespace = os.dup(namespace)
-
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
                 with contextlib.suppress(OSError):
@@ -149,7 +148,6 @@ class _Published:
 
         socketserver.ThreadingTCPServer.allow_reuse_address = True
         self._server = socketserver.ThreadingTCPServer((LOOPBACK, port), Handler)
-        self._namespace = namespace
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
         self._thread.start()
 
@@ -158,7 +156,6 @@ class _Published:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-        os.close(self._namespace)
 
 
 def _pump(left: socket.socket, right: socket.socket) -> None:

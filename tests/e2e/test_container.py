@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -14,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from e2e import road, shapes
+from e2e.cluster import entered
 from e2e.container import ContainerWorld, inside, skip_without_namespaces
 from e2e.processes import tool
 from e2e.road import NAME
+from e2e.test_docker import Containers
 from e2e.test_docs import blocks
 from e2e.world import Run, World
 
@@ -28,9 +31,11 @@ def world(tools: None) -> Iterator[ContainerWorld]:
         yield made
 
 
-def start(world: ContainerWorld, site: bytes = road.TUTORIAL_SITE, *, must_staple: bool = False) -> bytes:
+def start(
+    world: ContainerWorld, site: bytes = road.TUTORIAL_SITE, *, must_staple: bool = False, ocsp: bool = True
+) -> bytes:
     """Start CA, responder and the container with the site, which listens on all addresses of the container."""
-    world.start_pebble(must_staple=must_staple)
+    world.start_pebble(must_staple=must_staple, ocsp=ocsp)
     world.start_responder()
     adapted = world.adapt(site).replace(b" 127.0.0.1:", b" ")
     world.write_site(road.SITE_NAME, adapted)
@@ -39,9 +44,12 @@ def start(world: ContainerWorld, site: bytes = road.TUTORIAL_SITE, *, must_stapl
 
 
 def assert_checked(world: ContainerWorld) -> None:
-    """Assert that `check` finds nothing and `status` names the certificate as served."""
+    """Assert that `check` finds nothing, with Seafile in the container's network, and `status` has the certificate."""
     road.give_scheduler(world)
-    assert world.seafile("check", "--root", world.folder).output == "All is well.\n"
+    with entered(world.network):
+        seafile = Containers({8000: "seahub", 8082: "file server"})
+    with contextlib.closing(seafile):
+        assert world.seafile("check", "--root", world.folder).output == "All is well.\n"
     assert NAME in world.seafile("status").stdout
 
 
@@ -85,6 +93,7 @@ def test_a_certificate_that_must_be_stapled_is_served_by_a_container(world: Cont
     assert road.site_bytes(world) == before
 
 
+@pytest.mark.long
 def test_another_way_to_reload_is_kept(world: ContainerWorld) -> None:
     """--seafile-reload-cmd may be a signal to the container's first process, as `docker kill -s HUP NAME` sends it."""
     start(world)
@@ -114,6 +123,16 @@ def test_a_site_in_clear_gets_tls_on_a_published_port(world: ContainerWorld) -> 
     assert world.fetch(NAME, "/").stdout.startswith("HTTP/1.1 301")
 
 
+@pytest.mark.long
+def test_without_staples_their_folder_need_not_be_mounted(world: ContainerWorld) -> None:
+    """A CA without OCSP: the folders of the site and of the certificates are enough."""
+    world.mounts[0:1] = [world.sites]
+    start(world, ocsp=False)
+    road.certonly(world)
+    assert road.served_is_lineage(world)
+    assert_checked(world)
+
+
 @pytest.mark.parametrize("missing", ["the site's folder", "staples", "certificates"])
 def test_what_the_container_does_not_see_is_named_before_the_ca_is_asked(world: ContainerWorld, missing: str) -> None:
     """The site's file mounted alone, or a folder that is not mounted: the line of compose.yaml is said."""
@@ -130,6 +149,7 @@ def test_what_the_container_does_not_see_is_named_before_the_ca_is_asked(world: 
     assert not list(world.server_root.rglob(".*")) + list(world.config_dir.glob(".probe*"))
 
 
+@pytest.mark.long
 def test_a_container_that_is_stopped_is_no_fault_of_the_site(world: ContainerWorld) -> None:
     """A renewal fails and says what the script says; the next one goes on."""
     start(world)
@@ -160,6 +180,7 @@ def test_a_busy_nginx_in_a_container_is_waited_for(world: ContainerWorld) -> Non
 # --- the other way round ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_certbot_in_a_container_serves_by_nginx_on_the_machine() -> None:
     """With the machine's folders and network, and a script that runs the machine's nginx, everything works."""
     skip_without_namespaces()

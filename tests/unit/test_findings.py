@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from certbot_seafile.doctor import findings, renewing
+from certbot_seafile.doctor import findings, renewing, rules
 from certbot_seafile.doctor.findings import Finding
 from certbot_seafile.usecases.boundary import Failure
 from host import DAY, HOUR, NAME, NOW, Host
@@ -165,7 +165,7 @@ def test_a_host_whose_last_run_is_young_is_healthy(host: Host) -> None:
 
 
 def test_a_host_whose_last_run_is_old_is_sick(host: Host) -> None:
-    """Also where a crontab promises better; where none does, that is named as the reason."""
+    """SCHEDULE-LATE: Also where a crontab promises better; where none does, that is named as the reason."""
     host.remember(NOW - 49 * HOUR)
     (fault,) = host.machine()
     assert fault.is_fault
@@ -216,7 +216,10 @@ OCSP_SCRIPT = "#!/bin/sh\nopenssl ocsp -issuer a -cert b -respout {folder}/x/ocs
 
 @pytest.mark.parametrize(("folder", "is_told"), [("/etc/nginx/OCSP", True), ("/etc/haproxy/ocsp", False)])
 def test_a_script_that_stores_staples_can_go_only_where_they_are_ours(host: Host, folder: str, is_told: bool) -> None:
-    """The tutorial's script writes over verified staples; HAProxy's is its own matter, and so is a backup of ours."""
+    """The tutorial's script writes over verified staples; HAProxy's is its own matter, and so is a backup of ours.
+
+    OCSP-SCRIPT.
+    """
     host.write("/etc/cron.daily/ocsp", OCSP_SCRIPT.format(folder=folder))
     host.write("/etc/cron.daily/backup", "#!/bin/sh\ntar cf /srv/a.tar /etc/nginx/OCSP/x/ocsp.response\n")
     told = [finding for finding in host.machine() if finding.is_fault and "can go" in finding.text]
@@ -230,7 +233,7 @@ STOPS = ("systemctl stop nginx", "service nginx stop", "/etc/init.d/nginx stop",
 
 @pytest.mark.parametrize("command", STOPS)
 def test_a_pre_hook_that_stops_nginx_is_a_fault(host: Host, command: str) -> None:
-    """In the folder of pre-hooks, in the renewal file, in a crontab's line and in cli.ini."""
+    """HOOK-STOPS-NGINX: In the folder of pre-hooks, in the renewal file, in a crontab's line and in cli.ini."""
     hook = host.write("/etc/letsencrypt/renewal-hooks/pre/stop", f"#!/bin/sh\n{command}\n")
     assert f"{hook} stops nginx before a renewal" in host.machine()[0].text
     hook.chmod(0o644)  # certbot passes it over
@@ -254,7 +257,7 @@ def test_other_pre_hooks_are_no_fault(host: Host) -> None:
     "line", ["authenticator = nginx", "installer = nginx", "configurator = apache", "preferred-challenges = dns"]
 )
 def test_certbots_own_settings_that_win_over_the_renewal_files_are_faults(host: Host, line: str) -> None:
-    """certbot takes them for the person's own choice at each renewal."""
+    """CERTBOT-SETTING: certbot takes them for the person's own choice at each renewal."""
     settings = host.write("/etc/letsencrypt/cli.ini", f"# authenticator = x\nrsa-key-size = 4096\n{line}\n")
     (fault,) = host.machine()
     assert f"{settings} has {line}" in fault.text
@@ -270,7 +273,10 @@ PARAMETERS: Mapping[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("fact", PARAMETERS)
 def test_a_renewal_file_that_prevents_renewals_is_a_fault(host: Host, fact: str) -> None:
-    """certbot passes the lineage over, or asks for a challenge that this plugin does not answer."""
+    """certbot passes the lineage over, or asks for a challenge that this plugin does not answer.
+
+    RENEWAL-OFF, RENEWAL-NO-HTTP.
+    """
     host.mint(**PARAMETERS[fact])
     assert [text for text in host.sentences() if fact in text]
     host.mint(autorenew=True, pref_challs="http-01,")
@@ -279,7 +285,7 @@ def test_a_renewal_file_that_prevents_renewals_is_a_fault(host: Host, fact: str)
 
 @pytest.mark.parametrize("name", ["privkey.pem", "fullchain.pem"])
 def test_a_file_that_is_gone_is_named_with_the_way_back(host: Host, name: str) -> None:
-    """certbot itself renews such a lineage no more, so no renewal is advised."""
+    """CERT-FILE-GONE: certbot itself renews such a lineage no more, so no renewal is advised."""
     (host.config_dir / "live" / NAME / name).resolve().unlink()
     (sentence,) = host.sentences()
     assert f"live/{NAME}/{name} is gone" in sentence
@@ -313,3 +319,18 @@ def test_every_server_block_that_uses_the_certificate_is_looked_at(host: Host, n
     sentences = [text for text in host.sentences() if "uses this certificate for" in text]
     assert len(sentences) == bool(told)
     assert not told or f"the server block at {conf}:2 uses this certificate for {told}, and" in sentences[0]
+
+
+# --- the site --------------------------------------------------------------------------------------------------------
+
+
+def test_site_not_found_says_what_nginx_lacks(host: Host) -> None:
+    """SITE-NOT-FOUND: no server block is for the certificate's names."""
+    found = rules.of_lineage(host.context(), host.lineage, host.whole())
+    assert [(each.id, each.is_fault) for each in found] == [("SITE-NOT-FOUND", True)]
+
+
+def test_challenge_no_port_where_the_site_answers_by_tls_only(host: Host) -> None:
+    """CHALLENGE-NO-PORT: the CA looks at port 80, and the command that follows makes a server block for it."""
+    (fault,) = [each for each in host.of_site("") if each.id.startswith("CHALLENGE")]
+    assert (fault.id, fault.command) == ("CHALLENGE-NO-PORT", f"certbot-seafile deploy --cert-name {NAME}")
