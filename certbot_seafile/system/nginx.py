@@ -201,12 +201,13 @@ class Nginx:
         return None
 
     def _is_in_container(self, process: int) -> bool:
-        """Tell whether a process is an nginx with other mounts than ours, and has one of our files all the same."""
+        """Tell whether a process is an nginx with another root than ours, into which one of our files is mounted."""
+        root = f"/proc/{process}/root"
         try:
-            if not _is_master(process) or os.path.samefile(f"/proc/{process}/ns/mnt", "/proc/self/ns/mnt"):
+            if not _is_master(process) or os.path.samefile(root, "/"):
                 return False
-            places = ((f"/proc/{process}/root{path}", path) for path in (self._disk.last or self.configuration()).files)
-            return any(os.path.exists(there) and os.path.samefile(there, here) for there, here in places)
+            paths = (self._disk.last or self.configuration()).files
+            return any(os.path.exists(root + path) and os.path.samefile(root + path, path) for path in paths)
         except OSError:  # it has ended meanwhile, or is not ours to see
             return False
 
