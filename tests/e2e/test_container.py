@@ -192,7 +192,7 @@ def test_certbot_in_a_container_serves_by_nginx_on_the_machine() -> None:
         ctl.parent.mkdir()
         ctl.write_text(f'#!/bin/sh\nexec {shlex.join(enter)} "$@"\n')
         ctl.chmod(0o755)
-        image = [world.root.parent, ctl.parent]
+        image = [world.root.parent, ctl.parent, world.nginx_ctl.parent]
         mounts = [*image, world.server_root, world.config_dir, world.work_dir, world.logs_dir, world.webroot]
         for path in mounts:
             path.mkdir(parents=True, exist_ok=True)
