@@ -20,6 +20,7 @@ import certbot
 from certbot import errors as certbot_errors
 
 import certbot_seafile
+from certbot_seafile import errors
 from certbot_seafile.system import nginx as nginx_room
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Options
@@ -54,7 +55,13 @@ class Reverter:
     def _reverter(self) -> Any:
         from certbot import reverter
 
-        return reverter.Reverter(self._config)
+        try:
+            return reverter.Reverter(self._config)
+        except OSError as error:
+            raise errors.FileRefused(
+                f"certbot's folder of checkpoints {self._config.backup_dir} cannot be made: {error.strerror}; name "
+                "another one with --work-dir, or run this as root"
+            ) from error
 
     def close(self) -> None:
         """Close the checkpoint that a killed run left open, or drop it where it cannot be closed.

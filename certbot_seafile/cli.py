@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -61,6 +62,9 @@ _COMMANDS = {
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # whoever started this has closed it
+            setattr(sys, name, io.StringIO())
     try:
         code = _run(sys.argv[1:] if words is None else words)
         sys.stdout.flush()

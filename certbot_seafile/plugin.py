@@ -86,7 +86,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         self._test(context)
         if request.names and (reason := preflight.why_rsa(context, request)):
             self.config.key_type = "rsa"
-            display_util.notify(f"Asking for an RSA certificate: the site cannot serve an ECDSA one ({reason})")
+            self._say(f"Asking for an RSA certificate: the site cannot serve an ECDSA one ({reason})")
             request = self._request()
         preflight.refuse_pairs(context, request)
         if self.config.dry_run:
@@ -251,7 +251,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
             self._runs.append(True)
             names = [self.config.certname] if self.config.certname else lineages.names_of_plugin(self.config.config_dir)
             for result in refresh.refresh(names, load):
-                result.report(display_util.notify)
+                result.report(self._say)
                 self._refreshed[result.name] = result
 
     # --- what stands between certbot and the rest
@@ -265,7 +265,12 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
 
         if not self.config.quiet:
             progress.show_on(sys.stderr)
-        return assembly.context_for(self.config, options, display_util.notify, **chosen)
+        return assembly.context_for(self.config, options, self._say, **chosen)
+
+    def _say(self, text: str) -> None:
+        """Let certbot print text; what was closed or is full does not stop the work that is told."""
+        with contextlib.suppress(OSError):
+            display_util.notify(text)
 
     def _test(self, context: Context) -> None:
         """Run `nginx -t`, once for each state of nginx's files: certbot prepares for one lineage after the other."""
@@ -340,7 +345,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         if foreign := preflight.find_foreign(self.config.config_dir, request.names):
             self.config.renew_by_default = True
             name, other = foreign
-            display_util.notify(
+            self._say(
                 f"{name} was made with {other}: a new certificate is asked for, so that its renewals go by "
                 f"{self.name} from now on"
             )

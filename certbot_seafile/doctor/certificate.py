@@ -12,12 +12,13 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from certbot_seafile import errors
+from certbot_seafile.doctor import schedule
 from certbot_seafile.doctor import subject as subjects
 from certbot_seafile.doctor.findings import WARNING, Finding, moment
 from certbot_seafile.doctor.subject import Machine, Subject
-from certbot_seafile.ocsp import store, verify
+from certbot_seafile.ocsp import verify
 from certbot_seafile.site import model, plan
-from certbot_seafile.system import lineages, serving
+from certbot_seafile.system import lineages
 from certbot_seafile.system.lineages import Lineage
 from certbot_seafile.usecases import status
 
@@ -50,8 +51,9 @@ def expiry(lineage: Lineage, due: datetime, now: datetime, fix: str) -> Iterator
     end = moment(lineage.not_after)
     if lineage.not_after <= now:
         yield Finding("CERT-EXPIRED", f"the certificate expired on {end}", "clients refuse it", fix)
-    elif now - due > status.LATE_AFTER:
-        fact = f"the certificate expires on {end} and was not renewed"
+    elif status.is_renewal_late(lineage, due, now):
+        share = status.share_left(lineage, now)
+        fact = f"the certificate expires on {end} ({share:.0%} of its lifetime is left) and was not renewed"
         yield Finding("CERT-NOT-RENEWED", fact, "clients will refuse it from then on", fix)
 
 
@@ -73,7 +75,7 @@ def shared(subject: Subject) -> Iterator[Finding]:
 def no_must_staple(subject: Subject) -> Iterator[Finding]:
     """Yield that the CA left must-staple out, which was asked for (RFC 7633)."""
     path = subject.lineage.renewal_path
-    is_asked_for = subject.is_renewed_here and status.stated(path).get("must_staple", "").lower() == "true"
+    is_asked_for = subject.is_renewed_here and schedule.stated(path).get("must_staple", "").lower() == "true"
     if is_asked_for and not subject.lineage.is_must_staple:
         fact = f"{path} asks for must-staple, and the certificate came without"
         fix = "ask another CA for that, or take that line out"
@@ -127,8 +129,8 @@ def not_served(subject: Subject) -> Iterator[Finding]:
 
 def revoked(subject: Subject) -> Iterator[Finding]:
     """Yield that the CA revoked the certificate."""
-    lineage, revocation = subject.lineage, subject.standing.record.revocation
-    if store.why_unstapled(lineage) is None and serving.why_paired(lineage, subject.site) is None and revocation:
+    lineage = subject.lineage
+    if (revocation := subject.revocation) is not None:
         where = " where it is renewed" if subject.is_handed else ""
         fix = f"get a new certificate with `certbot renew --force-renewal --cert-name {lineage.name}`{where}"
         yield Finding("CERT-REVOKED", revocation, "clients that ask the CA refuse it", fix)

@@ -5,9 +5,7 @@ The law: certbot's files are read as certbot reads them, and never written here.
 
 from __future__ import annotations
 
-import glob
 import os
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -21,9 +19,6 @@ from certbot_seafile.usecases import deploy, status
 
 _UNSERVED = "a renewed certificate would not be served"
 _TAKE_OUT = "take that line out"
-_STOPS_NGINX = re.compile(
-    r"\bstop\b[^\n;&|]*\bnginx\b|\bnginx\b[^\n;&|]*\b(?:stop|quit)\b|\b(?:pkill|killall)\b[^\n;&|]*\bnginx\b"
-)
 
 # --- one certificate's renewal file ----------------------------------------------------------------------------------
 
@@ -107,12 +102,12 @@ def no_http(subject: Subject) -> Iterator[Finding]:
 
 def hook_stops_nginx(subject: Subject) -> Iterator[Finding]:
     """Yield that the renewal file's own hook stops nginx."""
-    if _is_authenticated_here(subject.lineage) and _STOPS_NGINX.search(_stated(subject).get("pre_hook", "")):
+    if _is_authenticated_here(subject.lineage) and schedule.stops_nginx(_stated(subject).get("pre_hook", "")):
         yield _stops_nginx(f"pre_hook in {subject.lineage.renewal_path}", subject.lineage.renewal_path)
 
 
 def _stated(subject: Subject) -> dict[str, str]:
-    return status.stated(subject.lineage.renewal_path) if subject.is_renewed_here else {}
+    return schedule.stated(subject.lineage.renewal_path) if subject.is_renewed_here else {}
 
 
 def _is_authenticated_here(lineage: Lineage) -> bool:
@@ -185,8 +180,8 @@ def superseded(machine: Machine) -> Iterator[Finding]:
 def certbot_settings(machine: Machine) -> Iterator[Finding]:
     """Yield the lines of certbot's cli.ini that win over the renewal files, and let this plugin renew nothing."""
     plugins = {lineage.renewal.get(key) for lineage in machine.renewed for key in ("authenticator", "installer")}
-    for path in _cli_ini_paths(machine) if machine.renewed else ():
-        stated = status.stated(path)
+    for path in schedule.cli_ini_paths(machine.root) if machine.renewed else ():
+        stated = schedule.stated(path)
         chosen = {name: stated[name] for name in ("authenticator", "installer", "configurator") if name in stated}
         stronger: dict[str, str] = {name: value for name, value in chosen.items() if value not in plugins}
         if "http" not in stated.get("preferred_challenges", "http"):
@@ -200,15 +195,5 @@ def hooks_stop_nginx(machine: Machine) -> Iterator[Finding]:
     """Yield the hooks for all certificates that stop nginx: in certbot's folder, its cli.ini, and in what runs it."""
     if not any(map(_is_authenticated_here, machine.renewed)):
         return
-    hooks = {job.place: job.pre_hooks for job in machine.jobs}
-    for path in glob.glob(os.path.join(glob.escape(machine.context.config_dir), "renewal-hooks", "pre", "*")):
-        if os.access(path, os.X_OK) and not path.endswith("~"):  # certbot's hooks.list_hooks()
-            hooks[path] = schedule.read_script(path)
-    hooks |= {path: status.stated(path).get("pre_hook", "") for path in _cli_ini_paths(machine)}
-    for place in [place for place, hook in hooks.items() if _STOPS_NGINX.search(hook)]:
+    for place in schedule.places_that_stop_nginx(machine.jobs, machine.context.config_dir, machine.root):
         yield _stops_nginx(place, place)
-
-
-def _cli_ini_paths(machine: Machine) -> list[str]:
-    folders = "/etc", os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    return [os.path.join(machine.root, folder.lstrip("/"), "letsencrypt", "cli.ini") for folder in folders]

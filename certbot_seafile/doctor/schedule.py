@@ -34,6 +34,9 @@ _ASK_SECONDS = 10
 _CERTBOT = re.compile(r"""(?P<program>[^\s;&|()'"`$]*\bcertbot(?:-auto)?)[ \t](?P<words>[^;&|#\n]*)""")
 _RENEW = re.compile(r"(?<![\w-])renew(?![\w-])")
 _PRE_HOOK = re.compile(r"""--pre-hook[ =](?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>\S+))""")
+_STOPS_NGINX = re.compile(
+    r"\bstop\b[^\n;&|]*\bnginx\b|\bnginx\b[^\n;&|]*\b(?:stop|quit)\b|\b(?:pkill|killall)\b[^\n;&|]*\bnginx\b"
+)
 _OCSP = re.compile(r"\bopenssl\s+ocsp\b")
 # Debian's own line and script for certbot: they do nothing where systemd runs.
 _NOT_UNDER_SYSTEMD = re.compile(r"!\s+-d\s+/run/systemd/system")
@@ -93,6 +96,33 @@ def jobs(root: str = "/", config_dir: str = "/etc/letsencrypt") -> list[Job]:
     """Return what runs by the clock on the system below root and has to do with certificates in config_dir."""
     reader = _Reader(root, config_dir, os.path.isdir(os.path.join(root, "run/systemd/system")))
     return [*(reader.timers() if reader.has_systemd else ()), *reader.crontabs(), *reader.script_folders()]
+
+
+def stops_nginx(command: str) -> bool:
+    """Tell whether a shell command stops nginx."""
+    return _STOPS_NGINX.search(command) is not None
+
+
+def places_that_stop_nginx(known: Iterable[Job], config_dir: str, root: str = "/") -> list[str]:
+    """Return where a pre-hook for all certificates stops nginx: certbot's folder, its cli.ini, what runs it (known)."""
+    hooks = {job.place: job.pre_hooks for job in known}
+    for path in glob.glob(os.path.join(glob.escape(config_dir), "renewal-hooks", "pre", "*")):
+        if os.access(path, os.X_OK) and not path.endswith("~"):  # certbot's hooks.list_hooks()
+            hooks[path] = read_script(path)
+    hooks |= {path: stated(path).get("pre_hook", "") for path in cli_ini_paths(root)}
+    return [place for place, hook in hooks.items() if stops_nginx(hook)]
+
+
+def cli_ini_paths(root: str = "/") -> list[str]:
+    """Return where certbot's own settings may be on the system below root."""
+    folders = "/etc", os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return [os.path.join(root, folder.lstrip("/"), "letsencrypt", "cli.ini") for folder in folders]
+
+
+def stated(path: str) -> dict[str, str]:
+    """Return the lines `name = value` of a renewal file or a cli.ini, where it can be read; the last one counts."""
+    pairs = (line.partition("=") for line in read_script(path).splitlines() if "=" in line)
+    return {name.strip().replace("-", "_"): value.strip().strip("\"'") for name, _, value in pairs}
 
 
 @dataclass(frozen=True)

@@ -164,6 +164,20 @@ class Subject:
         return is_wanted and self.standing.record.revocation is None and self.standing.earlier is None
 
     @cached_property
+    def revocation(self) -> str | None:
+        """Return when and why the CA revoked it; None where it did not, as far as is known.
+
+        The responder is asked where no staple is to be served, unless that is another machine's or user's matter.
+        """
+        known = self.standing.record.revocation
+        if known or self.is_stapled or not self.is_renewed_here:
+            return known
+        due = store.find_due(self.context, self.lineage, unstapled="no staple is to be served")
+        if isinstance(due, store.Outcome):
+            return None
+        return store.verify_response(self.context, self.lineage, due, due.fetch).record.revocation
+
+    @cached_property
     def short_life(self) -> timedelta | None:
         """Return how long the CA's staples hold, where that is too short for two runs of `certbot renew`; None else.
 

@@ -69,42 +69,59 @@ def why_unstapled(lineage: Lineage) -> str | None:
 
 @dataclass(frozen=True)
 class Due:
-    """A staple that is due: the responder's URL, the DER request, and the staple that is stored until then, if any."""
+    """A staple that is due: the responder's URL, the DER request, and the staple that is stored until then, if any.
+
+    unstapled: why none is to be served; then the responder is asked only whether the leaf is revoked.
+    """
 
     url: str
     request: bytes
     stored: verify.Staple | None
     record: Record
+    unstapled: str | None = None
 
     def fetch(self) -> bytes:
         """Return the responder's response, whatever it is. Raises errors.ResponderFailed."""
         return fetch.fetch(self.url, self.request)
 
 
-def find_due(context: Context, lineage: Lineage, *, force: bool = False) -> Due | Outcome:
-    """Return what to ask the responder, where a staple is due; else the outcome that needs no responder."""
-    record = records.load(context.state_dir, lineage)
-    if reason := why_unstapled(lineage):
-        return Outcome(None, record, reason)
-    now = context.now()
-    stored = stored_staple(lineage, now)
-    if not force and not verify.is_due(stored, now, record.last_success):
-        return Outcome(stored, record)
+def find_due(context: Context, lineage: Lineage, *, force: bool = False, unstapled: str | None = None) -> Due | Outcome:
+    """Return what to ask the responder, where that is due; else the outcome that needs no responder.
+
+    unstapled: why the site serves no staple, though the lineage could have one.
+    """
+    record, now = records.load(context.state_dir, lineage), context.now()
+    unstapled = unstapled or why_unstapled(lineage)
+    stored = None if unstapled else stored_staple(lineage, now)
+    if unstapled:
+        is_due = record.revocation is not None or verify.is_old(record.last_success, now)
+    else:
+        is_due = verify.is_due(stored, now, record.last_success)
+    if lineage.responder_url is None or not (force or is_due):
+        return Outcome(stored, record, unstapled)
     try:
         request = verify.build_request(lineage.leaf, verify.find_issuer(lineage.leaf, lineage.chain))
     except errors.ResponseRefused as refused:
-        return _without_news(lineage, stored, record, now, str(refused))
-    return Due(lineage.responder_url or "", request, stored, record)
+        return _without_news(lineage, stored, record, now, unstapled or str(refused))
+    return Due(lineage.responder_url, request, stored, record, unstapled)
 
 
 def verify_response(context: Context, lineage: Lineage, due: Due, receive: Callable[[], bytes]) -> Outcome:
     """Return what the lineage is to serve. receive: returns the response, or raises why there is none."""
+    outcome = _outcome(context, lineage, due, receive)
+    if due.unstapled is None or outcome.is_revoked:
+        return outcome
+    return replace(outcome, staple=None, reason=due.unstapled)
+
+
+def _outcome(context: Context, lineage: Lineage, due: Due, receive: Callable[[], bytes]) -> Outcome:
     now, record = context.now(), due.record
     known = [record.newest_update, due.stored.this_update if due.stored else None]
+    is_short_good = lineage.is_must_staple or due.unstapled is not None
     try:
         staple = verify.verify(
             receive(), lineage.leaf, lineage.chain, now,
-            must_staple=lineage.is_must_staple, known_update=max(filter(None, known), default=None),
+            must_staple=is_short_good, known_update=max(filter(None, known), default=None),
         )  # fmt: skip
     except errors.CertificateRevoked as revoked:
         record = replace(record, newest_update=revoked.this_update, revocation="; ".join(revoked.reasons))
@@ -126,19 +143,22 @@ def _without_news(
 
 
 @progress.waiting("the OCSP responder")
-def ensure_staple(context: Context, lineage: Lineage, tries: Sequence[float] = (0,)) -> Outcome:
+def ensure_staple(
+    context: Context, lineage: Lineage, tries: Sequence[float] = (0,), *, unstapled: str | None = None
+) -> Outcome:
     """Return what the lineage is to serve: the stored staple, or a new one where that is due.
 
-    tries: seconds to wait before each request, as long as the responder gives no good response.
+    tries: seconds to wait before each request, as long as the responder gives no good response. unstapled: as for
+    find_due().
     """
-    due = find_due(context, lineage)
+    due = find_due(context, lineage, unstapled=unstapled)
     if isinstance(due, Outcome):
         return due
     outcome = Outcome(due.stored, due.record)
     for pause in tries:
         time.sleep(pause)
         outcome = verify_response(context, lineage, due, due.fetch)
-        if outcome.reason is None or outcome.is_revoked:
+        if outcome.reason is None or outcome.is_revoked or due.unstapled:
             break
     return outcome
 

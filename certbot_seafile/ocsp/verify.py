@@ -31,6 +31,7 @@ _HOUR = timedelta(hours=1)
 MARGIN = 25 * _HOUR  # Debian's timer leaves at most 24 h between two runs of `certbot renew`
 MAX_AGE = timedelta(days=10)  # the longest window that the CA/Browser Forum's Baseline Requirements allow (4.9.10)
 MAX_SKEW = timedelta(minutes=5)
+_NEWS = 6 * _HOUR  # so long, a good response is news
 _remember = functools.lru_cache(maxsize=64)  # by certificate: a CA's are met again and again, and keys are dear
 
 #: RFC 6960 4.2.1, with what the responder means by it.
@@ -460,17 +461,20 @@ def _forms(oid: x509.ObjectIdentifier) -> tuple[bytes, bytes]:
 
 def due_at(staple: Staple, last_success: datetime) -> datetime:
     """Return when a newer staple is to be fetched: half of the window is over, or the last success 6 h old."""
-    return min(staple.this_update + (staple.end - staple.this_update) / 2, last_success + 6 * _HOUR)
+    return min(staple.this_update + (staple.end - staple.this_update) / 2, last_success + _NEWS)
 
 
 def is_due(staple: Staple | None, now: datetime, last_success: datetime | None) -> bool:
-    """Tell whether a newer staple is to be fetched now. last_success: when a response was last good, None for never.
+    """Tell whether a newer staple is to be fetched now. last_success: when a response was last good, None for never."""
+    return staple is None or last_success is None or is_old(last_success, now) or now >= due_at(staple, last_success)
 
-    One from the future tells of a clock that was set back, and counts as never.
+
+def is_old(last_success: datetime | None, now: datetime) -> bool:
+    """Tell whether the last good response (None: never) tells nothing about now any more.
+
+    One from the future tells of a clock that was set back.
     """
-    if staple is None or last_success is None:
-        return True
-    return now >= due_at(staple, last_success) or last_success - now > MAX_SKEW
+    return last_success is None or not -MAX_SKEW <= now - last_success < _NEWS
 
 
 def must_withdraw(staple: Staple, now: datetime) -> bool:

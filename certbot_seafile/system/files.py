@@ -61,8 +61,9 @@ def read(path: str, *, at_most_bytes: int = 64 * 1024 * 1024) -> bytes:
 
 def names_in(folder: str) -> list[str]:
     """Return the names in a folder, sorted; none where there is no such folder. Raises errors.FileRefused."""
-    with _explained(f"{folder} cannot be read: "):
-        return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    with _explained(f"{folder} cannot be read: "), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return sorted(os.listdir(folder))
+    return []
 
 
 def read_if_present(path: str) -> bytes | None:

@@ -325,6 +325,7 @@ def certificates(path: str, at_least: int = 1, content: bytes | None = None) -> 
         blocks = (files.read(path) if content is None else content).split(_BEGIN)[1:]
         parsed = tuple(_certificate(_BEGIN + block) for block in blocks)
     except (errors.FileRefused, ValueError) as error:
+        renewal.refuse_forbidden(error, "certificate")
         raise errors.LineageRefused(f"the certificate {path} is missing or damaged ({error}); {_START_OVER}") from error
     if len(parsed) < at_least:
         raise errors.LineageRefused(f"{path} holds no certificate; {_START_OVER}")

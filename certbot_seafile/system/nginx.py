@@ -170,9 +170,12 @@ class Nginx:
 
     @property
     def is_stopped(self) -> bool:
-        """Tell whether no nginx runs: its pid file names no process. An empty one was made by `nginx -t`."""
-        if self._master is not None:
-            return False
+        """Tell whether no nginx runs, neither here nor in a container."""
+        return self._master is None and self.is_pid_file_stale
+
+    @property
+    def is_pid_file_stale(self) -> bool:
+        """Tell whether the pid file names no process. An empty one was made by `nginx -t`."""
         try:
             with open(self._pid_path, encoding="ascii") as stream:
                 written = stream.read().strip()

@@ -42,9 +42,16 @@ def _read(path: str) -> configobj.ConfigObj:
         content = files.read(path)
         return configobj.ConfigObj(io.BytesIO(content), encoding="utf-8", default_encoding="utf-8", interpolation=False)
     except (errors.FileRefused, configobj.ConfigObjError, UnicodeDecodeError) as error:
+        refuse_forbidden(error, "renewal file")
         raise errors.LineageRefused(
             f"the renewal file {path} cannot be read ({error}); `certbot certificates` lists the lineages"
         ) from error
+
+
+def refuse_forbidden(error: Exception, what: str) -> None:
+    """Raise errors.LineageRefused where a file may not be read by this user: there is nothing wrong with it then."""
+    if isinstance(error.__cause__, PermissionError):
+        raise errors.LineageRefused(f"the {what} {error}") from error
 
 
 def names_plugin(known: Mapping[str, str]) -> bool:

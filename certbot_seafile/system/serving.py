@@ -30,6 +30,8 @@ def find_site(context: Context, domains: Sequence[str], configuration: Configura
 
     Raises errors.SiteNotFound, errors.SiteRefused, errors.SyntaxRefused.
     """
+    if not domains:
+        raise errors.SiteNotFound("the certificate is for no name, so no site is its own; get a new one with -d NAME")
     options = context.options
     site_path = os.path.realpath(options.site) if options.site else None
     read, ports = configuration or context.nginx.configuration(), (options.http_port, options.https_port)

@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NoReturn
 
 from certbot_seafile import errors
+from certbot_seafile.doctor import schedule
 from certbot_seafile.ocsp import store
 from certbot_seafile.sealed import handover, seal, versions
 from certbot_seafile.sealed.versions import Version
@@ -45,7 +47,7 @@ def deploy(context: Context, lineage: Lineage, *, is_upkeep: bool = False) -> No
                 f"{lineage.name}` puts this one into the site"
             )
             return
-    with files.lock(context.lock_path):
+    with _naming_pre_hook(context, lineage), files.lock(context.lock_path):
         if records.is_undone(context.state_dir, lineage.name):  # first, so that renewals go on where this run is killed
             record = records.load(context.state_dir, subject(context, lineage))
             records.write(context.state_dir, lineage.name, replace(record, is_undone=False))
@@ -69,6 +71,25 @@ def deploy(context: Context, lineage: Lineage, *, is_upkeep: bool = False) -> No
         )
 
 
+@contextlib.contextmanager
+def _naming_pre_hook(context: Context, lineage: Lineage) -> Iterator[None]:
+    """Let a failed reload say which pre-hook of certbot's stopped nginx, where one did."""
+    try:
+        yield
+    except errors.NginxRefused as refused:
+        if not context.nginx.is_pid_file_stale:
+            raise
+        path, config_dir = lineage.renewal_path, context.config_dir
+        places = [f"pre_hook in {path}"] if schedule.stops_nginx(schedule.stated(path).get("pre_hook", "")) else []
+        places += schedule.places_that_stop_nginx(schedule.jobs(config_dir=config_dir), config_dir)
+        if not places:
+            raise
+        raise errors.NginxRefused(
+            f"nginx could not be reloaded, because it was stopped by a pre-hook: {places[0]}; take that out, because "
+            f"this plugin needs nginx to run, start nginx, and run `certbot-seafile deploy --cert-name {lineage.name}`"
+        ) from refused
+
+
 def _refuse_unfit(context: Context, lineage: Lineage) -> None:
     """Refuse a certificate that no client would accept. Raises errors.LineageRefused."""
     if not lineage.names:
@@ -83,10 +104,7 @@ def _refuse_unfit(context: Context, lineage: Lineage) -> None:
 def _deploy_plain(context: Context, lineage: Lineage) -> store.Outcome:
     """Let the site name live/NAME, and the staple's snippet."""
     site = _prepared_site(context, lineage)
-    if reason := serving.why_paired(lineage, site):
-        outcome = store.Outcome(None, records.load(context.state_dir, lineage), reason)
-    else:
-        outcome = store.ensure_staple(context, lineage)
+    outcome = store.ensure_staple(context, lineage, unstapled=serving.why_paired(lineage, site))
     loading = store.Round(context)
     loading.write(lineage, outcome)
     site = serving.find_site(context, lineage.names)
@@ -212,8 +230,6 @@ def _keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | Non
             _remove_leftovers(context, lineage, site)
             if isinstance(current, Version):
                 current = seal.resume(context, current) or lineage
-    if serving.why_paired(current, site) is not None:
-        return
     result = refreshed or refresh.refresh_one(context, current)
     if refreshed is None:
         result.report(context.say)

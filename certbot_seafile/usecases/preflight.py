@@ -151,6 +151,8 @@ def refuse_pairs(context: Context, request: Request) -> None:
 
     Raises errors.RequestRefused.
     """
+    if not request.names:  # certbot asks for them later
+        return
     named = serving.named_certificates(serving.find_site(context, request.names))
     beside = lineages.at_paths(context.config_dir, named, options=context.options)
     same = next((other.name for other in beside if set(other.names) == set(request.names)), None)

@@ -120,7 +120,7 @@ def _write(turn: _Turn, lineage: Lineage, outcome: store.Outcome) -> Refreshed:
     context = turn.round.context
     with files.lock(context.lock_path):
         is_changed = turn.round.write(lineage, outcome)
-    failure = outcome.reason if store.why_unstapled(lineage) is None else None
+    failure = outcome.reason if outcome.is_revoked or store.why_unstapled(lineage) is None else None
     ends_soon = outcome.staple is None or verify.must_withdraw(outcome.staple, context.now())
     is_fault = outcome.is_revoked or (failure is not None and lineage.is_must_staple and ends_soon)
     result = Refreshed(lineage.name, _phrase(outcome) if is_changed else None, failure, is_fault)

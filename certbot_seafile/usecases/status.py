@@ -64,16 +64,6 @@ class Standing:
         return self.site is not None and plan.find_front(self.site) is not None
 
     @property
-    def share_left(self) -> float:
-        """Return which share of the certificate's lifetime is left: 1 at its begin, 0 at its end, then below 0."""
-        return (self.lineage.not_after - self.now) / (self.lineage.not_after - self.lineage.not_before)
-
-    @property
-    def is_renewal_late(self) -> bool:
-        """Tell whether certbot should have renewed the lineage by now."""
-        return self.now - self.renewal_due > LATE_AFTER
-
-    @property
     def last_run(self) -> datetime.datetime | None:
         """Return when `certbot renew` last came by; None where it never did, or another user or machine runs it."""
         return None if isinstance(self.lineage, Version) else self.record.last_run
@@ -127,7 +117,7 @@ def standing(context: Context, lineage: Lineage) -> Standing:
     is_stapled = failure is None and all(handed.staple is not None for handed in handshakes)
     stored = staple and staple.response
     is_stored = is_stapled and all(handed.staple == stored for handed in handshakes)
-    settings = {} if isinstance(lineage, Version) else stated(lineage.renewal_path)
+    settings = {} if isinstance(lineage, Version) else schedule.stated(lineage.renewal_path)
     return Standing(
         lineage, site, staple, record, now, failure, is_current, is_stapled, is_stored, served,
         _first_end(handshakes), renewal_due(lineage, settings), _ca_asked_from(settings),
@@ -141,12 +131,6 @@ def _first_end(handshakes: Sequence[Handshake]) -> datetime.datetime | None:
         with contextlib.suppress(ValueError):
             ends.append(verify.time_of(x509.load_der_x509_certificate(leaf_der), "not_valid_after"))
     return min(ends, default=None)
-
-
-def stated(path: str) -> dict[str, str]:
-    """Return the lines `name = value` of a renewal file or a cli.ini, where it can be read; the last one counts."""
-    pairs = (line.partition("=") for line in schedule.read_script(path).splitlines() if "=" in line)
-    return {name.strip().replace("-", "_"): value.strip().strip("\"'") for name, _, value in pairs}
 
 
 def renewal_due(lineage: Lineage, settings: Mapping[str, str]) -> datetime.datetime:
@@ -164,6 +148,19 @@ def renewal_due(lineage: Lineage, settings: Mapping[str, str]) -> datetime.datet
     else:  # certbot's renewal._default_renewal_time()
         left = lifetime / 2 if lifetime < 10 * _DAY else lifetime / 3
     return max(lineage.not_after - left, lineage.not_before)
+
+
+def share_left(lineage: Lineage, now: datetime.datetime) -> float:
+    """Return which share of the certificate's lifetime is left: 1 at its begin, 0 at its end, then below 0."""
+    return (lineage.not_after - now) / (lineage.not_after - lineage.not_before)
+
+
+def is_renewal_late(lineage: Lineage, due: datetime.datetime, now: datetime.datetime) -> bool:
+    """Tell whether certbot should have renewed the lineage by now; due: from when on it renews.
+
+    Of a short-lived certificate, two days may be all that is left: then the half of that is enough.
+    """
+    return now - due > min(LATE_AFTER, (lineage.not_after - due) / 2)
 
 
 def _ca_asked_from(settings: Mapping[str, str]) -> datetime.datetime | None:

@@ -78,6 +78,23 @@ def test_the_site_is_put_back(prepared: World, script: str, said: str) -> None:
     assert not (prepared.work_dir / "IN_PROGRESS").exists()
 
 
+@pytest.mark.parametrize("place", ["renewal file", "folder of hooks", "nowhere"])
+def test_a_reload_says_which_pre_hook_stopped_nginx(prepared: World, place: str) -> None:
+    """certbot ran it before the renewal; without one, only that nginx does not run is known."""
+    renewal, script = prepared.config_dir / "renewal" / f"{road.NAME}.conf", prepared.config_dir / "renewal-hooks/pre/x"
+    if place == "renewal file":
+        text = renewal.read_text()
+        renewal.write_text(text.replace("[renewalparams]", "[renewalparams]\npre_hook = systemctl stop nginx"))
+    elif place == "folder of hooks":
+        script.write_text("#!/bin/sh\nservice nginx stop\n")
+        script.chmod(0o755)
+    prepared.stop_nginx()
+    run = deploy(prepared)
+    named = {"renewal file": f"pre_hook in {renewal}", "folder of hooks": str(script)}.get(place)
+    assert ("stopped by a pre-hook" in run.stderr) == (named is not None)
+    assert (named or "start nginx if it is not running") in run.stderr
+
+
 def test_the_next_run_after_a_failure_succeeds(prepared: World) -> None:
     """A failure leaves nothing behind that would hinder the next run."""
     failing_nginx(prepared, REFUSE_TO_RELOAD)

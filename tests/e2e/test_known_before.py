@@ -122,3 +122,16 @@ def test_tls_in_front_of_nginx_is_respected(world: World, body: str) -> None:
     words = ("--seafile-ctl", str(world.nginx_ctl), "--seafile-staple-dir", str(world.staple_dir))
     assert "TLS" not in world.seafile(*words, "check", check=False).stdout
     assert "in front" in world.seafile(*words, "status").stdout
+
+
+def test_a_fault_that_only_our_edit_brings_up_is_not_told_as_the_persons(world: World) -> None:
+    """Names too long for nginx's table: what was edited is taken out, and the sentence does not say "fix that line"."""
+    long = f"{'a' * 60}.example.com"
+    text = "server_names_hash_bucket_size 32;\n" + plain(PROXY, names="_")
+    site = start(world, text, **{"000-other": plain(names="b.example.org") + tls(names="b.example.org")})
+    before = site.read_bytes()
+    with pytest.raises(errors.SiteRefused, match="your own lines are not at fault") as refused:
+        minted.issue(world, long, minted.options(world))
+    assert "hash" in str(refused.value)
+    assert "fix that line" not in str(refused.value)
+    assert site.read_bytes() == before

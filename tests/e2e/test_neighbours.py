@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -18,6 +19,7 @@ from certbot_seafile.site.config import Configuration, File
 from certbot_seafile.site.model import Socket
 from certbot_seafile.system import handshake, nginx, serving
 from certbot_seafile.system.handshake import Endpoint
+from certbot_seafile.usecases import enhance
 from e2e import looks, minted, processes, test_oracle
 from e2e.shapes import NAME
 from e2e.world import World, snapshot
@@ -284,7 +286,10 @@ def hear(address: str, port: int, name: str, tls: bool) -> object:
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("SEAFILE_FUZZ", "4"))))
 def test_random_neighbours_are_answered_as_before(world: World, seed: int) -> None:
-    """Whatever shares sockets, names, defaults and files with the site; else it is refused, and nothing changed."""
+    """Whatever shares sockets, names, defaults and files with the site; else it is refused, and nothing changed.
+
+    So it is after each of deployment, redirect, HSTS and undo; after the last, all files are as they were.
+    """
     rng = random.Random(seed)
     own = [[NAME], *([[NAME, *rng.sample(OTHERS, rng.randint(0, 1))]] if rng.random() < 0.7 else [])]
     others = [rng.sample(OTHERS, 2) for _ in range(3)]
@@ -295,9 +300,19 @@ def test_random_neighbours_are_answered_as_before(world: World, seed: int) -> No
     build(world, near)
     clients = clients_of(world)
     before = [hear(*client) for client in clients]
-    files = snapshot(world.server_root)
-    with contextlib.suppress(errors.SiteRefused):
-        minted.issue(world, NAME, minted.options(world))
-        files = {}
-    assert [hear(*client) for client in clients] == before
-    assert files in ({}, snapshot(world.server_root))
+    files, chosen = snapshot(world.sites), minted.options(world)
+
+    def step(change: Callable[[], object]) -> None:
+        with contextlib.suppress(errors.SiteRefused, errors.EnhancementPresent):
+            change()
+        assert [hear(*client) for client in clients] == before
+
+    def enhanced(*words: str) -> Callable[[], object]:
+        return lambda: enhance.enhance(minted.context(world, chosen), NAME, *words)
+
+    step(lambda: minted.issue(world, NAME, chosen))
+    if os.path.exists(world.lineage(NAME)):
+        step(enhanced("redirect"))
+        step(enhanced("ensure-http-header", "Strict-Transport-Security"))
+        step(lambda: minted.take_back(world, chosen))
+    assert files == snapshot(world.sites)

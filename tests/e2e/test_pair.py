@@ -62,3 +62,20 @@ def test_each_is_undone_for_itself(paired: World) -> None:
     paired.seafile("deploy", "--cert-name", road.NAME)
     assert road.served_is_lineage(paired)
     assert road.staples_lineage(paired)
+
+
+def test_a_revocation_is_found_beside_a_twin(paired: World) -> None:
+    """refresh, deploy, renew and check name the one that is revoked and exit 1; both are served bare, as before."""
+    serial = f"{paired.leaf(OTHER).serial_number:x}"
+    for path in (paired.config_dir / "renewal").glob("*.conf"):  # certbot would get a new one at once
+        path.write_text(path.read_text().replace("[renewalparams]", "[renewalparams]\nautorenew = False"))
+    paired.set_responder(fault="revoked", fault_serial=serial)
+    for words in (["refresh", "--force"], ["deploy", "--cert-name", OTHER], ["check", "--cert-name", OTHER]):
+        run = paired.seafile(*words, check=False)
+        assert run.exit_code == 1
+        assert f"{OTHER}: the CA revoked the certificate on" in run.output
+    run = paired.certbot("renew", check=False)
+    assert run.exit_code == 1
+    assert f"{OTHER}: the CA revoked the certificate on" in run.output
+    paired.seafile("deploy", "--cert-name", road.NAME)
+    assert_both_are_served_bare(paired)

@@ -167,3 +167,51 @@ def test_deploy_of_a_revoked_certificate_fails_loudly(issued: World) -> None:
     issued.certbot("renew", "--force-renewal")
     assert road.staples_lineage(issued)
     assert road.record(issued)["revocation"] is None
+
+
+@pytest.fixture
+def unstapled(world: World) -> World:
+    """Return a world in which the certificate names a responder, and stapling is off; its last look is old."""
+    road.start(world)
+    road.certonly(world, "--seafile-stapling", "off")
+    assert world.handshake(road.NAME).staple is None
+    road.give_scheduler(world)
+    road.change_record(world, last_success="2026-01-01T00:00:00+00:00")
+    return world
+
+
+def test_a_revocation_is_found_with_stapling_off(unstapled: World) -> None:
+    """check finds it by asking, refresh and deploy exit 1 too, and nothing is stapled; it goes with a good answer."""
+    unstapled.set_responder(fault="revoked")
+    for words in (["check", "--root", str(unstapled.folder)], ["refresh"], ["deploy", "--cert-name", road.NAME]):
+        run = unstapled.seafile(*words, check=False)
+        assert run.exit_code == 1
+        assert "the CA revoked the certificate on" in run.output
+    assert "the CA revoked the certificate on" in road.record(unstapled)["revocation"]
+    assert_bare(unstapled)
+    unstapled.set_responder()
+    unstapled.seafile("refresh")
+    assert road.record(unstapled)["revocation"] is None
+    assert_bare(unstapled)
+
+
+def test_with_stapling_off_a_good_answer_is_news_for_six_hours(unstapled: World) -> None:
+    """The responder is asked once, and one that is down is nobody's concern."""
+    asked = road.ocsp_requests(unstapled)
+    unstapled.seafile("refresh")
+    unstapled.seafile("refresh")
+    assert road.ocsp_requests(unstapled) == asked + 1
+    unstapled.stop_responder()
+    run = unstapled.seafile("refresh", "--force")
+    assert run.output == ""
+    unstapled.seafile("check", "--root", str(unstapled.folder))
+
+
+def test_an_idle_renew_finds_a_revocation_with_stapling_off(unstapled: World) -> None:
+    """certbot's own question is answered well, as by another server of the CA; ours is not, and renew exits 1."""
+    serial = f"{unstapled.leaf(road.NAME).serial_number:x}"
+    road.change_record(unstapled, revocation="the CA revoked the certificate on 2026-01-01", serial=serial)
+    unstapled.stop_responder()
+    run = unstapled.certbot("renew", check=False)
+    assert run.exit_code == 1
+    assert "the CA revoked the certificate on" in run.output

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -34,7 +34,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from e2e import backends, looks, processes, sites
+from e2e import backends, forks, looks, processes, sites
 from e2e.front import Front, validity
 from e2e.looks import Look, Verdict
 from e2e.processes import LOOPBACK, Child, ProcessFailed, tool
@@ -249,19 +249,29 @@ class World:
 
     # The CA
 
-    def start_pebble(self, ocsp: bool = True, authz_reuse: int = 0, must_staple: bool = False) -> None:
+    def start_pebble(
+        self,
+        ocsp: bool = True,
+        authz_reuse: int = 0,
+        must_staple: bool = False,
+        profiles: Mapping[str, datetime.timedelta] | None = None,
+        now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
+        eab: Mapping[str, str] | None = None,
+    ) -> None:
         """Start the CA with its DNS server, in which every name is 127.0.0.1.
 
         ocsp: whether certificates name the responder at ocsp_port. authz_reuse: how often, in percent, a valid
-        authorization is used again. must_staple: honour certbot's --must-staple, also where Pebble is too old to; see
-        `front`. Pebble makes its root, intermediate and accounts anew at each start, on the same ports: what an earlier
-        one issued is a stranger's.
+        authorization is used again. must_staple: honour certbot's --must-staple, also where Pebble is too old to;
+        profiles: by name, how long their certificates hold from `now` on; see `front`. eab: the keys (base64url), by
+        their ids, of which an account must name one; without, accounts need none. Pebble makes its root, intermediate
+        and accounts anew at each start, on the same ports: what an earlier one issued is a stranger's.
         """
         self._start_dns()
         _write_acme_identity(self.folder / "pebble")
-        port = self._pebble_port if must_staple else self.acme_port
+        is_fronted = must_staple or profiles is not None
+        port = self._pebble_port if is_fronted else self.acme_port
         config = self.folder / "pebble" / "config.json"
-        config.write_text(json.dumps({"pebble": self._pebble_config(port, ocsp)}))
+        config.write_text(json.dumps({"pebble": self._pebble_config(port, ocsp, eab or {})}))
         child = self._start(
             "pebble",
             [tool("pebble"), "-config", config, "-dnsserver", f"{LOOPBACK}:{self._dns_port}"],
@@ -269,10 +279,11 @@ class World:
         )
         child.wait_until(lambda: processes.answers(self._manage_port) and processes.answers(port), "answering")
         self.root.write_bytes(self._manage("roots/0"))
-        if must_staple:
-            self._front = Front(self.acme_port, port, self._acme_identity, self.issuers()[0].key)
+        if is_fronted:
+            key = self.issuers()[0].key
+            self._front = Front(self.acme_port, port, self._acme_identity, key, profiles or {}, now)
 
-    def _pebble_config(self, port: int, ocsp: bool) -> dict[str, object]:
+    def _pebble_config(self, port: int, ocsp: bool, eab: Mapping[str, str]) -> dict[str, object]:
         certificate, key, _ = self._acme_identity
         return {
             "listenAddress": f"{LOOPBACK}:{port}",
@@ -282,13 +293,20 @@ class World:
             "httpPort": self.http_port,
             "tlsPort": self.https_port,
             "ocspResponderURL": self.ocsp_url if ocsp else "",
-            "externalAccountBindingRequired": False,
+            "externalAccountBindingRequired": bool(eab),
+            "externalAccountMACKeys": dict(eab),
         }
 
     @property
     def _acme_identity(self) -> tuple[Path, Path, Path]:
         folder = self.folder / "pebble"
         return folder / "acme.pem", folder / "acme.key", folder / "acme-ca.pem"
+
+    @property
+    def front(self) -> Front:
+        """What stands before the CA, where `start_pebble` was asked for more than Pebble can."""
+        assert self._front is not None
+        return self._front
 
     def stop_pebble(self) -> None:
         """End the CA and its DNS server; then requests to it are refused."""
@@ -503,6 +521,21 @@ class World:
             script.chmod(0o755)
         return script
 
+    def start_forks(self, clock: Path) -> None:
+        """Start what runs `certbot` and `certbot-seafile` of bin/ as forks of one process; see `forks`.
+
+        clock: the file that tells libfaketime how far ahead it is. Files' own times stay real: that saves half of a
+        run, and nothing depends on them.
+        """
+        place = self.folder / "run" / "forks"
+        # "MT": in the other one, threads that ask for the time at once may see the real one.
+        (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
+        faked = {"LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
+        command: list[str | Path] = [sys.executable, TESTS / "e2e" / "forks.py", place]
+        self._start("forks", command, faked | {"NO_FAKE_STAT": "1"}).wait_until(place.exists, "listening")
+        for name in ("certbot", "certbot-seafile"):
+            forks.write_program(self.folder / "bin" / name, place)
+
     @property
     def folders(self) -> list[str]:
         """The options that name certbot's three folders."""
@@ -640,7 +673,7 @@ def _builder(subject: x509.Name, issuer: x509.Name) -> x509.CertificateBuilder:
         .issuer_name(issuer)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=30))
+        .not_valid_after(now + datetime.timedelta(days=800))  # for tests whose clock runs ahead
     )
 
 

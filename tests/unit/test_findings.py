@@ -115,6 +115,7 @@ DUE: Mapping[str, tuple[float, str, float]] = {
     "64 days": (64, "version = 5.8.0\n", 64 * 2 / 3),
     "45 days": (45, "version = 5.8.0\n", 30),
     "6 days": (6, "version = 5.8.0\n", 3),
+    "2 days": (2, "version = 5.8.0\n", 1),
     "397 days": (397, "version = 5.8.0\n", 397 * 2 / 3),
     "no version": (90, "", 60),
     "certbot 2.1, 90 days": (90, "version = 2.1.0\n", 60),
@@ -129,13 +130,14 @@ DUE: Mapping[str, tuple[float, str, float]] = {
 
 
 @pytest.mark.parametrize("name", DUE)
-def test_a_renewal_is_missed_two_runs_after_it_was_due(host: Host, name: str) -> None:
-    """By certbot's own setting, and where there is none by what the certbot does that wrote the file."""
+def test_a_renewal_is_missed_when_half_of_the_time_for_it_is_over_or_two_days(host: Host, name: str) -> None:
+    """By certbot's own setting, else by what the certbot does that wrote the file; the share that is left is told."""
     days, top, due = DUE[name]
     lineage = host.mint(NOW, days, top)
-    missed = NOW + (due + 2) * DAY
-    assert not [text for text in host.sentences(missed - HOUR) if "was not renewed" in text]
-    assert [text for text in host.sentences(missed + HOUR) if "was not renewed" in text]
+    late = due + min(2, (days - due) / 2)
+    assert not [text for text in host.sentences(NOW + late * DAY - HOUR) if "was not renewed" in text]
+    (told,) = (text for text in host.sentences(NOW + late * DAY + HOUR) if "was not renewed" in text)
+    assert f"({(days - late - 1 / 24) / days:.0%} of its lifetime is left)" in told
     assert [text for text in host.sentences(lineage.not_after) if "the certificate expired on" in text]
 
 
