@@ -34,6 +34,8 @@ _RELOAD_SECONDS = 60.0
 _SAID_AFTER_SECONDS = 5.0
 # How long a look after a reload that was seen to happen may find otherwise.
 _WAIT_SECONDS = 2.0
+# The master lets old workers go 0.1 s after it has started new ones; so long where nobody sees them.
+_UNSEEN_SECONDS = 1.0
 _RUN_SECONDS = 120
 # cron leaves the folders of system programs out of PATH.
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -144,6 +146,8 @@ class Nginx:
                 has_said = True
                 logger.warning("nginx still answers by the old configuration; waiting for up to a minute")
             time.sleep(_POLL_SECONDS)
+        if master is None:
+            time.sleep(_UNSEEN_SECONDS)
         logger.info("nginx reloaded by `%s`", command)
 
     @property
