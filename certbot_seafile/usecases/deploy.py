@@ -64,6 +64,8 @@ def deploy(context: Context, lineage: Lineage, *, is_upkeep: bool = False) -> No
         else:
             context.say(f"Ready: the certificate in {lineage.folder}, for what ends TLS in front of nginx")
     _complete_renewal(context, lineage)
+    if (silent := serving.find_silent(site)) is not None:
+        context.say(f"Seafile does not answer at {silent}; `certbot-seafile check` says more")
     if outcome.is_revoked:
         raise errors.NotStapled(
             f"{lineage.name}: {outcome.reason}; get a new certificate with "
