@@ -34,6 +34,8 @@ _RELOAD_SECONDS = 60.0
 _SAID_AFTER_SECONDS = 5.0
 # How long a look after a reload that was seen to happen may find otherwise.
 _WAIT_SECONDS = 2.0
+# The master lets old workers go 0.1 s after it has started new ones; so long where nobody sees them.
+_UNSEEN_SECONDS = 1.0
 _RUN_SECONDS = 120
 # cron leaves the folders of system programs out of PATH.
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -142,6 +144,8 @@ class Nginx:
                 has_said = True
                 logger.warning("nginx still answers by the old configuration; waiting for up to a minute")
             time.sleep(_POLL_SECONDS)
+        if master is None:
+            time.sleep(_UNSEEN_SECONDS)
         logger.info("nginx reloaded by `%s`", command)
 
     @property
@@ -202,12 +206,13 @@ class Nginx:
         return None
 
     def _is_in_container(self, process: int) -> bool:
-        """Tell whether a process is an nginx with other mounts than ours, and has one of our files all the same."""
+        """Tell whether a process is an nginx with another root than ours, into which one of our files is mounted."""
+        root = f"/proc/{process}/root"
         try:
-            if not _is_master(process) or os.path.samefile(f"/proc/{process}/ns/mnt", "/proc/self/ns/mnt"):
+            if not _is_master(process) or os.path.samefile(root, "/"):
                 return False
-            places = ((f"/proc/{process}/root{path}", path) for path in (self._disk.last or self.configuration()).files)
-            return any(os.path.exists(there) and os.path.samefile(there, here) for there, here in places)
+            paths = (self._disk.last or self.configuration()).files
+            return any(os.path.exists(root + path) and os.path.samefile(root + path, path) for path in paths)
         except OSError:  # it has ended meanwhile, or is not ours to see
             return False
 

@@ -28,6 +28,22 @@ from e2e.world import World
 #: The official image's users; the machine does not know nginx's.
 USERS = {"root": 0, "nginx": 101, "nobody": 65534, "nogroup": 65534}
 _STAGE = Path("/mnt")
+#: A root of its own, in which the machine's folders lie as they do in an image; pivot_root(8) makes it the root.
+_OWN_ROOT = f"""\
+mount -t tmpfs -o mode=755 tmpfs {_STAGE}
+for entry in /*; do
+    if [ -L "$entry" ]; then
+        cp -a "$entry" "{_STAGE}$entry"
+    elif [ -d "$entry" ] && [ "$entry" != {_STAGE} ]; then
+        mkdir "{_STAGE}$entry"
+        mount --rbind "$entry" "{_STAGE}$entry"
+    fi
+done
+mkdir {_STAGE}{_STAGE}
+cd {_STAGE}
+pivot_root . .{_STAGE}
+cd /
+umount --lazy {_STAGE}"""
 
 
 def skip_without_namespaces() -> None:
@@ -48,7 +64,7 @@ def inside(
 
     places: what is mounted, and where, in this order. first: a command to begin with. read_only: these of the places.
     """
-    lines = [first, f"mount -t tmpfs tmpfs {_STAGE}"]
+    lines = [_OWN_ROOT, first, f"mount -t tmpfs tmpfs {_STAGE}"]
     for number, (source, _) in enumerate(places):
         make = "mkdir" if source.is_dir() else "touch"
         lines += [f"{make} {_STAGE}/{number}", f"mount --bind {source} {_STAGE}/{number}"]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e import road, shapes
+from e2e import minted, road, shapes
 from e2e.cluster import entered
 from e2e.container import ContainerWorld, inside, skip_without_namespaces
 from e2e.processes import tool
@@ -177,6 +177,21 @@ def test_a_busy_nginx_in_a_container_is_waited_for(world: ContainerWorld) -> Non
     assert road.staples_lineage(world)
 
 
+@pytest.mark.long
+def test_old_workers_that_nobody_sees_are_waited_for(tools: None) -> None:
+    """An nginx that this machine cannot see answers by the new configuration alone when a reload is over."""
+    with World() as world:
+        site = world.write_site(road.SITE_NAME, world.adapt(b"server { listen 80; return 200 0; }\n"))
+        world.start_nginx()
+        pid = world.path("/run/nginx.pid")
+        working = minted.context(world, minted.options(world, reload_cmd=f"kill -s HUP {pid.read_text().strip()}"))
+        pid.rename(pid.with_name("elsewhere.pid"))
+        for number in range(1, 6):
+            site.write_bytes(world.adapt(b"server { listen 80; return 200 %d; }\n" % number))
+            working.nginx.reload()
+            assert {world.fetch(NAME, "/").stdout[-1] for _ in range(5)} == {str(number)}
+
+
 # --- the other way round ---------------------------------------------------------------------------------------------
 
 
@@ -192,7 +207,7 @@ def test_certbot_in_a_container_serves_by_nginx_on_the_machine() -> None:
         ctl.parent.mkdir()
         ctl.write_text(f'#!/bin/sh\nexec {shlex.join(enter)} "$@"\n')
         ctl.chmod(0o755)
-        image = [world.root.parent, ctl.parent]
+        image = [world.root.parent, ctl.parent, world.nginx_ctl.parent]
         mounts = [*image, world.server_root, world.config_dir, world.work_dir, world.logs_dir, world.webroot]
         for path in mounts:
             path.mkdir(parents=True, exist_ok=True)
