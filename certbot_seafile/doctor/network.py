@@ -24,31 +24,31 @@ from certbot_seafile.system.handshake import Endpoint
 #: Where people come who type https://NAME, whatever port a router passes that on to.
 _HTTPS_PORT = 443
 _LOOK_UP_SECONDS = _CALL_SECONDS = 3.0
-#: Programs that pass a port on to nginx in a container, or open it for nginx.
-_FORWARDERS = {"conmon", "docker-proxy", "pasta", "pasta.avx2", "rootlessport", "slirp4netns", "systemd"}
 _NGINX = ("nginx", "openresty", "angie")
 _CADDY = re.compile(r"(?im)^\s*image:.*caddy")
 
 
 def port_taken(subject: Subject) -> Iterator[Finding]:
-    """Yield the programs that hold a port of the site in nginx's place, as Caddy after a move to nginx.
+    """Yield the programs that hold a TLS port of the site where clients are not handed the certificate.
 
-    nginx -t does not notice, and a running nginx goes on with its old configuration. Where nginx is seen to run in a
-    container, its ports are held by what passes them on.
+    As Caddy after a move to nginx. nginx -t does not notice, and a running nginx goes on with its old configuration.
+    Where clients are handed it, the program passes them on to nginx, as docker-proxy does.
     """
-    if subject.context.nginx.has_our_ports is False:
-        return
-    site, ctl = subject.site, os.path.basename(subject.context.nginx.ctl)
-    places = [*serving.endpoints(site.tls, tls=True), *serving.endpoints(site.plain)]
-    for port in sorted({place.port for place in places}):
-        holders = subject.machine.listeners.get(port, [])
-        programs = {holder.program for holder in holders}
-        is_nginx = any(program == ctl or program.endswith(_NGINX) for program in programs)
-        if holders and not is_nginx and not programs & _FORWARDERS:
-            fact = f"{holders[0].program} (process {holders[0].process}) listens on port {port}, which the site needs"
-            stop = f"`systemctl disable --now {holders[0].program}`"
-            fix = f"stop it for good, for example with {stop} or in its compose file, then reload nginx"
-            yield Finding("PORT-TAKEN", fact, "nginx does not answer there", fix)
+    standing = subject.standing
+    if standing.failure or not (standing.is_current or standing.earlier):
+        for port in sorted({place.port for place in serving.endpoints(subject.site.tls, tls=True)}):
+            yield from taken(subject, port)
+
+
+def taken(subject: Subject, port: int) -> Iterator[Finding]:
+    """Yield who listens on a port in nginx's place, which does not answer there as it should."""
+    ctl, holders = os.path.basename(subject.context.nginx.ctl), subject.machine.listeners.get(port, [])
+    is_nginx = any(holder.program == ctl or holder.program.endswith(_NGINX) for holder in holders)
+    if holders and not is_nginx:
+        fact = f"{holders[0].program} (process {holders[0].process}) listens on port {port}, which the site needs"
+        stop = f"`systemctl disable --now {holders[0].program}`"
+        fix = f"stop it for good, for example with {stop} or in its compose file, then reload nginx"
+        yield Finding("PORT-TAKEN", fact, "nginx does not answer there", fix)
 
 
 def compose_starts_caddy(machine: Machine) -> Iterator[Finding]:

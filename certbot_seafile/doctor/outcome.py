@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from certbot_seafile import errors
-from certbot_seafile.doctor import proxying
+from certbot_seafile.doctor import proxying, routes
 from certbot_seafile.doctor.findings import WARNING, Finding, listed
 from certbot_seafile.doctor.routes import Route
 from certbot_seafile.doctor.subject import Subject
@@ -22,7 +22,7 @@ _TOKEN = re.compile(rb"""name=["']csrfmiddlewaretoken["']\s+value=["']([^"']+)""
 def redirects_to_itself(subject: Subject) -> Iterator[Finding]:
     """Yield what leads people in circles: an address that redirects to itself, or to http."""
     for look in subject.looks:
-        target = urlsplit((look.answer and look.answer.location) or "https://")
+        target = routes.split((look.answer and look.answer.location) or "https://")
         is_own = target.hostname == look.name.lower()
         if is_own and (target.scheme == "http" or (target.path or "/", target.query) == (look.sent.path, "")):
             fact = f"{look.url} redirects to {target.geturl()}"

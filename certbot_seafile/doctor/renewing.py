@@ -143,7 +143,7 @@ def nobody_renews(machine: Machine) -> Iterator[Finding]:
         yield Finding("SCHEDULE-NONE", fact, effect, fix)
     elif late:
         place = f"although {daily[0].place} is to run it"
-        fact = f"`certbot renew` did not come by for {listed(late)} since {last}, {place} every day"
+        fact = f"`certbot renew` did not come by for {listed(late)} since {last}, {place}"
         yield Finding("SCHEDULE-LATE", fact, effect, "run `certbot renew` and read what it says")
     elif daily and not any(job.is_timer for job in daily) and not schedule.has_cron(machine.root):
         fact = f"{daily[0].place} runs `certbot renew`, but no cron was found that would read it"

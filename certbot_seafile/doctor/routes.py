@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from urllib.parse import SplitResult, urlsplit
 
 from certbot_seafile.site import model
 from certbot_seafile.site.config import Statement, text
@@ -79,6 +80,14 @@ class Route:
 def route(server: Server, path: str) -> Route:
     """Return where nginx takes a request for a path of a server block."""
     return Route(server, path, tuple(model.locations_for(server, path)))
+
+
+def split(url: str) -> SplitResult:
+    """Return the parts of an address; none of them where it is no address."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def seahub_root(server: Server) -> str | None:

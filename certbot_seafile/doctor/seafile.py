@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
-from certbot_seafile.doctor import seahub
+from certbot_seafile.doctor import routes, seahub
 from certbot_seafile.doctor.findings import NOTE, WARNING, Finding
 from certbot_seafile.doctor.subject import Subject
 
@@ -49,7 +48,7 @@ def other_host(subject: Subject) -> Iterator[Finding]:
     """Yield the settings by which Seafile takes itself to be reached by a name that the certificate is not for."""
     for place, name, value in _values(subject):
         is_url = name in _URLS and value.lower().startswith("https://")
-        host = urlsplit(value).hostname or "" if is_url else value
+        host = routes.split(value).hostname or "" if is_url else value
         if (is_url or name == _HOSTNAME) and host and "$" not in host and not _covers(subject, host):
             fact = f"{place} has {name} = {value}, and the certificate is for {', '.join(subject.lineage.names)}"
             too = f" here and {_WINS}" if is_url else ""

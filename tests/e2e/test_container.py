@@ -37,6 +37,7 @@ def start(
     """Start CA, responder and the container with the site, which listens on all addresses of the container."""
     world.start_pebble(must_staple=must_staple, ocsp=ocsp)
     world.start_responder()
+    world.start_seafile()
     adapted = world.adapt(site).replace(b" 127.0.0.1:", b" ")
     world.write_site(road.SITE_NAME, adapted)
     world.start_nginx()

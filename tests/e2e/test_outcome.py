@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from threading import Event
 from typing import Any
 
 import pytest
 
-from e2e import road
+from e2e import backends, road
 from e2e.world import World
 
 
@@ -125,3 +127,18 @@ def test_seafile_no_answer_of_its_other_parts(issued: World) -> None:
     rewrite(issued, b"    location /seafile {\n        proxy_pass", COMPONENTS)
     (warning,) = findings(issued, 0)
     assert f"https://{road.NAME}/notification/ping, https://{road.NAME}/seafdav/: HTTP status 502" in warning["text"]
+
+
+def test_port_taken_where_another_server_has_both_ports(issued: World) -> None:
+    """PORT-TAKEN is told of the port of people and of the port of the CA, before what follows from it."""
+    issued.stop_nginx()
+    servers = [backends.Backend("127.0.0.1", port, backends.seahub) for port in (issued.http_port, issued.https_port)]
+    run = issued.seafile("check", "--root", issued.folder, check=False)
+    for server in servers:
+        server.close()
+    issued.start_nginx()
+    assert run.exit_code == 1
+    assert re.findall(rf"\(process {os.getpid()}\) listens on port (\d+), which", run.stdout) == [
+        str(issued.https_port), str(issued.http_port)
+    ]  # fmt: skip
+    assert "CHALLENGE" not in run.stdout

@@ -176,6 +176,20 @@ def test_a_host_whose_last_run_is_old_is_sick(host: Host) -> None:
     assert "none came by since" in fault.text
 
 
+def test_a_timer_that_is_too_rare_shows_by_the_age_of_the_last_run(host: Host) -> None:
+    """SCHEDULE-LATE names a weekly timer from the third day on; how often it is to run is not read."""
+    (host.root / "run/systemd/system").mkdir(parents=True)
+    host.write("/etc/cron.d/certbot", "")
+    timer = host.write("/etc/systemd/system/renew.timer", "[Timer]\nOnCalendar=weekly\n")
+    host.write("/etc/systemd/system/renew.service", "[Service]\nExecStart=/usr/bin/certbot -q renew\n")
+    host.write("/etc/systemd/system/timers.target.wants/renew.timer", "")
+    host.remember(NOW - 47 * HOUR)
+    assert host.machine() == []
+    host.remember(NOW - 49 * HOUR)
+    (fault,) = host.machine()
+    assert (fault.id, fault.text.count(f"although {timer} is to run it, so")) == ("SCHEDULE-LATE", 1)
+
+
 def test_a_host_where_renew_never_came_by_is_sick_after_two_days(host: Host) -> None:
     """As where Debian's certbot, which has no plugin, is run beside the one that has: not before this was installed."""
     installed = datetime.datetime.fromtimestamp(os.stat(renewing.__file__).st_ctime, datetime.UTC)

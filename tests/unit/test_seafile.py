@@ -54,6 +54,7 @@ FILES: Mapping[str, tuple[dict[str, str], tuple[str, str, str, str] | None]] = {
         {PYTHON: "SERVICE_URL = 'https://10.0.0.1/'\n"},
         ("SEAFILE-HOSTNAME", WARNING, f"{PYTHON}:1", "whose values win"),
     ),
+    "an address that is none": ({PYTHON: "SERVICE_URL = 'https://['\n"}, None),
     "a name that the shell fills in": ({DOCKER_ENV: "SEAFILE_SERVER_HOSTNAME=$NAME\n"}, None),
     "SEAFILE-URL-LEFT-OVER by .env": (
         {ENV: NAMED, PYTHON: f"SERVICE_URL = 'https://{NAME}'\n"},
