@@ -49,14 +49,14 @@ def read(path: str, *, at_most_bytes: int = 64 * 1024 * 1024) -> bytes:
     """Return the bytes of the regular file at path. Raises errors.FileRefused, also for FIFOs and devices."""
     with _explained(f"{path} cannot be read: "):
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    facts = os.fstat(descriptor)
-    if not stat.S_ISREG(facts.st_mode):  # before open(), which raises at a folder
-        os.close(descriptor)
-        raise errors.FileRefused(f"{path} is not a regular file; move it away, or name another path")
-    with open(descriptor, "rb") as stream:
-        if facts.st_size > at_most_bytes:
-            raise errors.FileRefused(f"{path} is larger than {at_most_bytes} bytes; name another path")
-        return stream.read(at_most_bytes + 1)
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):  # before open(), which raises at a folder
+            os.close(descriptor)
+            raise errors.FileRefused(f"{path} is not a regular file; move it away, or name another path")
+        with open(descriptor, "rb") as stream:
+            if facts.st_size > at_most_bytes:
+                raise errors.FileRefused(f"{path} is larger than {at_most_bytes} bytes; name another path")
+            return stream.read(at_most_bytes + 1)
 
 
 def names_in(folder: str) -> list[str]:

@@ -80,6 +80,12 @@ def test_a_huge_file_is_refused(tmp_path: Path) -> None:
         files.read(str(tmp_path / "huge"), at_most_bytes=65536)
 
 
+def test_what_cannot_be_read_to_its_end_is_named() -> None:
+    """As on a disk with a bad block: nothing is at the first address of a process."""
+    with pytest.raises(errors.FileRefused, match="mem cannot be read: Input/output error; see the system's log"):
+        files.read("/proc/self/mem")
+
+
 def test_folders_are_made_with_their_parents(tmp_path: Path) -> None:
     """What was made is told, outermost first; a second call makes nothing."""
     made = files.make_folder(str(tmp_path / "a" / "b"))
