@@ -125,6 +125,10 @@ class ContainerWorld(World):
         self.nginx_ctl.chmod(0o755)
         self.network = os.open(f"/proc/{self.master}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._ports = [_Published(port, self.network) for port in (self.http_port, self.https_port)]
+        if self._seafile:  # it is the container's neighbour
+            self.stop_seafile()
+            with entered(self.network):
+                self.start_seafile()
 
     def _script(self) -> str:
         """Return what is done in the container: its files are put together, and nginx is started."""
