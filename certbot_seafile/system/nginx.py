@@ -139,6 +139,8 @@ class Nginx:
         while _accepting(old, master):
             passed = time.monotonic() - start
             if log.is_final or passed > seconds:
+                if _accepting(_processes(), master) - old:  # new ones are there; an old one is stuck in something
+                    break
                 self.refuse_unloaded(passed)
             if passed > _SAID_AFTER_SECONDS and not has_said:
                 has_said = True
