@@ -62,6 +62,12 @@ class Options:
     no_redirect: bool = False
 
     def __post_init__(self) -> None:
+        for each in fields(self):
+            if "\0" in str(getattr(self, each.name)):
+                option = f"--seafile-{each.name.replace('_', '-')}"
+                raise errors.LineageRefused(
+                    f"the value of {option} holds a NUL byte; give that option again without it"
+                )
         for name in ("site", "server_root", "webroot", "staple_dir", "handover"):  # nginx has another working folder
             if (path := getattr(self, name)) is not None:
                 object.__setattr__(self, name, os.path.abspath(path))

@@ -58,6 +58,24 @@ def test_certbot_asks_for_the_names_itself(world: World) -> None:
     assert "Please enter the domain name" in refused(run)
 
 
+@pytest.mark.parametrize("option", ["ctl", "staple_dir", "ocsp_url", "reload_cmd"])
+def test_a_nul_byte_in_an_option(world: World, option: str) -> None:
+    """A renewal file may hold one; each command names the option and goes no further."""
+    world.write_site(road.SITE_NAME, world.adapt(road.TUTORIAL_SITE))
+    world.start_nginx()
+    minted.mint(world, road.NAME, minted.options(world))
+    renewal = world.config_dir / "renewal" / f"{road.NAME}.conf"
+    lines = [line for line in renewal.read_text().splitlines() if not line.startswith(f"seafile_{option} ")]
+    lines.insert(lines.index("[renewalparams]") + 1, f"seafile_{option} = a\0b")
+    renewal.write_text("\n".join(lines) + "\n")
+    site = road.site_bytes(world)
+    for command, words in commands(world, road.NAME).items():
+        if command != "undo":
+            output = refused(world.seafile(*words, check=False))
+            assert f"--seafile-{option.replace('_', '-')} holds a NUL byte" in output
+    assert road.site_bytes(world) == site
+
+
 @pytest.fixture
 def undone(restored: World) -> World:
     """Give a world with a certificate whose site was undone: a deployment edits it."""
