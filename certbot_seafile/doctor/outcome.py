@@ -1,14 +1,13 @@
 """Whether Seafile itself answers over https, at the addresses that lead to it, and lets people log in.
 
 The law: only the site's own listen addresses are asked, for 5 s in all a certificate, and with what a browser sends.
-Nobody is logged in: the form is sent without a user name.
+Nobody is logged in, and nothing is counted as a try to.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from urllib.parse import urlencode
 
 from certbot_seafile import errors
 from certbot_seafile.doctor import proxying, routes
@@ -56,7 +55,11 @@ def file_server_astray(subject: Subject) -> Iterator[Finding]:
 
 
 def login_forbidden(subject: Subject) -> Iterator[Finding]:
-    """Yield that Seahub takes its own form for a forgery (CSRF), by whose fault that is."""
+    """Yield that Seahub takes its own form for a forgery (CSRF), by whose fault that is.
+
+    The form's token goes back by PUT: Django guards that as it guards POST, and Seahub shows the form again, but counts
+    no failed attempt, after a few of which people would have to solve captchas (seahub/auth/views.py).
+    """
     for name, sent in subject.logins:
         try:
             form = subject.ask(name, sent.path)
@@ -65,11 +68,11 @@ def login_forbidden(subject: Subject) -> Iterator[Finding]:
                 continue
             url = f"https://{name}{sent.path}"
             headers = {"Cookie": "; ".join(form.cookies), "Referer": url, "Origin": f"https://{name}"}
-            fields = {"csrfmiddlewaretoken": token[1].decode("ascii", "replace"), "login": "", "password": ""}
-            answer = subject.ask(name, sent.path, headers, urlencode(fields))
+            headers["X-CSRFToken"] = token[1].decode("ascii", "replace")
+            answer = subject.ask(name, sent.path, "PUT", headers)
         except errors.ChallengeUnreachable:
             continue
-        if answer.status == 403:
+        if answer.status == 403 and b"CSRF" in answer.body:
             fact = f"Seahub at {url} refuses its own form as forged, with HTTP status 403"
             yield Finding("LOGIN-FORBIDDEN", fact, "nobody can log in", _fix_of_403(name, sent), place=sent.place)
 

@@ -197,15 +197,15 @@ class Subject:
         life = staple.end - staple.this_update
         return life if life <= verify.MARGIN else None
 
-    def ask(self, name: str, path: str, headers: Mapping[str, str] | None = None, form: str | None = None) -> Answer:
-        """Ask the site over TLS as a browser would that asks for https://NAME/PATH. form: sent by POST.
+    def ask(self, name: str, path: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> Answer:
+        """Ask the site over TLS as a browser would that asks for https://NAME/PATH.
 
         Raises errors.ChallengeUnreachable, as soon as all questions together take too long.
         """
         endpoint = serving.endpoints(self.site.tls, tls=True)[0]
         self._asked.append(time.monotonic())
         left = max(ASK_SECONDS - (self._asked[-1] - self._asked[0]), _NO_SECONDS)
-        return handshake.request(endpoint, name, path, tls=True, seconds=left, headers=headers, form=form)
+        return handshake.request(endpoint, name, path, tls=True, seconds=left, method=method, headers=headers)
 
     @cached_property
     def names(self) -> list[tuple[str, model.Server]]:

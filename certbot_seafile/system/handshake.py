@@ -103,20 +103,19 @@ def request(
     *,
     tls: bool = False,
     seconds: float = _TIMEOUT_SECONDS,
+    method: str = "GET",
     headers: Mapping[str, str] | None = None,
-    form: str | None = None,
 ) -> Answer:
-    """Do as get(), with more headers. seconds: how long each wait may last. form: to be sent by POST.
+    """Do as get(), by another method and with more headers. seconds: how long each wait may last.
 
     Raises errors.ChallengeUnreachable where no answer comes.
     """
     sent = {"Host": f"[{host}]" if ":" in host else host, "Connection": "close", **(headers or {})}
-    sent |= {"Content-Type": "application/x-www-form-urlencoded"} if form else {}
     try:
         with _connected(endpoint, seconds) as plain, _encrypted(plain, host) if tls else plain as stream:
             connection = http.client.HTTPConnection(endpoint.address, endpoint.port)
             connection.sock = stream
-            connection.request("POST" if form else "GET", path, form, sent)
+            connection.request(method, path, headers=sent)
             response = connection.getresponse()
             cookies = [line.partition(";")[0] for line in response.headers.get_all("Set-Cookie", ())]
             location = response.getheader("Location")

@@ -27,7 +27,9 @@ settings.configure(
 
 
 def log_in(request: HttpRequest) -> HttpResponse:
-    """Show the form, and again where it comes back."""
+    """Show the form, and end with 500 where somebody tries to log in, which Seahub would count."""
+    if request.method == "POST":
+        return HttpResponse(status=500)
     field = f'<input type="hidden" name="csrfmiddlewaretoken" value="{get_token(request)}">'
     return HttpResponse(f'<form method="post">{field}<input name="login"></form>')
 

@@ -53,7 +53,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_login_forbidden_is_told_with_what_it_lacks(issued: World, name: str) -> None:
-    """LOGIN-FORBIDDEN is a fault, found by a form that is sent back as it came, without a user name."""
+    """LOGIN-FORBIDDEN is a fault, found by the token of its form, without a try to log in."""
     without, origin, told = CASES[name]
     text = log_in(issued, without, *filter(None, [origin]))
     assert bool(text) == bool(told)
