@@ -118,6 +118,15 @@ def refuse_fixed(path: str) -> None:
         )
 
 
+def refuse_read_only(folder: str) -> None:
+    """Refuse a folder, which may not be there yet, on a read-only file system. Raises errors.FileRefused."""
+    place = os.path.join(folder, "")
+    while not os.path.exists(os.path.dirname(place)):
+        place = os.path.dirname(place)
+    if _is_read_only(place):
+        raise errors.FileRefused(f"{folder} cannot be written: {os.strerror(errno.EROFS)}; {_ADVICE[errno.EROFS]}")
+
+
 def _is_read_only(path: str) -> bool:
     return bool(os.statvfs(os.path.dirname(path)).f_flag & os.ST_RDONLY)
 

@@ -13,7 +13,7 @@ from certbot_seafile.ocsp import store
 from certbot_seafile.sealed import versions
 from certbot_seafile.sealed.versions import Version
 from certbot_seafile.site import edits, plan
-from certbot_seafile.system import challenge, serving, writing
+from certbot_seafile.system import challenge, files, serving, writing
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Paths
 
@@ -57,6 +57,8 @@ def check_plan(context: Context, names: Sequence[str], cert_name: str | None, *,
     if context.renewer is None:
         writing.refuse_fixed(context, planned)
         serving.refuse_taken(context, planned)
+        if is_sealed:
+            files.refuse_read_only(context.options.staple_dir)
     has_staples = is_sealed or os.path.isdir(context.options.staple_dir)  # many CAs have none
     read = [paths.snippet_path] if has_staples else []
     context.nginx.refuse_unseen([*planned.paths, os.path.dirname(paths.fullchain_path), *read])
@@ -84,8 +86,8 @@ def _plan(
     is_sealed: bool,
     is_by_dns: bool,
 ) -> edits.Edits:
-    files, options = (paths.fullchain_path, paths.key_path, paths.snippet_path), context.options
-    certificate = plan.Certificate(*files, is_stapled, frozenset() if is_sealed else pairs, is_sealed)
+    named, options = (paths.fullchain_path, paths.key_path, paths.snippet_path), context.options
+    certificate = plan.Certificate(*named, is_stapled, frozenset() if is_sealed else pairs, is_sealed)
 
     def add_edits(planned: edits.Edits, site: plan.Site) -> None:
         if not is_by_dns:  # what is validated by DNS needs no location for challenges, and no port 80

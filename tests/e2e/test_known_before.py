@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,19 @@ def test_a_file_that_cannot_be_replaced_is_refused(
     minted.issue(world, NAME, minted.options(world))
     with fix(path):
         preflight.why_rsa(minted.context(world, minted.options(world)), REQUEST)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_a_must_staple_certificate_needs_a_folder_for_its_versions(world: World) -> None:
+    """On a read-only file system it is refused; a plain one, which may have no staple, is not."""
+    start(world, SITE)
+    parent = world.staple_dir.parent / "read-only"
+    parent.mkdir()
+    context = minted.context(world, minted.options(world, staple_dir=str(parent / "OCSP")))
+    with mounted(parent, "ro"):
+        with pytest.raises(errors.FileRefused, match="read-only/OCSP cannot be written: Read-only file system; mount"):
+            preflight.why_rsa(context, replace(REQUEST, must_staple=True))
+        preflight.why_rsa(context, REQUEST)
 
 
 OLD = "ssl_protocols TLSv1.2;\n"
