@@ -18,7 +18,7 @@ help:
 	@echo "make docs   the pages of docs/ as HTML in docs/_build/html, and the manual page checked"
 	@echo "make test-docs      the pages, links and pictures, in a browser without a screen"
 	@echo "make test-matrix    all tests with the certbots of Debian 12 and 13 (bare roots: root; long) and PyPI's oldest"
-	@echo "make test-long      tests that take long (kills, waits, every shape by certbot), and all with the distribution's certbot"
+	@echo "make test-long      tests that take long (kills, waits, every shape by certbot, a year), and all with the distribution's certbot"
 	@echo "make test-offline   unit and property tests: no network, no root, with the Python that is there (docs/packaging.md)"
 	@echo "make test-distributions  pip, pipx, uv, and the packages of Debian, Fedora and Arch, built and judged on this machine"
 	@echo "make test-packages  the Debian packages, in bare roots of Debian 12 and 13, and under systemd (root; long)"
@@ -45,10 +45,10 @@ test-matrix: test-oldest
 	tests/matrix bookworm
 	tests/matrix trixie
 
-# What takes long: commands killed at each change, waits, every shape of site by certbot; then all of the end-to-end
-# tests with the distribution's certbot.
+# What takes long: commands killed at each change, waits, every shape of site by certbot, a year of renewals; then all of
+# the end-to-end tests with the distribution's certbot. worksteal: the years come last, and no two after each other.
 test-long: packages $(VENV)/.ready $(VENV_DEBIAN)/.ready
-	$(VENV)/bin/python -m pytest --no-missing-tools $(PARALLEL) -m long tests/e2e
+	$(VENV)/bin/python -m pytest --no-missing-tools $(PARALLEL) --dist worksteal -m long tests/e2e
 	$(VENV_DEBIAN)/bin/python -m pytest --no-missing-tools $(PARALLEL) -m "long or not long" tests/e2e
 
 test-oldest: packages $(VENV_OLDEST)/.ready

@@ -96,7 +96,7 @@ setup(
         'zope.interface; python_version >= "3.13"',
     ],
     extras_require={
-        "test": ["pytest>=7.2", "pytest-xdist", "hypothesis", "pyyaml", "argparse-manpage"],
+        "test": ["pytest>=7.2", "pytest-xdist", "hypothesis", "pyyaml", "argparse-manpage", "django"],
         "bench": ["crossplane", "certbot-nginx"],
         "dist": ["build", "twine"],
         "docs": ["sphinx", "myst-parser"],

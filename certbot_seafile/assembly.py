@@ -116,8 +116,8 @@ def context_for(
     return Context(nginx, options, config.config_dir, say=say, **facts | chosen)
 
 
-def hook_command(config: Any, https_port: int) -> str:
-    """Return the deploy hook for a renewal file: an absolute path, because schedulers have short PATHs."""
+def own_words(config: Any) -> list[str]:
+    """Return what runs this program with certbot's folders: an absolute path, because schedulers have short PATHs."""
     name = "certbot-seafile"
     beside = os.pathsep.join(os.path.dirname(path) for path in (os.path.abspath(sys.argv[0]), sys.executable))
     script = shutil.which(name, path=beside) or shutil.which(name)
@@ -125,6 +125,10 @@ def hook_command(config: Any, https_port: int) -> str:
     for name, usual in _FOLDERS.items():
         if (folder := getattr(config, f"{name}_dir")) != usual:
             words += [f"--{name}-dir", folder]
-    if https_port != 443:
-        words += ["--https-port", str(https_port)]
-    return shlex.join([*words, "deploy"])
+    return words
+
+
+def hook_command(config: Any, https_port: int) -> str:
+    """Return the deploy hook for a renewal file."""
+    ports = [] if https_port == 443 else ["--https-port", str(https_port)]
+    return shlex.join([*own_words(config), *ports, "deploy"])

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from certbot_seafile import __version__, errors
+from certbot_seafile.system import progress
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,8 @@ def _run(words: Sequence[str]) -> int:
 
     commands.read_settings(arguments)
     _set_up_logging(arguments)
+    if not arguments.quiet and not arguments.verbose:
+        progress.show_on(sys.stderr)
     return commands.COMMANDS[arguments.command](arguments)
 
 
@@ -188,6 +191,12 @@ def _add_setup(setup: argparse.ArgumentParser) -> None:
         setup.add_argument(option, dest=name, metavar=metavar, help=f"{text}, {_ELSE}")
 
 
+def _make_room(record: object) -> bool:
+    """Take the line of a wait off the terminal before a record is printed there."""
+    progress.erase()
+    return True
+
+
 def _set_up_logging(arguments: argparse.Namespace) -> None:
     import logging.handlers
 
@@ -198,6 +207,7 @@ def _set_up_logging(arguments: argparse.Namespace) -> None:
     console = logging.StreamHandler(sys.stderr)
     console.setLevel(logging.DEBUG if arguments.verbose else logging.WARNING)
     console.setFormatter(logging.Formatter("%(message)s"))
+    console.addFilter(_make_room)
     root.addHandler(console)
     with contextlib.suppress(OSError):  # a log that cannot be written stops nothing
         path = os.path.join(arguments.logs_dir, "certbot-seafile.log")

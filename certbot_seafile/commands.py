@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import logging
 import os
@@ -22,7 +23,7 @@ from certbot_seafile.doctor.subject import Machine
 from certbot_seafile.sealed import apply, former, settings, setup, versions
 from certbot_seafile.sealed.handover import Handed
 from certbot_seafile.sealed.versions import Version
-from certbot_seafile.system import files, lineages, records
+from certbot_seafile.system import files, lineages, progress, records
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Options, Paths
 from certbot_seafile.usecases import deploy, refresh, status, undo
@@ -32,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 DONE, FAILED = 0, 1
 _T = TypeVar("_T")
-_MANY = 20  # lineages, from which on a person would wonder whether anything happens
 
 
 def read_settings(arguments: argparse.Namespace) -> None:
@@ -94,7 +94,14 @@ def _names(arguments: argparse.Namespace) -> list[str]:
 
 def _each(arguments: argparse.Namespace, work: Callable[[Lineage], _T]) -> tuple[list[_T], list[Failure]]:
     """Return what the work on each lineage that is meant returns, and what stopped the work on the others."""
-    return attempt_each(_names(arguments), lambda name: work(_load(arguments, name)))
+    names, numbers = _names(arguments), itertools.count()
+    with progress.waiting("what clients are handed") as wait:
+
+        def look(name: str) -> _T:
+            wait.count(next(numbers), len(names))
+            return work(_load(arguments, name))
+
+        return attempt_each(names, look)
 
 
 def _machine_context(arguments: argparse.Namespace, readable: Sequence[Lineage]) -> Context:
@@ -143,14 +150,6 @@ def _refresh(arguments: argparse.Namespace) -> int:
     names = _names(arguments)
     context_for = functools.cache(functools.partial(_context, arguments))
     waiting: list[str] = []
-    is_shown = len(names) >= _MANY and not arguments.quiet and sys.stderr.isatty()
-
-    def show(text: str) -> None:
-        if is_shown:  # on the terminal's last line, in the place of what stood there
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-
-    def show_count(count: int) -> None:
-        show(f"Refreshing staples: {count} of {len(names)}")
 
     def load(name: str) -> tuple[Context, Lineage] | None:
         lineage = _load(arguments, name)
@@ -165,11 +164,15 @@ def _refresh(arguments: argparse.Namespace) -> int:
         return context, current
 
     results = []
-    for result in refresh.refresh(names, load, force=arguments.force, on_progress=show_count):
-        show("")
-        result.report(functools.partial(_say, arguments))
-        results.append(result.failure is None)
-    show("")
+    with progress.waiting("staples") as wait:
+
+        def count(done: int) -> None:
+            wait.count(done, len(names))
+
+        for result in refresh.refresh(names, load, force=arguments.force, on_progress=count):
+            progress.erase()
+            result.report(functools.partial(_say, arguments))
+            results.append(result.failure is None)
     if not results:
         raise _no_lineage(arguments)
     # A certificate that waits for its staple goes live with it.
@@ -211,10 +214,12 @@ def _findings(
     known = {*lineages.all_names(arguments.config_dir), *arguments.entries}
     results = [findings.of_failure(failure) for failure in damaged if failure.name in known]
     context_for = functools.cache(functools.partial(_context, arguments))
-    for lineage in readable:
-        result = attempt(lineage.name, rules.of_lineage, context_for(lineage.options), lineage, machine)
-        results += [findings.of_failure(result)] if isinstance(result, Failure) else result
-    return results + rules.of_machine(machine)
+    with progress.waiting("what clients are handed") as wait:
+        for number, lineage in enumerate(readable):
+            wait.count(number, len(readable))
+            result = attempt(lineage.name, rules.of_lineage, context_for(lineage.options), lineage, machine)
+            results += [findings.of_failure(result)] if isinstance(result, Failure) else result
+        return results + rules.of_machine(machine)
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -337,16 +342,9 @@ def _bring_over(arguments: argparse.Namespace, before: settings.FormerSettings) 
 
 
 def _own_command(arguments: argparse.Namespace) -> list[str]:
-    """Return the words that run this program with the same folders."""
-    words = [os.path.abspath(sys.argv[0])]
-    for option, value, usual in (
-        ("--config-dir", arguments.config_dir, "/etc/letsencrypt"),
-        ("--work-dir", arguments.work_dir, "/var/lib/letsencrypt"),
-        ("--logs-dir", arguments.logs_dir, "/var/log/letsencrypt"),
-        ("--settings", arguments.settings, "/etc/certbot-seafile.json"),
-    ):
-        words += [option, value] if value != usual else []
-    return words
+    """Return the words that run this program with the same folders and settings."""
+    is_usual = arguments.settings == "/etc/certbot-seafile.json"
+    return [*assembly.own_words(arguments), *([] if is_usual else ["--settings", arguments.settings])]
 
 
 def _apply(arguments: argparse.Namespace) -> int:

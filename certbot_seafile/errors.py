@@ -18,6 +18,9 @@ CertbotError = certbot_errors.Error
 class Error(certbot_errors.PluginError):
     """Anything that stops this package; its text says what is wrong and what to do next."""
 
+    def __init__(self, text: str) -> None:
+        super().__init__(text.encode("utf-8", "backslashreplace").decode())  # a file's name may be no UTF-8
+
     def __repr__(self) -> str:
         """Return the text: certbot prints the repr of what prepare() raises, as `The error was: ...`."""
         return str(self)

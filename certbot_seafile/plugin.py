@@ -22,7 +22,6 @@ from certbot.plugins import common
 
 if TYPE_CHECKING:
     from certbot_seafile.site.config import Configuration
-    from certbot_seafile.system import challenge
     from certbot_seafile.system.context import Context
     from certbot_seafile.system.lineages import Lineage, Options
     from certbot_seafile.usecases import preflight
@@ -46,10 +45,10 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
     def __init__(self, config: Any, name: str) -> None:
         has_backups = os.path.isdir(config.backup_dir)
         super().__init__(config, name)
+        self._answered = contextlib.ExitStack()
         if not has_backups:  # certbot's reverter has made it, and a dry run leaves nothing behind
             with contextlib.suppress(OSError):
                 os.rmdir(config.backup_dir)
-        self._challenges: challenge.Challenges | None = None
         self._deployed: set[str] = set()
         self._has_loaded = False
         self._last_context: Context | None = None
@@ -83,6 +82,8 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         if self.config.verb not in ("certonly", "run", "renew") or not is_asked_for:
             return
         request = self._request()
+        if self.config.verb == "renew" and not self.config.dry_run:
+            preflight.begin_renewal(context, request)
         if self.name in (self.config.authenticator, self.config.configurator):
             preflight.refuse_wildcards(request.names)
         preflight.refuse_name(request)
@@ -145,14 +146,12 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         if self.config.allow_subset_of_names:  # certbot drops the names whose challenge fails at the CA
             here = preflight.answered(self._context(), [name for name, _ in expected])
             expected = {key: content for key, content in expected.items() if key[0] in here}
-        self._challenges = challenge.Challenges(self._context())
-        self._challenges.answer(expected)
+        self._answered.enter_context(challenge.answered(self._context(), expected))
         return responses
 
     def cleanup(self, achalls: Iterable[Any]) -> None:
         """Remove the validation files, and take out what was edited for them."""
-        if self._challenges is not None:
-            self._challenges.clear()
+        self._answered.close()
 
     # --- certbot.interfaces.Installer
 
@@ -268,7 +267,10 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
 
     def _context_for(self, options: Options, **chosen: Any) -> Context:
         from certbot_seafile import assembly
+        from certbot_seafile.system import progress
 
+        if not self.config.quiet:
+            progress.show_on(sys.stderr)
         return assembly.context_for(self.config, options, self._say, **chosen)
 
     def _say(self, text: str) -> None:

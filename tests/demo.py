@@ -18,7 +18,7 @@ from cryptography.x509 import ocsp
 
 from e2e import road
 from e2e.looks import Look
-from e2e.world import World
+from e2e.world import Run, World
 
 WIDTH = 100
 
@@ -27,7 +27,9 @@ def main() -> int:
     """Tell the whole story; exit code 0 when every step showed what it promises, else 1."""
     began = time.monotonic()
     with World() as world:
-        chapters = (first_certificate, first_connection, nothing_due, half_way, new_certificate, undone)
+        chapters = (
+            first_certificate, first_connection, nothing_due, half_way, new_certificate, failing, examined, undone,
+        )  # fmt: skip
         before = set_up(world)
         good = [chapter(world, before) for chapter in chapters]
     tell(f"\nThe story took {time.monotonic() - began:.0f} seconds; the temporary folder and its servers are gone.")
@@ -59,6 +61,7 @@ def set_up(world: World) -> bytes:
         "nameless servers, a self-signed certificate, a redirect, TLS 1.2 without ECDSA."
     )
     before = road.start(world)
+    road.give_scheduler(world)
     look = world.handshake(road.NAME)
     tell(f"A TLS client is handed a certificate of {look.certificate.subject.rfc4514_string()}, signed by itself.")
     return before
@@ -148,9 +151,44 @@ def new_certificate(world: World, before: bytes) -> bool:
     return verdict(road.staples_lineage(world), "its own staple comes with it") and fresh
 
 
+def failing(world: World, before: bytes) -> bool:
+    """Let a renewal fail, since the CA is down, and show what clients and the person are told."""
+    tell("\n6. certbot renew, when the certificate is due and the CA is down; then how things stand:")
+    world.stop_pebble()
+    run = world.certbot("renew", "--force-renewal", check=False)
+    show(told(world.seafile("status").stdout, world))
+    show(told(check(world).stdout, world))
+    failed = verdict(run.exit_code == 1, "certbot renew fails, with exit code 1")
+    told_so = verdict("[RENEWAL-FAILED]" in check(world).stdout, "the doctor warns of it")
+    return verdict(road.staples_lineage(world), "clients are served as before, with the staple") and failed and told_so
+
+
+def examined(world: World, before: bytes) -> bool:
+    """Break the site as a person might, let the doctor find it, and run the command that it names."""
+    tell("\n7. Somebody puts the old certificate back into the site. certbot-seafile check:")
+    world.start_pebble()
+    world.certbot("renew")
+    site = world.sites / road.SITE_NAME
+    good = site.read_bytes()
+    lines = [line for line in good.splitlines(keepends=True) if b"/live/" not in line and b"[.]conf" not in line]
+    site.write_bytes(b"".join(lines).replace(b"#    ssl_certificate", b"    ssl_certificate"))
+    world.reload_nginx()
+    show(told(check(world).stdout, world))
+    found = verdict(check(world).exit_code == 1, "the doctor finds it, and names the command")
+    tell("\nThat command: certbot-seafile deploy --cert-name home.seafile.com")
+    show(told(world.seafile("deploy", "--cert-name", road.NAME).stdout, world))
+    show(told(check(world).stdout, world))
+    return verdict(check(world).stdout == "All is well.\n", "nothing is wrong any more") and found
+
+
+def check(world: World) -> Run:
+    """Run the doctor."""
+    return world.seafile("check", "--root", world.folder, check=False)
+
+
 def undone(world: World, before: bytes) -> bool:
     """Take everything out again."""
-    tell("\n6. certbot-seafile undo")
+    tell("\n8. certbot-seafile undo")
     show(told(world.seafile("undo").stdout, world))
     return verdict(road.site_bytes(world) == before, "the site is byte for byte what it was")
 

@@ -41,7 +41,7 @@ HUGE_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class State:
-    """How to answer: a key of FAULTS, and the window (thisUpdate as a distance from now).
+    """How to answer: a key of FAULTS, and the window (thisUpdate as a distance from now, or this_update itself).
 
     fault_serial: where it is given, the fault is for this certificate alone (hexadecimal).
     """
@@ -50,6 +50,7 @@ class State:
     this_update_offset_hours: float = 0
     validity_hours: float = 96
     fault_serial: str | None = None
+    this_update: datetime.datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -327,7 +328,8 @@ class Server(http.server.ThreadingHTTPServer):
         if not isinstance(asked.hash_algorithm, hashes.SHA1):
             return None
         about = CertId(asked.issuer_name_hash, asked.issuer_key_hash, asked.serial_number)
-        begin = datetime.datetime.now(datetime.UTC) + state.this_update_offset_hours * HOUR
+        now = datetime.datetime.now(datetime.UTC)
+        begin = state.this_update or now + state.this_update_offset_hours * HOUR
         for issuer in self.issuers:
             if about.encoded == _cert_id(issuer, about.serial).encoded:
                 return Question(about, issuer, begin, begin + state.validity_hours * HOUR)
@@ -341,9 +343,11 @@ def _cert_id(issuer: Identity, serial: int) -> CertId:
 
 
 @contextlib.contextmanager
-def serve(issuers: Sequence[Identity], fault: str = "none", tls: ssl.SSLContext | None = None) -> Iterator[Server]:
-    """Run a responder in a thread, on a free port, for as long as the block lasts."""
-    with Server(issuers, State(fault), tls=tls) as server:
+def serve(
+    issuers: Sequence[Identity], fault: str = "none", tls: ssl.SSLContext | None = None, port: int = 0
+) -> Iterator[Server]:
+    """Run a responder in a thread, on that port or a free one, for as long as the block lasts."""
+    with Server(issuers, State(fault), tls=tls, port=port) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 
 from certbot_seafile import errors
+from certbot_seafile.doctor import network
 from certbot_seafile.doctor.findings import Finding
 from certbot_seafile.doctor.subject import Subject
 from certbot_seafile.site import plan
@@ -40,8 +41,11 @@ def unanswered(subject: Subject) -> Iterator[Finding]:
             is_written = False
             if os.geteuid() == 0:
                 yield Finding("CHALLENGE-NOT-WRITTEN", str(refused), "the next renewal fails")
-        looks = [(each, subject.lineage, token) for each in serving.endpoints(site.plain, context.options.http_port)]
-        found = [finding for look in looks for finding in _answers(*look)]
+        places = serving.endpoints(site.plain, context.options.http_port)
+        found = [finding for place in places for finding in _answers(place, subject.lineage, token)]
+    if found and (holders := [finding for place in places for finding in network.taken(subject, place.port)]):
+        yield from holders
+        return
     shadowed = [finding for finding in found if finding.id == "CHALLENGE-SHADOWED"]
     yield from (finding for finding in found if finding not in shadowed)
     bare = [server for server in site.plain if not plan.is_wired(server, wanted)]

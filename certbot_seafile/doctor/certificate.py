@@ -12,11 +12,12 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from certbot_seafile import errors
+from certbot_seafile.doctor import schedule
 from certbot_seafile.doctor import subject as subjects
 from certbot_seafile.doctor.findings import WARNING, Finding, moment
-from certbot_seafile.doctor.subject import Subject
+from certbot_seafile.doctor.subject import Machine, Subject
 from certbot_seafile.ocsp import verify
-from certbot_seafile.site import plan
+from certbot_seafile.site import model, plan
 from certbot_seafile.system import lineages
 from certbot_seafile.system.lineages import Lineage
 from certbot_seafile.usecases import status
@@ -50,8 +51,9 @@ def expiry(lineage: Lineage, due: datetime, now: datetime, fix: str) -> Iterator
     end = moment(lineage.not_after)
     if lineage.not_after <= now:
         yield Finding("CERT-EXPIRED", f"the certificate expired on {end}", "clients refuse it", fix)
-    elif now - due > status.LATE_AFTER:
-        fact = f"the certificate expires on {end} and was not renewed"
+    elif status.is_renewal_late(lineage, due, now):
+        share = status.share_left(lineage, now)
+        fact = f"the certificate expires on {end} ({share:.0%} of its lifetime is left) and was not renewed"
         yield Finding("CERT-NOT-RENEWED", fact, "clients will refuse it from then on", fix)
 
 
@@ -68,6 +70,37 @@ def shared(subject: Subject) -> Iterator[Finding]:
         fact = f"the site has the certificate {owner}, which is for the names of {name} too"
         fix = f"`certbot delete --cert-name {name}` removes it, or {subject.deploy} to serve it instead"
         yield Finding("CERT-SHARED", fact, f"{name} is renewed but not served", fix, WARNING)
+
+
+def no_must_staple(subject: Subject) -> Iterator[Finding]:
+    """Yield that the CA left must-staple out, which was asked for (RFC 7633)."""
+    path = subject.lineage.renewal_path
+    is_asked_for = subject.is_renewed_here and schedule.stated(path).get("must_staple", "").lower() == "true"
+    if is_asked_for and not subject.lineage.is_must_staple:
+        fact = f"{path} asks for must-staple, and the certificate came without"
+        fix = "ask another CA for that, or take that line out"
+        yield Finding("CERT-NO-MUST-STAPLE", fact, "clients do not insist on a staple", fix, WARNING, place=path)
+
+
+def from_archive(machine: Machine) -> Iterator[Finding]:
+    """Yield the lines of sites that name one version of a certificate for good: in archive/, or by a link to that."""
+    config_dir = os.path.realpath(machine.context.config_dir)
+    archive = os.path.join(config_dir, "archive") + "/"
+    try:
+        servers = model.http_servers(machine.context.nginx.configuration().outline())
+    except errors.Error:
+        return  # nginx itself says it better
+    lines = {line: None for server in servers for line in server.level(b"ssl_certificate") if line.arguments}
+    for line in lines:
+        path = os.fsdecode(line.arguments[0])
+        first = os.path.join(os.path.dirname(path), os.readlink(path)) if os.path.islink(path) else path
+        is_live = os.path.realpath(os.path.dirname(path)).startswith(os.path.join(config_dir, "live") + "/")
+        if not is_live and os.path.realpath(os.path.dirname(first)).startswith(archive):
+            live = os.path.join(machine.context.config_dir, "live", first.split("/")[-2], "fullchain.pem")
+            place = f"{line.path}:{line.line}"
+            fact = f"{place} has {path}, which is one version of a certificate"
+            fix = f"make it {live} (with the key beside it), then reload nginx"
+            yield Finding("CERT-FROM-ARCHIVE", fact, "renewals do not reach clients", fix, place=place)
 
 
 def no_tls(subject: Subject) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ The law: docker is only asked what runs; nothing is started or changed. Where it
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -25,7 +26,8 @@ class Project:
     env_files: tuple[str, ...]
 
 
-def projects() -> list[Project]:
+@functools.lru_cache(maxsize=1)  # one run asks once: a daemon that hangs would make each question take its time
+def projects() -> tuple[Project, ...]:
     """Return the compose projects of which a container of a Seafile image runs, each once; none where docker fails."""
     try:
         done = subprocess.run(
@@ -36,9 +38,9 @@ def projects() -> list[Project]:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return []
+        return ()
     lines = done.stdout.decode("utf-8", "replace").splitlines()
-    return list(dict.fromkeys(project for line in lines if (project := _read(line)) is not None))
+    return tuple(dict.fromkeys(project for line in lines if (project := _read(line)) is not None))
 
 
 def _read(line: str) -> Project | None:

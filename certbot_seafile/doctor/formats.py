@@ -17,7 +17,7 @@ from certbot_seafile.ocsp import store
 from certbot_seafile.sealed import apply
 from certbot_seafile.sealed.versions import Version
 from certbot_seafile.usecases.boundary import Failure
-from certbot_seafile.usecases.status import LATE_AFTER, Standing
+from certbot_seafile.usecases.status import LATE_AFTER, Standing, is_renewal_late, share_left
 
 # --- JSON -------------------------------------------------------------------------------------------------------------
 
@@ -127,8 +127,8 @@ def _line(row: Sequence[str], widths: Sequence[int], is_coloured: bool) -> str:
 
 
 def _row(standing: Standing) -> tuple[str, ...]:
-    left = standing.lineage.not_after - standing.now
-    expiry = f"{_span(left)} {standing.share_left:.0%}" if left > datetime.timedelta() else "EXPIRED"
+    left, share = standing.lineage.not_after - standing.now, share_left(standing.lineage, standing.now)
+    expiry = f"{_span(left)} {share:.0%}" if share > 0 else "EXPIRED"
     cells = _renewal_cell(standing), _run_cell(standing), _staple_cell(standing), _served_cell(standing)
     return (standing.lineage.name, expiry, *cells)
 
@@ -136,7 +136,7 @@ def _row(standing: Standing) -> tuple[str, ...]:
 def _renewal_cell(standing: Standing) -> str:
     if isinstance(standing.lineage, Version) and not standing.lineage.for_names:
         return "NEVER"  # certbot knows it no more
-    if standing.is_renewal_late:
+    if is_renewal_late(standing.lineage, standing.renewal_due, standing.now):
         return "LATE"
     return "due" if standing.renewal_due <= standing.now else f"in {_span(standing.renewal_due - standing.now)}"
 
@@ -164,6 +164,8 @@ def _served_cell(standing: Standing) -> str:
         return "undone"
     if standing.failure:
         return "NOTHING"
+    if standing.is_in_front:
+        return "in front"
     if standing.earlier is not None:
         return "the one BEFORE"
     if not standing.is_current:

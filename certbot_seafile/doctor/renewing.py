@@ -15,7 +15,7 @@ from certbot_seafile.doctor.subject import Machine, Subject
 from certbot_seafile.sealed import units
 from certbot_seafile.system import lineages, records, renewal
 from certbot_seafile.system.lineages import Lineage
-from certbot_seafile.usecases import status
+from certbot_seafile.usecases import deploy, status
 
 _UNSERVED = "a renewed certificate would not be served"
 _TAKE_OUT = "take that line out"
@@ -48,6 +48,16 @@ def hook_gone(subject: Subject) -> Iterator[Finding]:
     if (program := renewal.program(subject.lineage.renewal)) and not os.access(program, os.X_OK):
         fact = f"the deploy hook in {path} runs {program}, which is not there"
         yield Finding("RENEWAL-HOOK-GONE", fact, _UNSERVED, subject.deploy, place=path)
+
+
+def failed(subject: Subject) -> Iterator[Finding]:
+    """Yield that certbot tried to renew the certificate, and could not."""
+    record, lineage = subject.standing.record, subject.lineage
+    if subject.is_renewed_here and record.last_failure == deploy.UNFINISHED and record.last_run is not None:
+        fact = f"`certbot renew` could not renew the certificate on {moment(record.last_run)}"
+        fix = f"run `certbot renew --cert-name {lineage.name}` and read what it says"
+        effect = f"clients are warned from {moment(lineage.not_after)} on, unless a later run can"
+        yield Finding("RENEWAL-FAILED", fact, effect, fix, WARNING)
 
 
 def file_gone(subject: Subject) -> Iterator[Finding]:
@@ -133,7 +143,7 @@ def nobody_renews(machine: Machine) -> Iterator[Finding]:
         yield Finding("SCHEDULE-NONE", fact, effect, fix)
     elif late:
         place = f"although {daily[0].place} is to run it"
-        fact = f"`certbot renew` did not come by for {listed(late)} since {last}, {place} every day"
+        fact = f"`certbot renew` did not come by for {listed(late)} since {last}, {place}"
         yield Finding("SCHEDULE-LATE", fact, effect, "run `certbot renew` and read what it says")
     elif daily and not any(job.is_timer for job in daily) and not schedule.has_cron(machine.root):
         fact = f"{daily[0].place} runs `certbot renew`, but no cron was found that would read it"

@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from certbot_seafile.doctor import answering, certificate, handed, left, renewing, seafile, staple
+from certbot_seafile.doctor import (
+    answering,
+    certificate,
+    handed,
+    left,
+    network,
+    outcome,
+    proxying,
+    renewing,
+    seafile,
+    staple,
+)
 from certbot_seafile.doctor.findings import Finding
 from certbot_seafile.doctor.subject import Machine, Subject
 from certbot_seafile.system.context import Context
@@ -18,24 +29,29 @@ from certbot_seafile.usecases import status
 _Rules = tuple[Callable[[Subject], Iterator[Finding]], ...]
 
 #: Of every certificate.
-_FIRST: _Rules = (certificate.clock_wrong, certificate.not_renewed)
+_FIRST: _Rules = (certificate.clock_wrong, certificate.not_renewed, certificate.no_must_staple)
 #: Of one whose site is known; what follows, only where that has no other certificate for the same names.
 _SITE: _Rules = (certificate.shared,)
 _SERVED: _Rules = (
-    certificate.no_tls, certificate.staple_awaited, certificate.not_served, certificate.revoked, staple.short,
-    staple.old, staple.not_included, staple.not_served, staple.missing,
+    network.port_taken, certificate.no_tls, certificate.staple_awaited, certificate.not_served, certificate.revoked,
+    staple.short, staple.old, staple.not_included, staple.not_served, staple.missing,
 )  # fmt: skip
 #: What lets its next renewal fail: of one that is kept, then of every one.
 _KEPT: _Rules = (renewing.no_installer, renewing.no_hook, renewing.hook_gone)
-_OBSTACLES: _Rules = (renewing.file_gone, renewing.off, renewing.no_http, renewing.hook_stops_nginx)
+_OBSTACLES: _Rules = (renewing.failed, renewing.file_gone, renewing.off, renewing.no_http, renewing.hook_stops_nginx)
 #: Of one whose site is known: challenges, and Seafile behind it.
-_BEHIND: _Rules = (answering.no_port, answering.unanswered, seafile.plain_http)
+_BEHIND: _Rules = (
+    answering.no_port, answering.unanswered, seafile.plain_http, seafile.mixed_content, seafile.other_host,
+    seafile.url_left_over, outcome.redirects_to_itself, outcome.no_answer, outcome.file_server_astray,
+    outcome.login_forbidden, proxying.upload_path, proxying.upload_limit, proxying.seahub_limit, proxying.timeout,
+    proxying.buffer_space, proxying.websockets, network.name_astray,
+)  # fmt: skip
 _LAST: _Rules = (certificate.other_names,)
 
 _MACHINE: tuple[Callable[[Machine], Iterator[Finding]], ...] = (
-    left.nginx_refuses, left.orphans, left.staple_left_over, renewing.nobody_renews, renewing.superseded,
-    renewing.certbot_settings, renewing.hooks_stop_nginx, handed.deleted, handed.refused, handed.late, left.pinned,
-    left.handed_over,
+    left.nginx_refuses, left.orphans, certificate.from_archive, network.compose_starts_caddy, left.staple_left_over,
+    renewing.nobody_renews, renewing.superseded, renewing.certbot_settings, renewing.hooks_stop_nginx, handed.deleted,
+    handed.refused, handed.late, left.pinned, left.handed_over,
 )  # fmt: skip
 
 

@@ -44,11 +44,6 @@ _WORD = re.compile(r"[^\s;&|<>()'\"$`=]+")
 _FOLDER = re.compile(r"\bcd\s+[\"']?([^\s;&|\"']+)")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-]+")  # run-parts(8), and cron(8) of /etc/cron.d
 _DAYS, _MONTHS = "sunmontuewedthufrisat", "janfebmaraprmayjunjulaugsepoctnovdec"
-_DAILY = ("minutely", "hourly", "daily")  # systemd.time(7)
-_RARE = ("weekly", "monthly", "quarterly", "semiannually", "yearly", "annually")
-_SECONDS = {"": 1, "sec": 1, "second": 1, "m": 60, "min": 60, "minute": 60, "h": 3600, "hr": 3600, "hour": 3600,
-            "d": 86400, "day": 86400, "w": 604800, "week": 604800, "month": 2629800, "y": 31557600,
-            "year": 31557600}  # fmt: skip
 _TOO_RARE = "it runs less than once a day"
 
 
@@ -155,7 +150,10 @@ class _Reader:
             yield from self._job(path, read_script(path), flaw or rarity, scripts=(path,))
 
     def timers(self) -> Iterator[Job]:
-        """Yield the enabled timers, with what their services run: as systemd says, else as the unit files do."""
+        """Yield the enabled timers, with what their services run: as systemd says, else as the unit files do.
+
+        How often they do is not read: that shows by when `certbot renew` last came by.
+        """
         links = [link for folder in _UNITS for link in _entries(self._path(folder), "*.wants/*.timer")]
         names = dict.fromkeys(map(os.path.basename, links))
         asked = _ask_systemd([*names, "certbot.timer"]) if self.root == "/" else {}
@@ -165,7 +163,7 @@ class _Reader:
             service_name = named[-1] if named else name.removesuffix(".timer") + ".service"
             service = asked.get(service_name) or self._unit(service_name)
             commands = "\n".join(_values(service.text, "Exec(?:Start|StartPre|StartPost)"))
-            flaw = timer.flaw or service.flaw or (_TOO_RARE if _is_rare_timer(timer.text) else None)
+            flaw = timer.flaw or service.flaw
             is_packaged = name.startswith("snap.") or not timer.path.startswith(self._path("etc"))
             yield from self._job(timer.path, commands, flaw, is_timer=True, is_packaged=is_packaged)
 
@@ -283,7 +281,7 @@ def _ask_systemd(timers: Iterable[str]) -> dict[str, Unit]:
 
 def _show(*names: str) -> dict[str, Unit]:
     """Return what `systemctl show` says of units that are there, as the lines of unit files."""
-    properties = "--property=Id,LoadState,ActiveState,FragmentPath,Unit,TimersCalendar,TimersMonotonic,ExecStart"
+    properties = "--property=Id,LoadState,ActiveState,FragmentPath,Unit,ExecStart"
     try:
         done = subprocess.run(
             ["systemctl", "show", properties, "--", *names], capture_output=True, timeout=_ASK_SECONDS, check=False
@@ -300,45 +298,11 @@ def read_shown(block: str) -> tuple[str, Unit | None]:
     name, state, path = facts["Id"], facts["LoadState"], facts.get("FragmentPath", "")
     if state == "masked":
         return name, Unit(path or name, "", _masked(name))
-    lines = re.findall(r"^(?:Timers\w+)=\{ (On\w+=.*?) ; next_elapse", block, re.MULTILINE)
-    lines = [line.replace("USec=", "Sec=") for line in lines]
-    lines += [
-        f"ExecStart={argv}" for argv in re.findall(r"^ExecStart=.*? argv\[\]=(.*?) ; ignore_errors=", block, re.M)
-    ]
+    lines = [f"ExecStart={argv}" for argv in re.findall(r"^ExecStart=.*? argv\[\]=(.*?) ; ignore_errors=", block, re.M)]
     lines += [f"Unit={facts['Unit']}"] if "Unit" in facts else []
     is_idle = name.endswith(".timer") and facts["ActiveState"] != "active"
     flaw = f"{name} does not run, which `systemctl enable --now {name}` ends" if is_idle else None
     return name, Unit(path or name, "\n".join(lines), flaw) if state == "loaded" else None
-
-
-def _is_rare_timer(text: str) -> bool:
-    """Tell whether a timer's lines let more than a day go by between two runs (systemd.timer(5))."""
-    spans = _values(text, "OnUnit(?:Active|Inactive)Sec")
-    return not any(map(_is_daily_calendar, _values(text, "OnCalendar"))) and not any(map(_is_daily_span, spans))
-
-
-def _is_daily_calendar(expression: str) -> bool:
-    """Tell whether a calendar event expression comes every day (systemd.time(7))."""
-    if expression in (*_DAILY, *_RARE):
-        return expression in _DAILY
-    for word in expression.split():
-        if word[:3].lower() in _names(_DAYS):
-            is_full = _is_full(word, 0, 6, _DAYS)
-        elif ":" not in word and "-" in word:
-            year, month, day = ["*", *word.split("-")][-3:]
-            is_full = year == "*" and _is_full(month, 1, 12) and _is_full(day, 1, 31)
-        else:  # the time of the day, or a time zone
-            continue
-        if not is_full:
-            return False
-    return True
-
-
-def _is_daily_span(span: str) -> bool:
-    """Tell whether a time span is a day at most (systemd.time(7))."""
-    parts = re.findall(r"([\d.]+)\s*([A-Za-z]*)", span)
-    units = [(float(number), "month" if unit == "M" else unit.lower().rstrip("s")) for number, unit in parts]
-    return sum(number * _SECONDS.get(unit, 0) for number, unit in units) <= _SECONDS["day"]
 
 
 def _is_rare_line(words: Sequence[str]) -> bool:
@@ -359,7 +323,7 @@ def _is_rare_in_anacron(words: Sequence[str]) -> bool:
 
 
 def _is_full(field: str, first: int, last: int, names: str = "") -> bool:
-    """Tell whether a field of a crontab or a calendar event names all values from first to last.
+    """Tell whether a field of a crontab names all values from first to last.
 
     names: those that the values have, three letters each, from first on.
     """
@@ -371,7 +335,7 @@ def _is_full(field: str, first: int, last: int, names: str = "") -> bool:
         return known.index(word[:3]) + first if word[:3] in known else int(word)
 
     try:
-        for part in field.lower().replace("..", "-").split(","):
+        for part in field.lower().split(","):
             span, _, step = part.partition("/")
             begin, _, end = (f"{first}-{last}" if span == "*" else span).partition("-")
             low = number(begin)

@@ -20,6 +20,8 @@ from certbot_seafile.system import files
 _SETTINGS_BYTES = 1024 * 1024
 _INSTALLED = re.compile(r"(?P<top>/.*)/seafile-server-[^/]+/seahub(?:/|\Z)")
 _PYTHON_LINE = re.compile(r"""^(?P<name>[A-Z_]+)\s*=\s*(?P<quote>["'])(?P<value>[^"'\\]*)(?P=quote)""")
+#: The last release that reads SERVICE_URL in ccnet.conf.
+_LAST_WITH_CCNET = 8
 #: The files that `docker compose` takes where it is told none; the first one that is there.
 _COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 _PLAIN_LINE = re.compile(r"""^\s*(?:export\s+)?(?P<name>[A-Z_]+)\s*=\s*["']?(?P<value>[^"'\s#]*)""")
@@ -39,6 +41,13 @@ class Setting:
         return f"{self.path}:{self.line} has {self.name} = {self.value}"
 
 
+def release(top: str) -> int | None:
+    """Return the first number of Seafile's version, 12 for 12.0.5; None where it is not known, as in containers."""
+    folder = os.path.basename(os.path.realpath(os.path.join(top, "seafile-server-latest")))
+    version = re.match(r"seafile(?:-pro)?-server[-_](\d+)\.", folder)
+    return int(version[1]) if version else None
+
+
 def top_folder(document_root: str) -> str | None:
     """Return Seafile's folder for a site's `root`: /opt/seafile for /opt/seafile/seafile-server-latest/seahub."""
     installed = _INSTALLED.match(document_root)
@@ -56,7 +65,7 @@ def env_files(root: str = "/", folders: Iterable[str] = ()) -> list[str]:
     places = [*_below_opt(root), *(_at(root, folder) for folder in folders)]
     found = [_at(root, path) for path in paths]
     found += [os.path.join(place, name) for place in places for name in (".env", "conf/.env")]
-    return sorted({path for path in found if "SEAFILE_" in _text(path)})
+    return sorted({path for path in found if "SEAFILE_" in text(path)})
 
 
 def compose_files(root: str = "/", folders: Iterable[str] = ()) -> list[str]:
@@ -71,7 +80,7 @@ def compose_files(root: str = "/", folders: Iterable[str] = ()) -> list[str]:
         own = (os.path.join(folder, name) for name in _COMPOSE_NAMES)
         first = next(filter(os.path.lexists, own), None)
         found.update(listed.get(folder) or ([first] if first else []))
-    return sorted(path for path in found if "seafile" in _text(path).lower())
+    return sorted(path for path in found if "seafile" in text(path).lower())
 
 
 def installations(root: str = "/", folders: Iterable[str] = ()) -> list[str]:
@@ -101,7 +110,7 @@ def _listed(env_path: str) -> list[str]:
 
 def _value(env_path: str, name: str) -> str:
     """Return the value of a line NAME=VALUE of an environment file, the last one; "" where it has none."""
-    lines = filter(None, map(_PLAIN_LINE.match, _text(env_path).splitlines()))
+    lines = filter(None, map(_PLAIN_LINE.match, text(env_path).splitlines()))
     return next((line["value"] for line in reversed([*lines]) if line["name"] == name), "")
 
 
@@ -110,15 +119,39 @@ def plain_http_settings(top: str) -> list[Setting]:
 
     ccnet.conf (Seafile up to 8) counts where seahub_settings.py says nothing of SERVICE_URL, which goes before it.
     """
-    conf = os.path.join(top, "conf")
-    path = os.path.join(conf, "seahub_settings.py")
-    known = {name: (line, value) for line, name, value in _assignments(_text(path))}  # the last one counts
-    settings = [*_python_settings(path, known)]
-    if "SERVICE_URL" not in known:
-        settings += _plain_settings(os.path.join(conf, "ccnet.conf"), "SERVICE_URL", "http://")
-    for folder in (conf, top):
-        settings += _plain_settings(os.path.join(folder, ".env"), "SEAFILE_SERVER_PROTOCOL", r"http\Z")
+    known, path = python_settings(top), os.path.join(top, "conf", "ccnet.conf")
+    settings = [*_python_settings(settings_path(top), known)]
+    if "SERVICE_URL" not in known and (release(top) or 0) <= _LAST_WITH_CCNET:
+        settings += _plain_settings(path, "SERVICE_URL", "http://")
+    for path in own_env_files(top):
+        settings += plain_http_protocol(path)
     return settings
+
+
+def plain_http_protocol(env_path: str) -> list[Setting]:
+    """Return the line of an environment file by which Seafile (from 12 on) takes itself to be reached by http."""
+    return [*_plain_settings(env_path, "SEAFILE_SERVER_PROTOCOL", r"http\Z")]
+
+
+def own_env_files(top: str) -> list[str]:
+    """Return the environment files of an installation: Seafile reads the one in conf/."""
+    return [path for folder in ("conf", "") if os.path.isfile(path := os.path.join(top, folder, ".env"))]
+
+
+def settings_path(top: str) -> str:
+    """Return the path of Seahub's settings in an installation."""
+    return os.path.join(top, "conf", "seahub_settings.py")
+
+
+def python_settings(top: str) -> dict[str, tuple[int, object]]:
+    """Return the line (from 1) and the value of each plain setting of seahub_settings.py; the last one counts."""
+    return {name: (line, value) for line, name, value in _assignments(text(settings_path(top)))}
+
+
+def env_settings(env_path: str) -> dict[str, tuple[int, str]]:
+    """Return the line (from 1) and the value of each setting of an environment file; the last one counts."""
+    lines = enumerate(map(_PLAIN_LINE.match, text(env_path).splitlines()), 1)
+    return {line["name"]: (number, line["value"]) for number, line in lines if line}
 
 
 def _python_settings(path: str, values: Mapping[str, tuple[int, object]]) -> Iterator[Setting]:
@@ -133,12 +166,12 @@ def _python_settings(path: str, values: Mapping[str, tuple[int, object]]) -> Ite
         yield Setting(path, line, "CSRF_TRUSTED_ORIGINS", repr(origins), repr(wanted))
 
 
-def _assignments(text: str) -> Iterator[tuple[int, str, object]]:
+def _assignments(source: str) -> Iterator[tuple[int, str, object]]:
     """Yield line, name and value of the assignments of plain values; line by line where it is no Python of ours."""
     try:
-        tree = ast.parse(text)
+        tree = ast.parse(source)
     except (SyntaxError, ValueError):
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(source.splitlines(), 1):
             if assignment := _PYTHON_LINE.match(line):
                 yield number, assignment["name"], assignment["value"]
         return
@@ -156,13 +189,14 @@ def _literal(value: ast.expr) -> object:
 
 def _plain_settings(path: str, name: str, plain: str) -> Iterator[Setting]:
     """Yield the lines NAME=VALUE whose value begins as the pattern `plain` does."""
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(text(path).splitlines(), 1):
         setting = _PLAIN_LINE.match(line)
         if setting and setting["name"] == name and re.match(plain, setting["value"], re.IGNORECASE):
             yield Setting(path, number, name, setting["value"], "https" + setting["value"][4:])
 
 
-def _text(path: str) -> str:
+def text(path: str) -> str:
+    """Return a settings file's text; "" where it cannot be read."""
     with contextlib.suppress(errors.FileRefused):
         return files.read(path, at_most_bytes=_SETTINGS_BYTES).decode("utf-8", "replace")
     return ""

@@ -45,9 +45,7 @@ class _Unusable(Exception):
     """Why there is no response, as a phrase."""
 
 
-def fetch(
-    url: str, request: bytes, *, deadline_seconds: float = 10, max_bytes: int = 65536, max_redirects: int = 3
-) -> bytes:
+def fetch(url: str, request: bytes, *, deadline_seconds: float = 10, max_bytes: int = 65536) -> bytes:
     """Return the body that the responder at `url` sends for a DER request, at most max_bytes.
 
     deadline_seconds: for everything together, with name lookups, proxies, redirects and a second request by GET.
@@ -56,7 +54,7 @@ def fetch(
     """
     _call.deadline, _call.proxy = time.monotonic() + deadline_seconds, None
     try:
-        return _request(url, request, max_bytes, max_redirects)
+        return _request(url, request, max_bytes)
     except _Unusable as unusable:
         reason = str(unusable)
     except _FAILURES as error:
@@ -70,18 +68,19 @@ def fetch(
     raise errors.ResponderFailed(url, "".join(letter if letter.isprintable() else "?" for letter in text))
 
 
-def _request(url: str, request: bytes, max_bytes: int, max_redirects: int) -> bytes:
-    """POST the request; repeat it by GET where the responder answers 405, and follow redirects."""
+def _request(url: str, request: bytes, max_bytes: int) -> bytes:
+    """POST the request; repeat it by GET where the responder answers 405, and follow three redirects."""
     body: bytes | None = request
+    redirects = 0
     while True:
         with contextlib.closing(_send(url, body)) as response:
             location = response.headers.get("Location")
             if response.status == 200:
                 return _read(response, max_bytes)
             if response.status in (301, 302, 303, 307, 308) and location:
-                if max_redirects == 0:
+                if redirects == 3:
                     raise _Unusable(f"it redirects too often, the last time to {location}")
-                url, max_redirects = urllib.parse.urljoin(url, location), max_redirects - 1
+                url, redirects = urllib.parse.urljoin(url, location), redirects + 1
                 # 303 names the place of the response; the others repeat the request elsewhere (RFC 9110 15.4).
                 body = None if response.status == 303 else body
             elif response.status == 405 and body is not None:  # RFC 5019 5

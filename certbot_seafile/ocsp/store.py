@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from certbot_seafile import errors
 from certbot_seafile.ocsp import fetch, verify
 from certbot_seafile.sealed import handover
-from certbot_seafile.system import files, lineages, records
+from certbot_seafile.system import files, lineages, progress, records
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
 from certbot_seafile.system.records import Record
@@ -142,6 +142,7 @@ def _without_news(
     return Outcome(stored, record, reason)
 
 
+@progress.waiting("the OCSP responder")
 def ensure_staple(
     context: Context, lineage: Lineage, tries: Sequence[float] = (0,), *, unstapled: str | None = None
 ) -> Outcome:

@@ -153,8 +153,6 @@ def refuse_unfit(bundle: Bundle, names: Sequence[str], now: datetime) -> None:
 
     names: DNS names and IP addresses. now: aware. The response is not looked at.
     """
-    if now.tzinfo is None:
-        raise TypeError("a naive time")  # The caller's mistake is not to be taken for the bundle's.
     leaf = bundle.leaf
     with _boundary("a certificate"):
         reasons = [*_name_faults(leaf, names), *_key_faults(bundle.key, leaf), *_chain_faults(bundle.chain)]

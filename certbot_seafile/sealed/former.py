@@ -27,11 +27,8 @@ def new_config_dir(former: FormerSettings) -> str:
 
 def is_moved(former: FormerSettings, home: str) -> bool:
     """Tell whether a run before this one has moved certbot's configuration folder to the user's home already."""
-    return users.as_user(former.user, _is_moved, home) is not None
-
-
-def _is_moved(home: str) -> bytes | None:
-    return b"moved" if os.path.isdir(os.path.join(home, "config", "live")) else None
+    place = os.path.join(home, "config", "live")
+    return users.as_user(former.user, lambda: b"moved" if os.path.isdir(place) else None) is not None
 
 
 def names(former: FormerSettings, domains: Sequence[str], home: str) -> dict[str, list[str]]:
@@ -64,14 +61,14 @@ def keep(former: FormerSettings, settings_path: str, home: str) -> None:
 
 def hand_over(former: FormerSettings, home: str) -> None:
     """Let the user leave what is served now in its handover folder. Raises errors.FileRefused."""
-    users.as_user(former.user, _hand_over, former, os.path.join(home, "handover"))
 
-
-def _hand_over(former: FormerSettings, folder: str) -> None:
-    for name, options in former.lineages.items():
-        lineage = lineages.load(former.config_dir, name, options=replace(options, handover=folder))
+    def write(name: str) -> None:
+        options = replace(former.lineages[name], handover=os.path.join(home, "handover"))
         path = os.path.join(lineages.state_dir(former.config_dir), "staples", name, "ocsp.response")
-        handover.write(lineage, files.read_if_present(path))
+        handover.write(lineages.load(former.config_dir, name, options=options), files.read_if_present(path))
+
+    for name in former.lineages:
+        users.as_user(former.user, write, name)
 
 
 def move(former: FormerSettings, home: str, hook_command: str) -> None:

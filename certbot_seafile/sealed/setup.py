@@ -25,7 +25,7 @@ from certbot_seafile import errors
 from certbot_seafile.sealed import settings, units
 from certbot_seafile.sealed.settings import Entry, Owned, Settings
 from certbot_seafile.site import model
-from certbot_seafile.system import challenge, files, lineages, serving, users, writing
+from certbot_seafile.system import challenge, files, handshake, lineages, serving, users, writing
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Options
 
@@ -252,10 +252,13 @@ def check_forward(url: str) -> str:
 
 
 def _is_own(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Tell whether the kernel would reach an address from itself. Nothing is sent.
+    """Tell whether an address can be bound, or, where every one can, whether the kernel would reach it from itself.
 
-    A bind tells less: net.ipv4.ip_nonlocal_bind lets every address be bound, as machines with a floating one need it.
+    Nothing is sent. Machines with a floating address have net.ipv4.ip_nonlocal_bind set.
     """
+    with contextlib.suppress(errors.FileRefused):
+        if files.read("/proc/sys/net/ipv4/ip_nonlocal_bind", at_most_bytes=9) == b"0\n":
+            return handshake.is_here(str(address))
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
         probe.connect((str(address), 9))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -198,13 +198,6 @@ class Configuration:
             wanted |= self._reading({site_path})
         return self._http(map(self.whole, self._servers.chosen(wanted)))
 
-    def outline_for(self, names: Collection[str]) -> tuple[Statement, ...]:
-        """Return the http block with the outlines of the server blocks that could take part in who answers for a name.
-
-        Each listen line that nginx reads is among theirs.
-        """
-        return self._http(self._servers.chosen(self._servers.wanted(names)))
-
     def servers_reading(self, paths: Collection[str]) -> list[Statement]:
         """Return the outlines of the server blocks of http that stand in one of the files, or read one."""
         return self._servers.chosen(self._reading(paths))
@@ -218,9 +211,13 @@ class Configuration:
         http = self._servers.http
         return (replace(http, children=(*self._servers.inherited, *servers)),) if http else ()
 
-    def outline(self) -> tuple[Statement, ...]:
-        """Return every server block with its names and sockets, and little else; parses nothing."""
-        return self._outline
+    def outline(self, names: Collection[str] | None = None) -> tuple[Statement, ...]:
+        """Return every server block with its names and sockets, and little else; parses nothing.
+
+        names: the http block alone, with those that could take part in who answers for one of them; each listen line
+        that nginx reads is among theirs.
+        """
+        return self._outline if names is None else self._http(self._servers.chosen(self._servers.wanted(names)))
 
     def mentioning(self, text: bytes) -> list[Statement]:
         """Return every statement, at any depth and wherever nginx reads it, one of whose arguments contains the text.
@@ -297,14 +294,11 @@ class Configuration:
                 servers.http = http
                 for child in http.flat():
                     if child.name == b"server" and child.directive.block is not None:
-                        servers.add(child, may_proxy=self._may_proxy(child))
+                        read = (self.files[path].source for path in self._read.get(child.block, ()))
+                        servers.add(child, [child.written, *read])
                     else:
                         servers.inherited.append(child)
         return servers
-
-    def _may_proxy(self, server: Statement) -> bool:
-        sources = [server.written, *(self.files[path].source for path in self._read.get(server.block, ()))]
-        return any(sign in source for source in sources for sign in _SIGNS_OF_SEAFILE)
 
     def whole(self, outlined: Statement) -> Statement:
         """Return a server block with all of its statements. Raises errors.SyntaxRefused."""
@@ -328,8 +322,9 @@ class _Servers:
         self.by_key: dict[str, set[int]] = defaultdict(set)
         self._listens: set[tuple[bytes, ...]] = set()
 
-    def add(self, block: Statement, *, may_proxy: bool) -> None:
-        """Add a server block, in nginx's order: its outline, and whether it may proxy Seafile."""
+    def add(self, block: Statement, sources: Sequence[bytes]) -> None:
+        """Add a server block, in nginx's order: its outline, and the bytes that nginx reads of it and for it."""
+        may_proxy = any(sign in source for source in sources for sign in _SIGNS_OF_SEAFILE)
         names = [text(name).lower() for child in block.named(b"server_name") for name in child.arguments]
         is_nameless = all("." not in name or _ADDRESS.fullmatch(name) for name in names)
         # A socket's default is the one that is marked so, else the first, and the socket is what all its listen lines

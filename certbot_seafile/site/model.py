@@ -36,6 +36,11 @@ class Socket:
         return Socket("::" if ":" in self.address else "*", self.port)
 
     @property
+    def is_named(self) -> bool:
+        """Tell whether it is written with a host's name, so that it may be any address."""
+        return self.address != "*" and not self.address.startswith("unix:") and not is_address(self.address)
+
+    @property
     def is_internal(self) -> bool:
         """Tell whether nobody reaches it but this machine itself."""
         return self.address.startswith(("unix:", "127.")) or self.address == "::1"

@@ -282,11 +282,6 @@ def _insert(planned: edits.Edits, server: Server, lines: Sequence[bytes], *ancho
         planned.insert_at_end(server.statement, lines)
 
 
-def _at_server(server: Server, statement: Statement) -> Statement:
-    """Return the statement of the server's own file through which `statement` comes: itself, or the include of it."""
-    return _at(server.statement, statement)
-
-
 def _at(level: Statement, statement: Statement) -> Statement:
     """Return the statement in a block's own file through which one of its level comes: itself, or the include of it."""
     includes = (child for child in level.children if child.name == b"include")
@@ -434,10 +429,9 @@ def wire_challenge(planned: edits.Edits, server: Server, challenge: Challenge) -
     above the first of them; `^~` keeps regular expressions away from the location.
     """
     first = _first_redirect(server)
-    if first is not None and _is_guard(first) and not _is_guarded(server):
-        planned.replace(first, [_guard(server)])
-    elif first is not None and not _is_guard(first):
-        planned.insert_before(_at_server(server, first), [_guard(server)])
+    if first is not None and not _is_guarded(server):
+        put = planned.replace if _is_guard(first) else planned.insert_before
+        put(_at(server.statement, first), [_guard(server)])
     chosen = model.locations_for(server, _TOKEN_URI)[-1:]
     if ("^~", CHALLENGE_PATH) in map(model.location_path, chosen) and _answers(server, challenge):
         if challenge.is_users and _follows_links(chosen[0]):
@@ -446,14 +440,12 @@ def wire_challenge(planned: edits.Edits, server: Server, challenge: Challenge) -
             planned.insert_at_end(chosen[0], [_NO_LINKS])
         return
     # nginx refuses a second location of the same path, with "^~" or without (ngx_http_add_location).
-    same = (("", CHALLENGE_PATH), ("^~", CHALLENGE_PATH))
-    locations = [location for location in server.level(b"location") if location.arguments]
-    gone = [location for location in locations if model.location_path(location) in same]
-    for location in gone:
-        planned.comment_out(location)
+    for location in server.level(b"location"):
+        if location.arguments and model.location_path(location) in (("", CHALLENGE_PATH), ("^~", CHALLENGE_PATH)):
+            planned.comment_out(location)
     lines = _location_lines(server, challenge)
     if first is not None:
-        planned.insert_after(_at_server(server, first), lines)
+        planned.insert_after(_at(server.statement, first), lines)
     else:
         _insert(planned, server, lines)
 
@@ -597,7 +589,7 @@ def try_stapling(planned: edits.Edits, server: Server) -> None:
 
 def _stand_in(planned: edits.Edits, server: Server, replaced: Sequence[Statement], lines: Sequence[bytes]) -> None:
     """Put lines where the first of the statements stands, or below the include of it; else near the server's names."""
-    anchor = _at_server(server, replaced[0]) if replaced else None
+    anchor = _at(server.statement, replaced[0]) if replaced else None
     if anchor is None:
         _insert(planned, server, lines, _NEAR)
     elif anchor is replaced[0]:
@@ -620,7 +612,7 @@ def strangers(server: Server, domains: Sequence[str]) -> list[str]:
 
 def add_name(planned: edits.Edits, server: Server, domain: str) -> None:
     """Let nginx choose the server for the domain: further server_name lines add up (ngx_http_core_server_name)."""
-    _insert(planned, server, [b"server_name " + domain.encode("idna") + b";"], _NAMES)
+    _insert(planned, server, [_name_line([domain])], _NAMES)
 
 
 # --- missing halves --------------------------------------------------------------------------------------------------
@@ -630,9 +622,8 @@ def add_plain_server(planned: edits.Edits, site: Site, server: Server, challenge
     """Make the port-80 server of an HTTPS-only site: it answers challenges and redirects everything else."""
     step = edits.indentation_step(server.statement)
     listens = [listen for listen in server.listens if server.is_tls(listen)]
-    names = b" ".join(name.encode("idna") for name in site.domains)
     body = _twins(planned, site, server, listens, http_port)
-    body += [b"server_name " + names + b";", *_location_lines(server, challenge)]
+    body += [_name_line(site.domains), *_location_lines(server, challenge)]
     body += [b"location / {", step + _redirect_line(listens[0].socket.port), b"}"]
     planned.insert_after(server.statement, [b"", b"server {", *(step + line for line in body), b"}"])
 
@@ -682,6 +673,12 @@ def _twins(
             )
         for socket in chosen:
             is_new = not model.on_socket(site.every, socket)
+            others = [each for each in model.sockets(site.every) if each.port == port]
+            if is_new and others and any(each.is_named for each in (socket, *others)):
+                raise errors.SiteRefused(
+                    f"the site needs `listen {socket};`, and a `listen` line for port {port} names a host, which may "
+                    "be the same address or another: write the address there, and run again"
+                )
             like = by_socket[wish].parameters if is_new else server.spoken[socket]
             words = [*extra, *(word for word in like if word == b"proxy_protocol")]
             # These describe the socket itself and may stand only once for it (ngx_http_core_listen).
@@ -743,10 +740,9 @@ def redirect(planned: edits.Edits, server: Server, ports: tuple[int, int], *, is
     first = _first_redirect(server)
     if first is None:
         _insert(planned, server, [_guard(server), *lines])
-    elif _is_guard(first):
-        planned.insert_after(_at_server(server, first), lines)
     else:
-        planned.insert_before(_at_server(server, first), lines)
+        put = planned.insert_after if _is_guard(first) else planned.insert_before
+        put(_at(server.statement, first), lines)
 
 
 def _tell_seahub(planned: edits.Edits, server: Server) -> None:

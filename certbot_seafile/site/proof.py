@@ -121,9 +121,7 @@ def judge(configuration: Configuration, planned: Edits) -> Verdict:
 def _judge(configuration: Configuration, planned: Edits) -> Verdict:
     if not planned:  # as at each renewal
         return Verdict(configuration, configuration, [], ())
-    old, new = _compare(configuration, configuration.changed(_contents(planned)), planned.names)
-    hurt, neighbours = _find_hurt(old, new, planned.names), _find_neighbours(old, new, planned.names)
-    return Verdict(configuration, new.configuration, hurt, neighbours)
+    return compare(configuration, configuration.changed(_contents(planned)), planned.names)
 
 
 def _contents(planned: Edits) -> dict[str, bytes]:
@@ -165,8 +163,7 @@ class _State:
 
     def look_up(self, names: Collection[str] | None) -> None:
         """Look for who answers for the names; None for all of them."""
-        outline = self.configuration.outline() if names is None else self.configuration.outline_for(names)
-        self.servers = model.http_servers(outline)
+        self.servers = model.http_servers(self.configuration.outline(names))
 
     def own(self) -> list[Server]:
         """Return the touched servers."""
@@ -183,32 +180,25 @@ class _State:
         return self._answers[block]
 
 
-def find_hurt(before: Configuration, after: Configuration, names: Collection[str]) -> list[Hurt]:
-    """Return whom an edit hurts that leads from one state to the other and is made for these names.
+def compare(before: Configuration, after: Configuration, names: Collection[str]) -> Verdict:
+    """Return what edits mean for others that lead from one state to the other and are made for these names.
 
     Of a file that is unchanged, both states have the same object. Raises errors.SyntaxRefused.
     """
-    return _find_hurt(*_compare(before, after, names), names)
-
-
-def _compare(before: Configuration, after: Configuration, names: Collection[str]) -> tuple[_State, _State]:
     paths = before.files.keys() | after.files
     changed = {path for path in paths if before.files.get(path) is not after.files.get(path)}
     old, new = _State(before, changed), _State(after, changed)
     for state in (old, new):
         state.look_up({*names, *old.names, *new.names})
-    return old, new
-
-
-def _find_hurt(old: _State, new: _State, names: Collection[str]) -> list[Hurt]:
-    return [
-        *_find_readers(old.configuration, new.configuration, old.changed),
+    hurt = [
+        *_find_readers(before, after, changed),
         *(
             Hurt(f"{who} at {socket} ({server})", _paths(old, server), server.statement.block)
             for socket in model.sockets((*old.own(), *new.own()))
             for who, server in _find_clients(old, new, socket, names)
         ),
     ]
+    return Verdict(before, after, hurt, _find_neighbours(old, new, names))
 
 
 def _find_neighbours(old: _State, new: _State, names: Collection[str]) -> tuple[Neighbour, ...]:

@@ -1,18 +1,22 @@
 """HTTP-01 on the site: validation files written, seen through nginx as the CA will see them, and removed.
 
 The law: the CA is asked only after nginx itself has handed the files out, and what was put in for that is taken out
-again, whatever the CA says; lasting edits are the deployment's.
+again, whatever the CA says, by the next run where this one is killed; lasting edits are the deployment's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import logging
+import os
+import re
+from collections.abc import Iterable, Iterator
 
 from certbot_seafile import errors
 from certbot_seafile.site import edits, plan
-from certbot_seafile.system import handshake, serving, webroot, writing
+from certbot_seafile.system import files, handshake, serving, webroot, writing
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Options
 
@@ -21,44 +25,84 @@ logger = logging.getLogger(__name__)
 #: What the CA will fetch: (name or address, token) to the bytes that must come back.
 Expected = dict[tuple[str, str], bytes]
 
+# A note of what a process has put in for a challenge; the process holds it.
+_NOTE = re.compile(r"\.challenge\.\d+\.json")
 
-class Challenges:
-    """The validation files of one order, and the edits that were made for them."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._open = contextlib.ExitStack()
+@contextlib.contextmanager
+def answered(context: Context, expected: Expected) -> Iterator[None]:
+    """Let nginx hand out the validation files of one order while the block runs, the site edited for that if need be.
 
-    def answer(self, expected: Expected) -> None:
-        """Write the files and see that nginx hands them out, with the site edited for that where it must be.
+    Raises errors.ChallengeUnreachable, errors.SiteRefused, errors.FileRefused; then nothing is left behind.
+    """
+    names = list(dict.fromkeys(name for name, _ in expected))
+    contents = {token: content for (_, token), content in expected.items()}
+    site = serving.find_site(context, names)
+    written, own = folders(context, site), _own_folder(context)
+    if _notes(context):
+        with files.lock(context.lock_path):
+            clean_up(context)
+    with contextlib.ExitStack() as opened:
+        owner = opened.enter_context(_noted(context, [*written, own], contents))
+        for folder in written:
+            opened.enter_context(webroot.published(folder, contents))
+        try:
+            _fetch(context, site, expected)
+        except errors.ChallengeUnreachable as unreachable:
+            logger.debug("before any edit: %s", unreachable)
+            if own not in written:
+                opened.enter_context(webroot.published(own, contents))
+            planned = plan_challenge(context, site, only_missing=False)
+            opened.enter_context(writing.edited(context, planned, "challenge", owner, is_lasting=False))
+            context.nginx.reload()
+            edited = serving.find_site(context, names)
+            serving.wait_for(context, lambda: _fetch(context, edited, expected), errors.ChallengeUnreachable)
+        yield
 
-        Raises errors.ChallengeUnreachable, errors.SiteRefused, errors.FileRefused; then nothing is left behind.
-        """
-        names = list(dict.fromkeys(name for name, _ in expected))
-        contents = {token: content for (_, token), content in expected.items()}
-        site = serving.find_site(self._context, names)
-        written = folders(self._context, site)
-        with contextlib.ExitStack() as opened:
-            for folder in written:
-                opened.enter_context(webroot.published(folder, contents))
-            try:
-                _fetch(self._context, site, expected)
-            except errors.ChallengeUnreachable as unreachable:
-                logger.debug("before any edit: %s", unreachable)
-                if (own := _own_folder(self._context)) not in written:
-                    opened.enter_context(webroot.published(own, contents))
-                planned = plan_challenge(self._context, site, only_missing=False)
-                opened.enter_context(writing.edited(self._context, planned, "challenge", names[0], is_lasting=False))
-                self._context.nginx.reload()
-                edited = serving.find_site(self._context, names)
-                serving.wait_for(
-                    self._context, lambda: _fetch(self._context, edited, expected), errors.ChallengeUnreachable
-                )
-            self._open.enter_context(opened.pop_all())
 
-    def clear(self) -> None:
-        """Remove the files and take the edits out again; a second call does nothing."""
-        self._open.close()
+@contextlib.contextmanager
+def _noted(context: Context, folders: Iterable[str], tokens: Iterable[str]) -> Iterator[str]:
+    """Keep a note of validation files while the block runs; yield for whom its edits are, as the journal has it."""
+    owner, path = f"challenge-{os.getpid()}", os.path.join(context.state_dir, f".challenge.{os.getpid()}.json")
+    files.make_folder(context.state_dir, 0o700)
+    note = {"owner": owner, "folders": list(dict.fromkeys(folders)), "tokens": list(tokens)}
+    files.replace(path, json.dumps(note).encode(), mode=0o600)
+    descriptor = files.try_lock(path)
+    try:
+        yield owner
+    finally:
+        files.remove(path)
+        files.remove_folder_if_empty(context.state_dir)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _notes(context: Context) -> list[str]:
+    return [
+        os.path.join(context.state_dir, name) for name in files.names_in(context.state_dir) if _NOTE.fullmatch(name)
+    ]
+
+
+def clean_up(context: Context) -> None:
+    """Take out what killed runs had put in for a challenge: validation files, and edits of the site.
+
+    The lock is the caller's. Raises errors.FileRefused, errors.NginxRefused.
+    """
+    for path in _notes(context):
+        descriptor = files.try_lock(path)
+        if descriptor is None:  # that run goes on
+            continue
+        try:
+            note = json.loads(files.read(path))
+            for folder in note["folders"]:
+                webroot.remove(folder, note["tokens"])
+            taken = writing.take_out_edits(context, {note["owner"]})
+            if any(each.now != each.without for each in taken):
+                context.nginx.reload()
+            writing.forget_edits(context, taken)
+            files.remove(path)
+        finally:
+            os.close(descriptor)
 
 
 def edit_site(context: Context, planned: edits.Edits, domain: str) -> None:

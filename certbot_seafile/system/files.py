@@ -1,8 +1,8 @@
 """Files on disk: everything that writes, replaces or removes a file of ours or of a person's lives here.
 
-The law: a reader of the file's name sees the old bytes or the new ones, never a part of either; mode and owner are
-kept; nothing is replaced that someone else changed meanwhile; temporary names start with a dot, because
-`include sites-enabled/*` would load any other (nginx's glob skips dot files).
+The law: a reader of the file's name sees the old bytes or the new ones, never a part of either; mode, owner and
+extended attributes are kept; nothing is replaced that someone else changed meanwhile; temporary names start with a dot,
+because `include sites-enabled/*` would load any other (nginx's glob skips dot files).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import stat
 from collections.abc import Iterator, Mapping
 
 from certbot_seafile import errors
+from certbot_seafile.system import progress
 
 PUBLIC_MODE = 0o644
 FOLDER_MODE = 0o755
@@ -25,6 +26,7 @@ _ADVICE = {
     errno.EACCES: "run this as root, or give this user access",
     errno.EPERM: "run this as root, or see `lsattr` for what forbids it",
     errno.EROFS: "mount its file system writable",
+    errno.EBUSY: "it is mounted as a single file: mount the folder that holds it instead",
     errno.ENOSPC: "free some space on its file system",
     errno.EDQUOT: "free some space of this user's quota",
     errno.ENOENT: "put it there, or name another path",
@@ -47,14 +49,14 @@ def read(path: str, *, at_most_bytes: int = 64 * 1024 * 1024) -> bytes:
     """Return the bytes of the regular file at path. Raises errors.FileRefused, also for FIFOs and devices."""
     with _explained(f"{path} cannot be read: "):
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    facts = os.fstat(descriptor)
-    if not stat.S_ISREG(facts.st_mode):  # before open(), which raises at a folder
-        os.close(descriptor)
-        raise errors.FileRefused(f"{path} is not a regular file; move it away, or name another path")
-    with open(descriptor, "rb") as stream:
-        if facts.st_size > at_most_bytes:
-            raise errors.FileRefused(f"{path} is larger than {at_most_bytes} bytes; name another path")
-        return stream.read(at_most_bytes + 1)
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):  # before open(), which raises at a folder
+            os.close(descriptor)
+            raise errors.FileRefused(f"{path} is not a regular file; move it away, or name another path")
+        with open(descriptor, "rb") as stream:
+            if facts.st_size > at_most_bytes:
+                raise errors.FileRefused(f"{path} is larger than {at_most_bytes} bytes; name another path")
+            return stream.read(at_most_bytes + 1)
 
 
 def names_in(folder: str) -> list[str]:
@@ -75,15 +77,16 @@ def replace(
     """Put content at path in one step, through a synced temporary file in the same folder.
 
     No link is followed: one that stands at path is replaced itself, since it may have been planted there. An existing
-    file keeps its mode and owner; a new one gets `mode`. expected: what the file must still hold just before the step.
-    is_synced: False for what may be lost in a power cut. Raises errors.FileRefused; then the file is as it was.
+    file keeps its mode, owner and extended attributes; a new one gets `mode`. expected: what the file must still hold
+    just before the step. is_synced: False for what may be lost in a power cut. Raises errors.FileRefused; then the file
+    is as it was.
     """
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.certbot-seafile")
     with _explained(f"{path} cannot be written: "):
-        like = os.lstat(path) if os.path.lexists(path) else None
+        like = path if os.path.lexists(path) and stat.S_ISREG(os.lstat(path).st_mode) else None
         try:
-            _write_new(temporary, content, like if like and stat.S_ISREG(like.st_mode) else None, mode, is_synced)
+            _write_new(temporary, content, like, mode, is_synced)
             if expected is not None and read_if_present(path) != expected:
                 raise errors.FileRefused(f"{path} was changed by someone else meanwhile and is left so; run again")
             os.replace(temporary, path)
@@ -94,24 +97,71 @@ def replace(
             _sync_folder(folder)
 
 
+def refuse_fixed(path: str) -> None:
+    """Refuse a file in whose place no new one can be put by a rename. Raises errors.FileRefused.
+
+    It is not written in place instead: nginx, started meanwhile, would read half of it.
+    """
+    if os.lstat(path).st_nlink > 1:
+        raise errors.FileRefused(
+            f"{path} has several names (hard links), and an edit would part them; let the other names be links to this "
+            "one (`ln -s`), and run again"
+        )
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
+        mounted = {re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), line.split()[4]) for line in stream}
+    reason = errno.EBUSY if path in mounted else errno.EROFS if _is_read_only(path) else None
+    if reason:
+        raise errors.FileRefused(f"{path} cannot be edited: {os.strerror(reason)}; {_ADVICE[reason]}")
+    if re.search(r"[\n\ud800-\udfff]", path):
+        raise errors.FileRefused(
+            f"{path} has a name that certbot cannot write down, as it is not UTF-8; rename the file"
+        )
+
+
+def _is_read_only(path: str) -> bool:
+    return bool(os.statvfs(os.path.dirname(path)).f_flag & os.ST_RDONLY)
+
+
 def put(path: str, content: bytes, *, mode: int = PUBLIC_MODE, is_synced: bool = True) -> None:
     """Replace a file as replace() does; a missing folder is made, for its owner alone where the file is."""
     make_folder(os.path.dirname(path), FOLDER_MODE if mode == PUBLIC_MODE else 0o700)
     replace(path, content, mode=mode, is_synced=is_synced)
 
 
-def _write_new(path: str, content: bytes, like: os.stat_result | None, mode: int, is_synced: bool) -> None:
+def _write_new(path: str, content: bytes, like: str | None, mode: int, is_synced: bool) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(descriptor, "wb") as stream:
         stream.write(content)
         stream.flush()
-        if like is not None and (like.st_uid, like.st_gid) != (os.geteuid(), os.getegid()):
-            os.fchown(descriptor, like.st_uid, like.st_gid)
-        os.fchmod(descriptor, mode if like is None else stat.S_IMODE(like.st_mode))
+        if like is None:
+            os.fchmod(descriptor, mode)
+        else:
+            _copy_facts(like, descriptor)
         if is_synced:
             os.fsync(descriptor)
+
+
+def _copy_facts(path: str, descriptor: int) -> None:
+    """Give an open file the owner, the mode and the extended attributes (ACLs, SELinux' label) of the one at path."""
+    facts = os.lstat(path)
+    if (facts.st_uid, facts.st_gid) != (os.geteuid(), os.getegid()):
+        os.fchown(descriptor, facts.st_uid, facts.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(facts.st_mode))
+    for name in _attributes(path):
+        value = os.getxattr(path, name, follow_symlinks=False)
+        if name not in _attributes(descriptor) or os.getxattr(descriptor, name) != value:
+            os.setxattr(descriptor, name, value)
+
+
+def _attributes(file: str | int) -> list[str]:
+    try:
+        return os.listxattr(file, follow_symlinks=False) if isinstance(file, str) else os.listxattr(file)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        return []
 
 
 def make_whole_folder(path: str, contents: Mapping[str, bytes | None]) -> None:
@@ -142,14 +192,6 @@ def sweep(folder: str) -> None:
             path = os.path.join(folder, entry)
             shutil.rmtree(path, ignore_errors=True)
             remove(path)
-
-
-def changed_at(path: str) -> int:
-    """Return when the file or folder last changed, in nanoseconds; 0 where there is none."""
-    try:
-        return os.stat(path).st_mtime_ns
-    except OSError:
-        return 0
 
 
 def _sync_folder(folder: str) -> None:
@@ -216,6 +258,21 @@ def set_owner(path: str, uid: int = -1, gid: int = -1, mode: int | None = None) 
             os.close(descriptor)
 
 
+def try_lock(path: str) -> int | None:
+    """Return a descriptor that holds the file at path until it is closed or this process ends; None where one does.
+
+    Raises errors.FileRefused.
+    """
+    with _explained(f"{path} cannot be opened: "):
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
 @contextlib.contextmanager
 def lock(path: str) -> Iterator[None]:
     """Hold an exclusive lock on the file at path (made where missing) while the block runs; wait for it."""
@@ -229,6 +286,7 @@ def lock(path: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+@progress.waiting("another run of certbot-seafile")
 def _lock(path: str) -> int:
     make_folder(os.path.dirname(path), 0o700)
     with _explained(f"the lock {path} cannot be opened: "):

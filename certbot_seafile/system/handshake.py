@@ -6,6 +6,7 @@ and each ends within its deadline.
 
 from __future__ import annotations
 
+import errno
 import http.client
 import select
 import socket
@@ -58,14 +59,33 @@ class Handshake:
 
 
 def is_here(address: str) -> bool:
-    """Tell whether an address is one of this machine's now: one that is not cannot be bound (bind(2))."""
+    """Tell whether an address is one of this machine's now: then the way to it begins there, too (nothing is sent).
+
+    To bind to it would not tell: a standby may bind to the address of another machine (ip_nonlocal_bind).
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_STREAM) as stream:
-            stream.bind((address, 0))
+        with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
+            datagrams.connect((address, 9))
+            return bool(datagrams.getsockname()[0] == datagrams.getpeername()[0])
     except OSError:
         return False
-    return True
+
+
+def is_taken(address: str, port: int) -> bool:
+    """Tell whether somebody listens at an address ("*" and "::" for all of the family) and port (bind(2): EADDRINUSE).
+
+    Where it cannot be tried (another machine's address, a port below 1024 without root), nobody is seen there.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM) as stream:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if ":" in address:
+            stream.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            stream.bind(("" if address == "*" else address, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
 
 
 def get(endpoint: Endpoint, host: str, path: str, *, tls: bool = False) -> Answer:
@@ -83,20 +103,19 @@ def request(
     *,
     tls: bool = False,
     seconds: float = _TIMEOUT_SECONDS,
+    method: str = "GET",
     headers: Mapping[str, str] | None = None,
-    form: str | None = None,
 ) -> Answer:
-    """Do as get(), with more headers. seconds: how long each wait may last. form: to be sent by POST.
+    """Do as get(), by another method and with more headers. seconds: how long each wait may last.
 
     Raises errors.ChallengeUnreachable where no answer comes.
     """
     sent = {"Host": f"[{host}]" if ":" in host else host, "Connection": "close", **(headers or {})}
-    sent |= {"Content-Type": "application/x-www-form-urlencoded"} if form else {}
     try:
         with _connected(endpoint, seconds) as plain, _encrypted(plain, host) if tls else plain as stream:
             connection = http.client.HTTPConnection(endpoint.address, endpoint.port)
             connection.sock = stream
-            connection.request("POST" if form else "GET", path, form, sent)
+            connection.request(method, path, headers=sent)
             response = connection.getresponse()
             cookies = [line.partition(";")[0] for line in response.headers.get_all("Set-Cookie", ())]
             location = response.getheader("Location")
@@ -176,6 +195,8 @@ def _reason(error: Exception) -> str:
         return "; ".join(str(part[-1]) for part in told) or "the connection was closed"
     if isinstance(error, http.client.HTTPException):
         return "what came is not HTTP/1"
+    if isinstance(error, TimeoutError) and "timed out" in str(error):
+        return "no answer in time"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

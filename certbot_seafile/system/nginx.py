@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from certbot_seafile import errors
 from certbot_seafile.site import config
-from certbot_seafile.system import files, lineages
+from certbot_seafile.system import files, lineages, progress
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,8 @@ _RELOAD_SECONDS = 60.0
 _SAID_AFTER_SECONDS = 5.0
 # How long a look after a reload that was seen to happen may find otherwise.
 _WAIT_SECONDS = 2.0
+# The master lets old workers go 0.1 s after it has started new ones; so long where nobody sees them.
+_UNSEEN_SECONDS = 1.0
 _RUN_SECONDS = 120
 # cron leaves the folders of system programs out of PATH.
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -58,6 +60,11 @@ class Nginx:
     def test(self) -> str:
         """Run `nginx -t`; return its output, warnings included. Raises errors.NginxMissing, ConfigurationRefused."""
         done = self._run("-t")
+        if done.returncode and "[emerg]" not in done.stderr:
+            raise errors.NginxRefused(
+                f"`{self.ctl} -t` failed before nginx had a say: {_complaint(done.stderr or done.stdout)}; start "
+                "nginx's container if it has one, and run again"
+            )
         if done.returncode:
             raise errors.ConfigurationRefused(_complaint(done.stderr))
         return done.stderr
@@ -65,12 +72,14 @@ class Nginx:
     def test_alone(self, lines: Iterable[str], folder: str) -> None:
         """Run `nginx -t` of a TLS server that has these lines and nothing else, in a private folder below this one.
 
+        nginx itself writes nothing there, because a container may have the folder read-only: a socket whose path is
+        taken is no fault in a test (ngx_open_listening_sockets).
         Raises errors.NginxMissing, errors.NginxRefused, errors.FileRefused.
         """
         place = os.path.join(folder, f".trial.{os.getpid()}.certbot-seafile")
         path = os.path.join(place, "nginx.conf")
-        server = [f"listen {lineages.quoted(f'unix:{place}/socket')} ssl;", *lines]
-        main = [f"pid {lineages.quoted(f'{place}/pid')};", "error_log stderr;", "events {}"]
+        server = [f"listen {lineages.quoted(f'unix:{path}')} ssl;", *lines]
+        main = ["pid /dev/null;", "error_log stderr;", "events {}"]
         text = "\n".join([*main, "http {", "access_log off;", "server {", *server, "}", "}", ""])
         files.make_whole_folder(place, {"nginx.conf": text.encode()})
         try:
@@ -107,6 +116,7 @@ class Nginx:
                     "that is mounted alone keeps its old content there), then `docker compose up -d`, and run again"
                 )
 
+    @progress.waiting("nginx to reload")
     def reload(self, seconds: float = _RELOAD_SECONDS) -> None:
         """Make the running nginx read its configuration again, and wait until nobody answers by the old one.
 
@@ -129,11 +139,15 @@ class Nginx:
         while _accepting(old, master):
             passed = time.monotonic() - start
             if log.is_final or passed > seconds:
+                if _accepting(_processes(), master) - old:  # new ones are there; an old one is stuck in something
+                    break
                 self.refuse_unloaded(passed)
             if passed > _SAID_AFTER_SECONDS and not has_said:
                 has_said = True
                 logger.warning("nginx still answers by the old configuration; waiting for up to a minute")
             time.sleep(_POLL_SECONDS)
+        if master is None:
+            time.sleep(_UNSEEN_SECONDS)
         logger.info("nginx reloaded by `%s`", command)
 
     @property
@@ -186,13 +200,21 @@ class Nginx:
                 return process
         return next(filter(self._is_in_container, _processes()), None)
 
+    @property
+    def has_our_ports(self) -> bool | None:
+        """Tell whether nginx listens on this machine's ports, not on those of a container; None where none is seen."""
+        with contextlib.suppress(OSError):
+            return os.path.samefile(f"/proc/{self._master}/ns/net", "/proc/self/ns/net")
+        return None
+
     def _is_in_container(self, process: int) -> bool:
-        """Tell whether a process is an nginx with other mounts than ours, and has one of our files all the same."""
+        """Tell whether a process is an nginx with another root than ours, into which one of our files is mounted."""
+        root = f"/proc/{process}/root"
         try:
-            if not _is_master(process) or os.path.samefile(f"/proc/{process}/ns/mnt", "/proc/self/ns/mnt"):
+            if not _is_master(process) or os.path.samefile(root, "/"):
                 return False
-            places = ((f"/proc/{process}/root{path}", path) for path in (self._disk.last or self.configuration()).files)
-            return any(os.path.exists(there) and os.path.samefile(there, here) for there, here in places)
+            paths = (self._disk.last or self.configuration()).files
+            return any(os.path.exists(root + path) and os.path.samefile(root + path, path) for path in paths)
         except OSError:  # it has ended meanwhile, or is not ours to see
             return False
 
@@ -231,6 +253,13 @@ class Nginx:
         """Return the text of `nginx -V`. Raises errors.NginxMissing."""
         done = _run([self.ctl, "-V"])
         return done.stderr + done.stdout
+
+    @property
+    def body_path(self) -> str:
+        """Return the folder in which nginx keeps bodies of requests, where no directive says one."""
+        return os.path.join(
+            self._built_in("prefix", "/"), self._built_in("http-client-body-temp-path", "client_body_temp")
+        )
 
     @property
     def users(self) -> frozenset[str]:

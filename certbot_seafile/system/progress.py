@@ -57,7 +57,7 @@ class Wait:
         self.is_over = threading.Event()
         self._what = what
         self._begun = time.monotonic()
-        self._counts: tuple[int, int] | None = None
+        self._counts = (0, 0)
 
     def count(self, done: int, total: int) -> None:
         """Hear how many of how many are done."""
@@ -65,10 +65,10 @@ class Wait:
 
     def __str__(self) -> str:
         text = f"waiting for {self._what}: {time.monotonic() - self._begun:.0f} s"
-        if self._counts is None:
-            return text
         done, total = self._counts
-        filled = _BAR * done // max(total, 1)
+        if total < 2:
+            return text
+        filled = _BAR * done // total
         return f"{text} [{'#' * filled}{'.' * (_BAR - filled)}] {done} of {total}"
 
 

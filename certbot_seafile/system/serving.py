@@ -17,7 +17,7 @@ from certbot_seafile import errors
 from certbot_seafile.site import edits, model, plan, proof
 from certbot_seafile.site.config import Configuration, Statement
 from certbot_seafile.site.model import Server, Socket
-from certbot_seafile.system import handshake, lineages, nginx
+from certbot_seafile.system import handshake, lineages, nginx, progress
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.handshake import Answer, Endpoint, Handshake
 from certbot_seafile.system.lineages import Lineage
@@ -81,17 +81,36 @@ def plan_edits(
     )
 
 
+def refuse_taken(context: Context, planned: edits.Edits) -> None:
+    """Refuse edits by which nginx would listen where somebody else does already. Raises errors.SiteRefused."""
+    verdict = proof.judge(context.nginx.configuration(), planned)
+    if planned and context.nginx.has_our_ports:
+        present, wanted = (
+            model.sockets(model.http_servers(state.outline())) for state in (verdict.read, verdict.after)
+        )
+        for socket in wanted:
+            if socket.port and socket not in present and handshake.is_taken(socket.address, socket.port):
+                raise errors.SiteRefused(
+                    f"the site needs `listen {socket};`, but another program (or nginx's own stream block) holds that "
+                    "port: see which with `ss -ltnp`, and end it, or name another with --http-01-port or --https-port"
+                )
+
+
 def endpoints(servers: Sequence[model.Server], port: int | None = None, *, tls: bool = False) -> list[Endpoint]:
     """Return where the servers can be looked at from this machine: their own listen addresses.
 
     Left out, where there are others, are addresses that are not this machine's now (another's, or IPv6 is off), and in
     clear sockets for HTTP/2, which before nginx 1.25.1 speak nothing else.
     """
+    chosen = _every_endpoint(servers, port, tls=tls)
+    return [endpoint for endpoint in chosen if handshake.is_here(endpoint.address)] or chosen
+
+
+def _every_endpoint(servers: Sequence[model.Server], port: int | None, *, tls: bool) -> list[Endpoint]:
     spoken = servers[0].spoken if servers else {}
     sockets = [each.socket for server in servers for each in server.listens if server.is_tls(each) == tls]
     sockets = [socket for socket in sockets if port in (None, socket.port)]
-    chosen = _endpoints([socket for socket in sockets if tls or b"http2" not in spoken[socket]] or sockets, spoken)
-    return [endpoint for endpoint in chosen if handshake.is_here(endpoint.address)] or chosen
+    return _endpoints([socket for socket in sockets if tls or b"http2" not in spoken[socket]] or sockets, spoken)
 
 
 def _endpoints(sockets: Iterable[Socket], spoken: Mapping[Socket, Collection[bytes]]) -> list[Endpoint]:
@@ -111,6 +130,7 @@ def _address(socket: Socket, others: Collection[Socket]) -> str:
     return "::1" if socket.address == "::" else socket.address
 
 
+@progress.waiting("nginx to serve it")
 def wait_for(
     context: Context, check: Callable[[], None], failure: type[errors.Error], seconds: float | None = None
 ) -> None:
@@ -137,7 +157,12 @@ def verify_served(
     response: None for any staple or none. Raises errors.NotServed after so many seconds; None: see wait_for().
     """
     site = find_site(context, lineage.names)
-    wait_for(context, lambda: _refuse_other(lineage, site, response), errors.NotServed, seconds)
+    every = _every_endpoint(site.tls, None, tls=True)
+    elsewhere = [endpoint for endpoint in every if not handshake.is_here(endpoint.address)]
+    if elsewhere:
+        context.say(f"Not looked at: {', '.join(map(str, elsewhere))}, which is not an address of this machine now")
+    if not elsewhere or len(elsewhere) < len(every):
+        wait_for(context, lambda: _refuse_other(lineage, site, response), errors.NotServed, seconds)
 
 
 def handshakes(lineage: Lineage, site: plan.Site) -> Iterator[tuple[str, Endpoint, Handshake]]:
@@ -206,40 +231,73 @@ def named_certificates(site: plan.Site) -> set[str]:
 
 def why_no_ecdsa(context: Context, site: plan.Site) -> str | None:
     """Return why a TLS client could not be served an ECDSA certificate by the site; None where one could."""
-    for server in site.tls:
+    for server in site.tls or ([] if plan.find_front(site) else plan.serving(site)):
         ciphers = server.effective(b"ssl_ciphers")
-        protocols = server.effective(b"ssl_protocols")
-        spoken = {os.fsdecode(word) for word in protocols.arguments} if protocols else context.nginx.default_protocols
-        if "TLSv1.3" in spoken or ciphers is None:
+        if ciphers is None or all("TLSv1.3" in _protocols(context, each) for each in _leading(context, site, server)):
             continue
         if not nginx.ciphers_allow_ecdsa(os.fsdecode(ciphers.arguments[0])):
             return f"{ciphers.path}:{ciphers.line} has ssl_ciphers without ECDSA, and there is no TLSv1.3"
     return None
 
 
+def _leading(context: Context, site: plan.Site, server: Server) -> list[Server]:
+    """Return the server blocks that decide which versions of TLS a site has: its own, and the defaults of its sockets.
+
+    A version is chosen before the name is looked at (ngx_http_ssl_servername).
+    """
+    port = context.options.https_port
+    places = (
+        model.socket_at(site.every, Socket(each.address, each.port if site.tls else port)) for each in server.sockets
+    )
+    leading = (model.default_server(site.every, each) for each in places if each and b"ssl" in server.spoken[each])
+    return [server, *filter(None, leading)]
+
+
+def _protocols(context: Context, server: Server) -> Collection[str]:
+    protocols = server.effective(b"ssl_protocols")
+    return {os.fsdecode(word) for word in protocols.arguments} if protocols else context.nginx.default_protocols
+
+
 # --- what clients are answered, before an edit and after it ----------------------------------------------------------
 
-#: How somebody looks: as a client of this name, there, over TLS or in clear.
-Look = tuple[str, Endpoint, bool]
-Answers = dict[Look, Answer]
+#: How somebody looks: as a client of this name, there, over TLS or in clear, for this path.
+Look = tuple[str, Endpoint, bool, str]
+#: What clients are answered, the body left out; None where no answer comes.
+Answers = dict[Look, Answer | None]
+#: Where Seahub, its API, the file server, notifications, SeaDoc and WebDAV answer, in the sites that have them.
+SEAFILE_PATHS = ("/", "/api2/ping/", "/seafhttp/protocol-version", "/notification/ping", "/sdoc-server/", "/seafdav/")
+_LOOK_SECONDS = 5.0  # for all looks at one state of a site together
 
 
-def see_answers(names: Iterable[str], servers: Sequence[Server], *, tls: bool) -> Answers:
-    """Return what clients of the names are answered by the servers to a GET of "/", the body left out.
-
-    Left out is what may change by itself: no answer, and that the server, or the client, has too much to do.
-    """
-    return _see(names, endpoints(servers, tls=tls), tls=tls)
+def see_site(site: plan.Site) -> Answers:
+    """Return what the site's clients are answered at Seafile's paths now: over TLS, or in clear where it has none."""
+    tls = bool(site.tls)
+    return _see(some_names(site), endpoints(site.tls or site.plain, tls=tls), SEAFILE_PATHS, tls=tls)
 
 
-def _see(names: Iterable[str], endpoints: Iterable[Endpoint], *, tls: bool) -> Answers:
+def _see(names: Iterable[str], endpoints: Iterable[Endpoint], paths: Iterable[str], *, tls: bool) -> Answers:
     seen: Answers = {}
-    for name, endpoint in itertools.product(names, endpoints):
+    deadline = time.monotonic() + _LOOK_SECONDS
+    for path, name, endpoint in itertools.product(paths, names, endpoints):
+        seen[name, endpoint, tls, path] = None
         with contextlib.suppress(errors.ChallengeUnreachable):
-            answer = handshake.get(endpoint, name, "/", tls=tls)
-            if answer.status < 500 and answer.status != 429:
-                seen[name, endpoint, tls] = replace(answer, body=b"")
+            seconds = max(deadline - time.monotonic(), 0.1)
+            answer = handshake.request(endpoint, name, path, tls=tls, seconds=seconds)
+            seen[name, endpoint, tls, path] = replace(answer, body=b"", cookies=())
     return seen
+
+
+def _is_steady(answer: Answer) -> bool:
+    """Tell whether an answer does not change by itself: not that a server or a client has too much to do."""
+    return answer.status < 500 and answer.status != 429
+
+
+def find_silent(site: plan.Site) -> str | None:
+    """Return an address at which nothing of Seafile answers, with what came instead; None where all answer."""
+    for (name, _, tls, path), answer in see_site(site).items():
+        if tls and (answer is None or answer.status >= 500):
+            return f"https://{name}{path} ({answer or 'no answer'})"
+    return None
 
 
 def see_neighbours(neighbours: Iterable[proof.Neighbour]) -> dict[Look, Answer | bytes]:
@@ -248,10 +306,11 @@ def see_neighbours(neighbours: Iterable[proof.Neighbour]) -> dict[Look, Answer |
     for server, socket, name in neighbours:
         for endpoint in _endpoints([socket], server.spoken):
             if b"ssl" not in server.spoken[socket]:
-                seen |= _see([name], [endpoint], tls=False)
+                answers = _see([name], [endpoint], ["/"], tls=False)
+                seen |= {look: answer for look, answer in answers.items() if answer is not None and _is_steady(answer)}
                 continue
             with contextlib.suppress(errors.NotServed):
-                seen[name, endpoint, True] = handshake.perform(endpoint, name).leaf_der
+                seen[name, endpoint, True, "/"] = handshake.perform(endpoint, name).leaf_der
     return seen
 
 
@@ -262,8 +321,9 @@ def verify_neighbours(
 
     def check() -> None:
         now = see_neighbours(neighbours)
-        for (name, endpoint, tls), sight in before.items():
-            if now.get((name, endpoint, tls), sight) != sight:
+        for look, sight in before.items():
+            name, endpoint, tls, _ = look
+            if now.get(look, sight) != sight:
                 what = "is handed another certificate" if tls else "is answered otherwise"
                 raise errors.NotServed(
                     f"after the reload a client that asks {endpoint} for {name} {what} than before, so the edits were "
@@ -273,34 +333,35 @@ def verify_neighbours(
     wait_for(context, check, errors.NotServed)
 
 
-def see_site(site: plan.Site) -> Answers:
-    """Return what the site's clients are answered now: over TLS, or in clear where it has none."""
-    return see_answers(some_names(site), site.tls or site.plain, tls=bool(site.tls))
-
-
 def verify_answers(context: Context, names: Sequence[str], before: Answers) -> None:
     """Wait until the site answers over TLS as it did before, and leads nobody in circles. Raises errors.NotServed."""
     site = find_site(context, names)
 
     def check() -> None:
-        for look, answer in see_answers(some_names(site), site.tls, tls=True).items():
-            earlier = [(tls, was) for (name, _, tls), was in before.items() if name == look[0]]
+        for look, answer in see_site(site).items() if site.tls else ():
+            name, endpoint, _, path = look
+            same = [(tls, was) for (whose, _, tls, at), was in before.items() if (whose, at) == (name, path)]
+            earlier = [(tls, was) for tls, was in same if was is not None and _is_steady(was)]
             if _is_worse(look, answer, earlier):
                 expected = f"not with {earlier[0][1]} as before" if earlier else "which leads nowhere else"
                 raise errors.NotServed(
-                    f"after the reload https://{look[0]}/ answers at {look[1]} with {answer}, {expected}, so the edits "
-                    "were taken out again: see what redirects the site has, and nginx's error log"
+                    f"after the reload https://{name}{path} answers at {endpoint} with {answer or 'nothing'}, "
+                    f"{expected}, so the edits were taken out again: see what redirects the site has, and nginx's "
+                    "error log"
                 )
 
     wait_for(context, check, errors.NotServed)
 
 
-def _is_worse(look: Look, answer: Answer, earlier: Sequence[tuple[bool, Answer]]) -> bool:
+def _is_worse(look: Look, answer: Answer | None, earlier: Sequence[tuple[bool, Answer]]) -> bool:
     """Tell whether an answer over TLS is a redirect to itself, or differs from each earlier one, which is as good."""
-    name, endpoint, _ = look
+    name, endpoint, _, path = look
+    if answer is None or not _is_steady(answer):
+        is_busy = answer is not None and answer.status in (429, 503)
+        return not is_busy and any(was.status < 400 for _, was in earlier)
     if any(tls and was == answer for tls, was in earlier):
         return False
-    if answer.location in (f"https://{name}/", f"https://{name}:{endpoint.port}/"):
+    if answer.location in (f"https://{name}{path}", f"https://{name}:{endpoint.port}{path}"):
         return True
     in_clear = [was for tls, was in earlier if not tls and (was.location or "").startswith("https://")]
     return bool(earlier) and not in_clear and all(was.status != answer.status for _, was in earlier)

@@ -79,10 +79,12 @@ def _ask(what: str, ids: tuple[int, int, Sequence[int]], do: Callable[[], object
     with open(os.memfd_create("answer"), "w+b", buffering=0) as answer:
         child = multiprocessing.get_context("fork").Process(target=lambda: answer.write(_outcome(what, ids, do)))
         child.start()
-        child.join(seconds)
-        has_ended = child.exitcode is not None
-        child.kill()
-        child.join()
+        try:
+            child.join(seconds)
+            has_ended = child.exitcode is not None
+        finally:
+            child.kill()
+            child.join()
         answer.seek(0)
         kind, content = answer.read(1), answer.read()
     if not has_ended:

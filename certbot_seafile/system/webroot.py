@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from certbot_seafile import errors
 from certbot_seafile.system import files
@@ -32,12 +32,17 @@ def published(folder: str, contents: Mapping[str, bytes]) -> Iterator[None]:
             _write(folder, token, content, made)
         yield
     finally:
-        with contextlib.suppress(OSError), _opened(folder) as descriptor:  # whoever replaced it took ours along
-            for token in filter(_TOKEN.match, contents):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(token, dir_fd=descriptor)
+        remove(folder, contents)
         for path in reversed(made):
             files.remove_folder_if_empty(path)
+
+
+def remove(folder: str, tokens: Iterable[str]) -> None:
+    """Remove validation files from the folder, as far as they are there."""
+    with contextlib.suppress(OSError), _opened(folder) as descriptor:  # whoever replaced it took ours along
+        for token in filter(_TOKEN.match, tokens):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(token, dir_fd=descriptor)
 
 
 def _write(folder: str, token: str, content: bytes, made: list[str]) -> None:

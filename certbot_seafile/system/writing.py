@@ -44,7 +44,7 @@ def edited(
     Raises errors.SiteRefused where somebody would be hurt for whom they are not made, errors.NginxRefused,
     errors.FileRefused.
     """
-    _refuse_without_root(context, planned.paths)
+    refuse_fixed(context, planned)
     context.nginx.refuse_unseen(planned.paths)
     title = f"certbot-seafile {purpose} {owner}"
     verdict = proof.judge(context.nginx.configuration(), planned)
@@ -115,10 +115,13 @@ def _give_up(context: Context, written: Sequence[str]) -> None:
             context.nginx.reload(_PUT_BACK_SECONDS)
 
 
-def _refuse_without_root(context: Context, paths: Sequence[str]) -> None:
+def refuse_fixed(context: Context, planned: edits.Edits) -> None:
+    """Refuse edits of files that cannot be replaced, or not by this user. Raises errors.FileRefused, SiteRefused."""
+    for path in planned.paths:
+        files.refuse_fixed(path)
     if context.renewer is not None:
         raise errors.SiteRefused(
-            f"{', '.join(paths)} must be edited, which {context.renewer} may not do; run once "
+            f"{', '.join(planned.paths)} must be edited, which {context.renewer} may not do; run once "
             f"`sudo certbot-seafile setup --user {context.renewer} -d NAME`"
         )
 
@@ -145,10 +148,13 @@ def take_out_edits(context: Context, owners: Collection[str] | None = None) -> l
     the result; then nothing was changed.
     """
     taken = list(_without_edits(context, owners))
+    if not taken:
+        return []
     with contextlib.ExitStack() as undoing:
         undoing.callback(context.nginx.changed)
         for each in taken:
             if each.now != each.without:
+                files.refuse_fixed(each.path)
                 files.replace(each.path, each.without, expected=each.now)
                 undoing.callback(files.replace, each.path, each.now, expected=each.without)
         context.nginx.changed()

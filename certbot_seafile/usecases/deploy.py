@@ -18,7 +18,7 @@ from certbot_seafile.ocsp import store
 from certbot_seafile.sealed import handover, seal, versions
 from certbot_seafile.sealed.versions import Version
 from certbot_seafile.site import plan
-from certbot_seafile.system import files, lineages, records, serving
+from certbot_seafile.system import challenge, files, lineages, records, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
 from certbot_seafile.usecases import install, refresh
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 _HANDED_SECONDS = 60.0  # within which root's step lets nginx serve what was handed over
 _LOOK_SECONDS = 2.0
+#: How a renewal ended that certbot began and did not bring to its end, as the record has it.
+UNFINISHED = "certbot could not renew the certificate; letsencrypt.log says why"
 
 
 def deploy(context: Context, lineage: Lineage, *, is_upkeep: bool = False) -> None:
@@ -62,6 +64,8 @@ def deploy(context: Context, lineage: Lineage, *, is_upkeep: bool = False) -> No
         else:
             context.say(f"Ready: the certificate in {lineage.folder}, for what ends TLS in front of nginx")
     _complete_renewal(context, lineage)
+    if (silent := serving.find_silent(site)) is not None:
+        context.say(f"Seafile does not answer at {silent}; `certbot-seafile check` says more")
     if outcome.is_revoked:
         raise errors.NotStapled(
             f"{lineage.name}: {outcome.reason}; get a new certificate with "
@@ -248,10 +252,15 @@ def keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | None
         failure = str(error)
         raise
     finally:
-        known = records.load(context.state_dir, subject(context, lineage))
-        record = replace(known, last_run=context.now(), last_failure=failure)
-        with contextlib.suppress(errors.FileRefused):  # a full disk has been told already
-            records.write(context.state_dir, lineage.name, record)
+        remember(context, lineage, failure)
+
+
+def remember(context: Context, lineage: Lineage, failure: str | None) -> None:
+    """Remember that `certbot renew` came by for a lineage, and how that ended; failure: None for well."""
+    known = records.load(context.state_dir, subject(context, lineage))
+    record = replace(known, last_run=context.now(), last_failure=failure)
+    with contextlib.suppress(errors.FileRefused):  # a full disk has been told already
+        records.write(context.state_dir, lineage.name, record)
 
 
 def _keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | None) -> None:
@@ -297,6 +306,7 @@ def subject(context: Context, lineage: Lineage) -> Lineage:
 
 def _remove_leftovers(context: Context, lineage: Lineage, site: plan.Site) -> None:
     context.checkpoints.close()
+    challenge.clean_up(context)
     record_path = records.path(context.state_dir, lineage.name)
     paths = (*site.paths, lineage.snippet_path, lineage.response_path, lineage.renewal_path, record_path)
     for folder in {context.state_dir, *map(os.path.dirname, paths)}:

@@ -24,8 +24,10 @@ def enhance(context: Context, domain: str, enhancement: str, options: object = N
         names = _names_beside(context, domain)
         planned = _plan_redirect(context, names) if is_redirect else _plan_header(context, names, options)
         context.nginx.test()
+        before = serving.see_site(serving.find_site(context, names))
         with writing.edited(context, planned, enhancement, domain):
             context.nginx.reload()
+            serving.verify_answers(context, names, before)
         context.say(f"Site edited: {writing.count_lines(planned)}")
 
 

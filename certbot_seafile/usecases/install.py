@@ -46,12 +46,20 @@ def plan_for(context: Context, lineage: Lineage, site: plan.Site) -> edits.Edits
 
 
 def check_plan(context: Context, names: Sequence[str], cert_name: str | None, *, must_staple: bool) -> plan.Site:
-    """Return the site for the names, where a deployment can be planned; edit nothing. Raises errors.SiteRefused."""
+    """Return the site for the names, where a deployment can be planned and written; edit nothing.
+
+    Raises errors.SiteRefused, errors.FileRefused.
+    """
     site = serving.find_site(context, names)
     paths = Paths(cert_name or names[0], context.config_dir, context.options)
     is_sealed, is_by_dns = must_staple or versions.is_sealed(paths), any(name.startswith("*.") for name in names)
     planned = _plan(context, names, paths, is_sealed=is_sealed, is_by_dns=is_by_dns)
-    context.nginx.refuse_unseen([*planned.paths, paths.snippet_path, os.path.dirname(paths.fullchain_path)])
+    if context.renewer is None:
+        writing.refuse_fixed(context, planned)
+        serving.refuse_taken(context, planned)
+    has_staples = is_sealed or os.path.isdir(context.options.staple_dir)  # many CAs have none
+    read = [paths.snippet_path] if has_staples else []
+    context.nginx.refuse_unseen([*planned.paths, os.path.dirname(paths.fullchain_path), *read])
     for server in site.tls:
         if strangers := plan.strangers(server, names):
             context.say(

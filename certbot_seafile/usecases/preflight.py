@@ -18,7 +18,7 @@ from certbot_seafile.site import edits, plan
 from certbot_seafile.system import lineages, records, renewal, serving, writing
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Options, Paths
-from certbot_seafile.usecases import install
+from certbot_seafile.usecases import deploy, install
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +112,16 @@ def _same(config_dir: str, request: Request, options: Options | None = None) -> 
     with contextlib.suppress(errors.LineageRefused):
         return [lineages.load(config_dir, request.cert_name, options=options)]
     return []
+
+
+def begin_renewal(context: Context, request: Request) -> None:
+    """Remember that certbot has not come to the end of the renewal that it begins; deploy.keep() says how it ended.
+
+    Where the CA is down, or refuses, certbot calls nobody for the lineage again.
+    """
+    known = _same(context.config_dir, request)
+    if len(known) == 1:  # certbot renew does not say which of several for the same names it is about
+        deploy.remember(context, known[0], deploy.UNFINISHED)
 
 
 def _for_names(config_dir: str, names: Sequence[str]) -> list[Lineage]:

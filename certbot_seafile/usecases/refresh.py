@@ -18,7 +18,7 @@ from typing import TypeVar
 from certbot_seafile import errors
 from certbot_seafile.ocsp import store, verify
 from certbot_seafile.sealed.versions import Version
-from certbot_seafile.system import files, serving
+from certbot_seafile.system import challenge, files, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
 from certbot_seafile.system.nginx import Nginx
@@ -76,6 +76,9 @@ def refresh(
         if loaded is None:
             return None
         context, lineage = loaded
+        if context.nginx not in turns:
+            with files.lock(context.lock_path):
+                challenge.clean_up(context)
         turn = turns.setdefault(context.nginx, _Turn(store.Round(context)))
         due = store.find_due(context, lineage, force=force)
         if isinstance(due, store.Outcome):

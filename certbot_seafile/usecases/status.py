@@ -36,7 +36,7 @@ class Standing:
 
     site: None where it is not found. failure: why clients cannot be asked what they are handed; None where they can.
     What they are handed for all names at all listen addresses: is_current: the lineage's leaf; is_stapled: an OCSP
-    response; is_stored: the stored response. pinned: the earlier version, where the site keeps that.
+    response; is_stored: the stored response.
     """
 
     lineage: Lineage
@@ -59,14 +59,9 @@ class Standing:
         return self.is_current and (self.staple is None or self.is_stored)
 
     @property
-    def share_left(self) -> float:
-        """Return which share of the certificate's lifetime is left: 1 at its begin, 0 at its end, then below 0."""
-        return (self.lineage.not_after - self.now) / (self.lineage.not_after - self.lineage.not_before)
-
-    @property
-    def is_renewal_late(self) -> bool:
-        """Tell whether certbot should have renewed the lineage by now."""
-        return self.now - self.renewal_due > LATE_AFTER
+    def is_in_front(self) -> bool:
+        """Tell whether TLS ends in front of nginx, where nobody can look from here."""
+        return self.site is not None and plan.find_front(self.site) is not None
 
     @property
     def last_run(self) -> datetime.datetime | None:
@@ -115,7 +110,7 @@ def standing(context: Context, lineage: Lineage) -> Standing:
     try:
         site = serving.find_site(context, lineage.names)
         handshakes = [handed for _, _, handed in serving.handshakes(current, site)]
-        failure = None if handshakes else "no server block of the site speaks TLS"
+        failure = None if handshakes or plan.find_front(site) else "no server block of the site speaks TLS"
     except errors.Error as error:
         failure = str(error)
     is_current = failure is None and all(handed.leaf_der == lineage.leaf_der for handed in handshakes)
@@ -153,6 +148,19 @@ def renewal_due(lineage: Lineage, settings: Mapping[str, str]) -> datetime.datet
     else:  # certbot's renewal._default_renewal_time()
         left = lifetime / 2 if lifetime < 10 * _DAY else lifetime / 3
     return max(lineage.not_after - left, lineage.not_before)
+
+
+def share_left(lineage: Lineage, now: datetime.datetime) -> float:
+    """Return which share of the certificate's lifetime is left: 1 at its begin, 0 at its end, then below 0."""
+    return (lineage.not_after - now) / (lineage.not_after - lineage.not_before)
+
+
+def is_renewal_late(lineage: Lineage, due: datetime.datetime, now: datetime.datetime) -> bool:
+    """Tell whether certbot should have renewed the lineage by now; due: from when on it renews.
+
+    Of a short-lived certificate, two days may be all that is left: then the half of that is enough.
+    """
+    return now - due > min(LATE_AFTER, (lineage.not_after - due) / 2)
 
 
 def _ca_asked_from(settings: Mapping[str, str]) -> datetime.datetime | None:

@@ -16,7 +16,7 @@ from certbot_seafile import errors
 from certbot_seafile.sealed import handover, versions
 from certbot_seafile.site import model, proof
 from certbot_seafile.site.config import Configuration
-from certbot_seafile.system import files, journal, lineages, records, renewal, writing
+from certbot_seafile.system import challenge, files, journal, lineages, records, renewal, writing
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Paths
 from certbot_seafile.usecases import install
@@ -41,10 +41,11 @@ def undo(context: Context, names: Sequence[str], *, is_whole: bool = False) -> l
     """
     owners = _owners(context, names)
     with files.lock(context.lock_path):
+        challenge.clean_up(context)
         before = context.nginx.configuration()
         taken = writing.take_out_edits(context, None if is_whole else owners)
         context.nginx.changed()
-        _tell_others(context, before, owners)
+        _tell_others(context, before, owners, {each.path for each in taken})
         every = [paths(context, name) for name in names]
         left = [line for each in taken for line in each.left]
         left += [line for each in every for line in install.including(context, each) if line not in left]
@@ -78,16 +79,15 @@ def _reload(context: Context) -> None:
             raise
 
 
-def _tell_others(context: Context, before: Configuration, names: Collection[str]) -> None:
-    """Say who is answered otherwise without our edits, besides the names for which they were made.
+def _tell_others(context: Context, before: Configuration, names: Collection[str], paths: Collection[str]) -> None:
+    """Say whose server blocks in other files answer otherwise without our edits of these files.
 
     It is no reason to refuse: whoever undoes wants the site as it was, and what others have of our edits (a socket that
     speaks TLS by our line alone, a file that they have begun to include) they would lose with any way back.
     """
-    for hurt in proof.find_hurt(before, context.nginx.configuration(), names):
-        context.say(
-            f"Without the edits for {', '.join(sorted(names))}, {hurt} get another answer: look at what they need."
-        )
+    for hurt in proof.compare(before, context.nginx.configuration(), names).hurt:
+        if hurt.block.path not in paths:
+            context.say(f"Without the edits that were taken out, {hurt} get another answer: look at what they need")
 
 
 def roll_back(context: Context, restore: Callable[[], None]) -> None:

@@ -42,7 +42,7 @@ def test_a_page_begins_with_its_title_and_what_it_is_for(page: Path) -> None:
     """After the title comes a paragraph, before any list, table, command or further heading."""
     title, _, first = page.read_text(encoding="utf-8").split("\n", 2)
     assert re.fullmatch(r"# \S.*", title)
-    assert re.match(r"[A-Z`]", first)
+    assert re.match(r"[A-Za-z`]", first)
 
 
 def test_the_index_leads_to_every_page() -> None:

@@ -107,6 +107,7 @@ class Machine:
         with self.inside():
             _ip("link", "add", "switch", "type", "bridge")
             _ip("address", "add", f"{self.address}/24", "dev", "switch")
+            _ip("address", "add", f"{self.address}0/24", "dev", "switch")  # a second one, in the first one's network
             _ip("link", "set", "switch", "up")
 
     def connect(self, other: Machine) -> None:

@@ -14,31 +14,81 @@ import shlex
 import shutil
 import socket
 import socketserver
+import subprocess
 import threading
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pytest
 
 from e2e.cluster import entered
-from e2e.processes import LOOPBACK, find_tool, tool
+from e2e.processes import LOOPBACK, tool
 from e2e.world import World
 
 #: The official image's users; the machine does not know nginx's.
 USERS = {"root": 0, "nginx": 101, "nobody": 65534, "nogroup": 65534}
 _STAGE = Path("/mnt")
+#: A root of its own, in which the machine's folders lie as they do in an image; pivot_root(8) makes it the root.
+_OWN_ROOT = f"""\
+mount -t tmpfs -o mode=755 tmpfs {_STAGE}
+for entry in /*; do
+    if [ -L "$entry" ]; then
+        cp -a "$entry" "{_STAGE}$entry"
+    elif [ -d "$entry" ] && [ "$entry" != {_STAGE} ]; then
+        mkdir "{_STAGE}$entry"
+        mount --rbind "$entry" "{_STAGE}$entry"
+    fi
+done
+mkdir {_STAGE}{_STAGE}
+cd {_STAGE}
+pivot_root . .{_STAGE}
+cd /
+umount --lazy {_STAGE}"""
+
+
+def skip_without_namespaces() -> None:
+    """Skip where no namespaces can be made."""
+    command = ["unshare", "--mount", "--pid", "--net", "--fork", "nsenter", "--version"]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("only root, with util-linux' unshare and nsenter, can make namespaces, and not everywhere")
+
+
+def inside(
+    world: World,
+    places: Sequence[tuple[Path, Path]],
+    first: str,
+    *command: str | Path,
+    read_only: Collection[Path] = (),
+) -> str:
+    """Return a script that runs a command where of the world's folder only some places are seen.
+
+    places: what is mounted, and where, in this order. first: a command to begin with. read_only: these of the places.
+    """
+    lines = [_OWN_ROOT, first, f"mount -t tmpfs tmpfs {_STAGE}"]
+    for number, (source, _) in enumerate(places):
+        make = "mkdir" if source.is_dir() else "touch"
+        lines += [f"{make} {_STAGE}/{number}", f"mount --bind {source} {_STAGE}/{number}"]
+    lines += [f"mount -t tmpfs -o mode=755 tmpfs {world.folder}"]
+    lines += [f"mkdir -p {world.path(folder)}" for folder in ("/run", "/var/log/nginx", "/var/lib/nginx")]
+    for number, (source, target) in enumerate(places):
+        lines += [f"mkdir -p {target if source.is_dir() else target.parent}"]
+        lines += [f"mount --move {_STAGE}/{number} {target}"]
+        lines += [f"mount -o remount,bind,ro {target}"] if target in read_only else []
+    return "\n".join([*lines, f"umount {_STAGE}", f"exec {shlex.join(map(str, command))}"])
 
 
 class ContainerWorld(World):
     """A world whose nginx runs in a container; nginx_ctl is a script of one line, like `docker exec NAME nginx "$@"`.
 
-    mounts: what of the machine's files the container has at the same path, in this order.
+    mounts: what of the machine's files the container has at the same path, in this order. read_only: which of them it
+    cannot write to. network: a descriptor of the container's network, while nginx runs.
     """
 
     def __init__(self) -> None:
+        skip_without_namespaces()
         super().__init__()
-        if find_tool("unshare") is None or find_tool("nsenter") is None or os.geteuid() != 0:
-            pytest.skip("only root, with util-linux' unshare and nsenter, can make namespaces")
         self.mounts = [self.server_root, self.config_dir, self.webroot, self.path("/etc/ssl"), self.nginx_ctl.parent]
+        self.read_only: list[Path] = []
         self.image = self.folder / "image"
         self._ports: list[_Published] = []
         self._binary, self.nginx_ctl = self.nginx_ctl, self.folder / "host" / "nginx-in-container"
@@ -73,33 +123,31 @@ class ContainerWorld(World):
         enter = [tool("nsenter"), "--target", str(self.master), "--mount", "--pid", "--net", "--"]
         self.nginx_ctl.write_text(f'#!/bin/sh\nexec {shlex.join(enter)} {self._binary} "$@"\n')
         self.nginx_ctl.chmod(0o755)
-        namespace = os.open(f"/proc/{self.master}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        self._ports = [_Published(port, namespace) for port in (self.http_port, self.https_port)]
+        self.network = os.open(f"/proc/{self.master}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._ports = [_Published(port, self.network) for port in (self.http_port, self.https_port)]
+        if self._seafile:  # it is the container's neighbour
+            self.stop_seafile()
+            with entered(self.network):
+                self.start_seafile()
 
     def _script(self) -> str:
-        """Return what is done before nginx is started: the image's files, and what is mounted into it."""
+        """Return what is done in the container: its files are put together, and nginx is started."""
         places = [(self.image / "etc", Path("/etc"))]
         if self.server_root not in self.mounts:
             shutil.copytree(self.server_root, self.image / "nginx")
             places.append((self.image / "nginx", self.server_root))
         places += [(path, path) for path in self.mounts]
-        lines = [f"mount -t tmpfs tmpfs {_STAGE}", "ip link set lo up"]
-        for number, (source, _) in enumerate(places):
-            make = "mkdir" if source.is_dir() else "touch"
-            lines += [f"{make} {_STAGE}/{number}", f"mount --bind {source} {_STAGE}/{number}"]
-        lines += [f"mount -t tmpfs -o mode=755 tmpfs {self.folder}"]
-        lines += [f"mkdir -p {self.path(folder)}" for folder in ("/run", "/var/log/nginx", "/var/lib/nginx")]
-        for number, (source, target) in enumerate(places):
-            lines += [f"mkdir -p {target if source.is_dir() else target.parent}"]
-            lines += [f"mount --move {_STAGE}/{number} {target}"]
-        log = self.path("/var/log/nginx/error.log")
-        command = [tool("nginx"), "-e", log, "-p", self.server_root, "-c", self.nginx_conf, "-g", "daemon off;"]
-        return "\n".join([*lines, f"umount {_STAGE}", f"exec {shlex.join(map(str, command))}"])
+        return inside(
+            self, places, "ip link set lo up",
+            tool("nginx"), "-e", self.path("/var/log/nginx/error.log"), "-p", self.server_root, "-c", self.nginx_conf,
+            "-g", "daemon off;", read_only=self.read_only,
+        )  # fmt: skip
 
     def _stop(self, name: str) -> None:
         if name == "nginx" and name in self._children:
             while self._ports:
                 self._ports.pop().close()
+            os.close(self.network)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.master, 15)  # the container ends with its first process
             self._children[name].process.wait(20)
@@ -110,8 +158,6 @@ class _Published:
     """A port of the container, published on the machine's loopback."""
 
     def __init__(self, port: int, namespace: int) -> None:
-        namespace = os.dup(namespace)
-
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
                 with contextlib.suppress(OSError):
@@ -122,7 +168,6 @@ class _Published:
 
         socketserver.ThreadingTCPServer.allow_reuse_address = True
         self._server = socketserver.ThreadingTCPServer((LOOPBACK, port), Handler)
-        self._namespace = namespace
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
         self._thread.start()
 
@@ -131,7 +176,6 @@ class _Published:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-        os.close(self._namespace)
 
 
 def _pump(left: socket.socket, right: socket.socket) -> None:

@@ -16,8 +16,7 @@ import authority
 import lineages as lineages_on_disk
 from authority import Identity, Key
 from certbot_seafile import assembly
-from certbot_seafile.system import lineages
-from certbot_seafile.system.challenge import Challenges
+from certbot_seafile.system import challenge, lineages
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Options
 from certbot_seafile.usecases import deploy, preflight, undo
@@ -65,6 +64,11 @@ def mint(
              if (value := getattr(chosen, one)) != getattr(Options(), one)}  # fmt: skip
     ports = {"http01_port": chosen.http_port, "https_port": chosen.https_port}
     lineages_on_disk.make(world.config_dir, name, made, issuer(), saved | ports, number=number)
+    return load(world, name)
+
+
+def load(world: World, name: str) -> Lineage:
+    """Return a lineage that was minted."""
     return lineages.load(str(world.config_dir), name)
 
 
@@ -77,11 +81,8 @@ def issue(world: World, name: str, chosen: Options) -> Context:
     working.nginx.test()
     request = preflight.Request((name,), None, "ecdsa", False, False)
     key = authority.rsa_key() if preflight.why_rsa(working, request) else authority.ecdsa_key()
-    challenges = Challenges(working)
-    try:
-        challenges.answer({(name, "token-of-the-ca"): b"what the CA expects"})
-    finally:
-        challenges.clear()
+    with challenge.answered(working, {(name, "token-of-the-ca"): b"what the CA expects"}):
+        pass
     deploy.deploy(working, mint(world, name, chosen, key=key))
     return working
 

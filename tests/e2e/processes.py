@@ -77,10 +77,10 @@ def ipv6_works() -> bool:
     return True
 
 
-def answers(port: int) -> bool:
-    """Return whether something accepts TCP connections on a port of 127.0.0.1."""
+def answers(port: int, address: str = LOOPBACK) -> bool:
+    """Return whether something accepts TCP connections on a port of this machine."""
     try:
-        socket.create_connection((LOOPBACK, port), timeout=1).close()
+        socket.create_connection((address, port), timeout=1).close()
     except OSError:
         return False
     return True

@@ -55,11 +55,15 @@ server {
         proxy_pass         http://127.0.0.1:8000;
         proxy_set_header   Host $host;
 \t\tproxy_set_header   X-Forwarded-Proto https;
+        proxy_read_timeout 36000s;
+        client_max_body_size 0;
     }
 
     location /seafhttp {
         rewrite ^/seafhttp(.*)$ $1 break;
         proxy_pass http://127.0.0.1:8082;
+        proxy_read_timeout 36000s;
+        client_max_body_size 0;
     }
 
     location /seafmedia {
@@ -88,7 +92,8 @@ def real_site(name: str) -> bytes:
 
 
 def start(world: World, site: bytes = TUTORIAL_SITE, *, ocsp: bool = True, authz_reuse: int = 0) -> bytes:
-    """Start CA, responder and nginx with the site; return the site's bytes as they stand on disk."""
+    """Start CA, responder, Seafile's place and nginx with the site; return the site's bytes as they stand on disk."""
+    world.start_seafile()
     world.start_pebble(ocsp=ocsp, authz_reuse=authz_reuse)
     if ocsp:
         world.start_responder()

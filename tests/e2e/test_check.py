@@ -47,6 +47,23 @@ def test_all_is_well(issued: World) -> None:
     assert (run.exit_code, run.stdout) == (0, "All is well.\n"), run
 
 
+@pytest.mark.certbot
+def test_a_renewal_that_failed_is_told_until_one_succeeds(issued: World) -> None:
+    """With the CA down, certbot calls nobody for the certificate: it is a warning, and `status` has it, too."""
+    issued.stop_pebble()
+    assert issued.certbot("renew", "--force-renewal", check=False).exit_code == 1
+    run = check(issued)
+    assert run.exit_code == 0
+    assert run.stdout.count("\n") == 1
+    assert "`certbot renew` could not renew the certificate on " in run.stdout
+    assert run.stdout.endswith("[RENEWAL-FAILED]\n")
+    (lineage,) = json.loads(issued.seafile("status", "--json").stdout)["lineages"]
+    assert lineage["last_failure"].startswith("certbot could not renew the certificate")
+    issued.start_pebble()
+    issued.certbot("renew")
+    assert check(issued).stdout == "All is well.\n"
+
+
 def test_the_certificate_on_disk_is_not_the_one_served(issued: World) -> None:
     """A site that somebody put back to its own certificate is noticed; the sentence's command mends it."""
     ssl = issued.path("/etc/ssl/private")
@@ -84,7 +101,10 @@ def test_programs_are_told_as_json(issued: World) -> None:
 
 
 def test_two_certificates_for_the_same_name_are_a_warning(world: World) -> None:
-    """Both are named, with the command that deletes the one that is not served; what is said then leads to the end."""
+    """Both are named, with the command that deletes the one that is not served; what is said then leads to the end.
+
+    CERT-SHARED, then STAPLE-LEFT-OVER.
+    """
     road.start(world)
     road.certonly(world)
     road.give_scheduler(world)
@@ -105,7 +125,7 @@ def test_two_certificates_for_the_same_name_are_a_warning(world: World) -> None:
 
 
 def test_the_renewal_file_lacks_installer_and_hook(issued: World) -> None:
-    """Both are named; deploy puts them back and keeps the person's own hook."""
+    """RENEWAL-NO-INSTALLER, RENEWAL-NO-HOOK: Both are named; deploy puts them back and keeps the person's own hook."""
     renewal = f"/etc/letsencrypt/renewal/{road.NAME}.conf"
     replace(issued, renewal, road.renewal(issued)["renew_hook"], "true")
     replace(issued, renewal, "installer = seafile", "installer = None")
@@ -119,7 +139,7 @@ def test_the_renewal_file_lacks_installer_and_hook(issued: World) -> None:
 
 
 def test_staple_missing(issued: World) -> None:
-    """Where somebody removed it, refresh is named."""
+    """STAPLE-MISSING: Where somebody removed it, refresh is named."""
     road.response_path(issued).unlink()
     (issued.staple_dir / f"{road.NAME}.conf").unlink()
     run = check(issued)
@@ -136,13 +156,16 @@ def test_staple_of_another_certificate(issued: World) -> None:
 
 
 def test_staple_stale(issued: World) -> None:
-    """A staple that nobody refreshed for days, and one whose end is near, are told apart."""
+    """A staple that nobody refreshed for days, and one whose end is near, are told apart.
+
+    STAPLE-NOT-REFRESHED, STAPLE-STALE.
+    """
     assert "was last refreshed on" in check(issued, hours=60).stdout
     assert "the staple is stale: it ends on" in check(issued, hours=80).stdout
 
 
 def test_staple_served_is_not_the_stored_one(issued: World) -> None:
-    """nginx that was not reloaded serves an old staple; reloading is named."""
+    """STAPLE-NOT-SERVED: nginx that was not reloaded serves an old staple; reloading is named."""
     issued.set_responder(this_update_offset_hours=-1)
     road.response_path(issued).write_bytes(road.ask_responder(issued))
     assert f"reload nginx with `{issued.nginx_ctl} -s reload`" in the_fault(issued)
@@ -159,14 +182,14 @@ def test_the_include_is_gone(issued: World) -> None:
 
 
 def test_the_hooks_program_is_gone(issued: World) -> None:
-    """A hook that names a removed virtual environment is noticed."""
+    """RENEWAL-HOOK-GONE: A hook that names a removed virtual environment is noticed."""
     hook = road.renewal(issued)["renew_hook"]
     replace(issued, f"/etc/letsencrypt/renewal/{road.NAME}.conf", hook, "/opt/gone/bin/certbot-seafile deploy")
     assert "runs /opt/gone/bin/certbot-seafile, which is not there" in the_fault(issued)
 
 
 def test_nobody_runs_renew(issued: World) -> None:
-    """Without a timer or crontab, and with a weekly one, the way to one is named."""
+    """SCHEDULE-NONE: Without a timer or crontab, and with a weekly one, the way to one is named."""
     issued.path("/etc/cron.d/certbot").unlink()
     assert "no timer and no crontab runs `certbot renew`" in the_fault(issued)
     issued.path("/etc/crontab").write_text("1 2 * * 0 root certbot -q renew\n")
@@ -191,7 +214,7 @@ def test_a_crontab_that_nobody_reads(issued: World) -> None:
 
 
 def test_port_80_is_not_reachable(issued: World) -> None:
-    """Where nginx does not run, both ports are named."""
+    """CHALLENGE-NO-ANSWER, SITE-NO-TLS: Where nginx does not run, both ports are named."""
     issued.stop_nginx()
     said = check(issued).stdout
     issued.start_nginx()
@@ -200,7 +223,10 @@ def test_port_80_is_not_reachable(issued: World) -> None:
 
 
 def test_the_challenge_location_is_shadowed(issued: World) -> None:
-    """A rule that answers for every path is named, also where it stands beyond what the lines tell."""
+    """A rule that answers for every path is named, also where it stands beyond what the lines tell.
+
+    CHALLENGE-SHADOWED.
+    """
     site = road.site_bytes(issued)
     (issued.sites / road.SITE_NAME).write_bytes(site.replace(b"location ^~ /.well-known/", b"location ^~ /unknown/", 1))
     issued.reload_nginx()
@@ -224,7 +250,7 @@ def test_what_is_answered_for_files_that_are_not_there_is_no_matter(issued: Worl
 
 
 def test_a_folder_that_answers_challenges_but_takes_none(issued: World) -> None:
-    """Where root cannot write the validation file, the CA would not get it either."""
+    """CHALLENGE-NOT-WRITTEN: Where root cannot write the validation file, the CA would not get it either."""
     issued.webroot.mkdir(parents=True, exist_ok=True)
     (issued.webroot / ".well-known").write_text("")
     fault = the_fault(issued)
@@ -244,7 +270,10 @@ server {
 
 
 def test_another_server_block_uses_the_certificate_for_names_that_it_is_not_for(issued: World) -> None:
-    """Wherever the block stands, it is named with its names: its clients are handed a certificate for somebody else."""
+    """Wherever the block stands, it is named with its names: its clients are handed a certificate for somebody else.
+
+    CERT-OTHER-NAMES.
+    """
     live = bytes(issued.lineage(road.NAME))
     other = issued.write_site("other.conf", OTHER_SITE % (issued.other_https_port, live, live))
     issued.reload_nginx()
@@ -254,7 +283,7 @@ def test_another_server_block_uses_the_certificate_for_names_that_it_is_not_for(
 
 
 def test_staples_that_are_too_short_are_told_once_and_are_no_fault(issued: World) -> None:
-    """A note names the command that ends the tries; after that, all is well."""
+    """STAPLE-SHORT: A note names the command that ends the tries; after that, all is well."""
     issued.set_responder(validity_hours=12)
     road.response_path(issued).unlink()
     (issued.staple_dir / f"{road.NAME}.conf").unlink()
@@ -314,14 +343,14 @@ def test_check_and_status_leave_nothing_behind(issued: World) -> None:
 
 @pytest.mark.parametrize("hours", [-48, -0.2])
 def test_the_clock_is_behind(issued: World, hours: float) -> None:
-    """A clock from before the certificate, or from before the files were written, is named first."""
+    """CLOCK-WRONG: A clock from before the certificate, or from before the files were written, is named first."""
     first = check(issued, hours=hours).stdout.splitlines()[0]
     assert "the clock of this machine is wrong" in first
     assert "timedatectl" in first
 
 
 def test_the_certificate_was_not_renewed(issued: World) -> None:
-    """Near its end, and behind it, the certificate itself is what is wrong."""
+    """CERT-NOT-RENEWED, CERT-EXPIRED: Near its end, and behind it, the certificate itself is what is wrong."""
     begin, end = validity(issued.leaf(road.NAME))
     hours = (end - begin).total_seconds() / 3600
     assert "and was not renewed" in check(issued, hours=hours - 24 * 20).stdout
@@ -350,7 +379,7 @@ def test_seafile_still_says_http(issued: World, name: str) -> None:
 
 
 def test_nginx_refuses_its_configuration(issued: World) -> None:
-    """A broken file anywhere is quoted from nginx."""
+    """NGINX-REFUSES: A broken file anywhere is quoted from nginx."""
     issued.path("/etc/nginx/conf.d/broken.conf").write_text("nonsense on;\n")
     assert "nonsense" in check(issued).stdout
 
@@ -384,7 +413,7 @@ def test_status_as_json_keeps_its_schema(issued: World) -> None:
 
 
 def test_status_goes_on_past_a_damaged_lineage(issued: World) -> None:
-    """One that cannot be read is named below the others, and the exit code is 1."""
+    """CERT-NOT-CHECKED: One that cannot be read is named below the others, and the exit code is 1."""
     renewal = issued.config_dir / "renewal"
     (renewal / "damaged.conf").write_text((renewal / f"{road.NAME}.conf").read_text())
     run = issued.seafile("status", check=False)

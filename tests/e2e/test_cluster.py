@@ -220,6 +220,7 @@ def test_two_frontends_that_point_at_each_other_end_a_challenge(machines: Cluste
         ("https://192.0.2.7", "give it as http://192.0.2.7"),
         ("http://192.0.2.7/path", "give it as http://192.0.2.7"),
         ("http://192.0.2.8", "is this machine's own address"),
+        ("http://192.0.2.80", "is this machine's own address"),
         ("http://127.0.0.1", "is this machine's own address"),
         ("http://[::1]", "is this machine's own address"),
     ],

@@ -215,7 +215,10 @@ def test_beside_another_type_of_key_it_is_refused_before_the_ca(world: World, or
 @pytest.mark.long
 @pytest.mark.parametrize("loss", ["certbot delete", "archive moved away"])
 def test_nginx_serves_on_without_certbots_files(issued: World, loss: str) -> None:
-    """It stops and starts from what is on disk; check names the certificate that certbot knows no more."""
+    """It stops and starts from what is on disk; check names the certificate that certbot knows no more.
+
+    CERT-DELETED.
+    """
     served = issued.handshake(road.NAME)
     if loss == "certbot delete":
         issued.certbot("delete", "--cert-name", road.NAME)
@@ -442,7 +445,10 @@ def test_a_bad_answer_about_the_certificate_before_is_not_served(waiting: World)
 
 @pytest.mark.long
 def test_check_and_status_say_that_the_certificate_before_is_kept(waiting: World) -> None:
-    """One sentence says what is so, until when, and which command says why; deploy is that, and ends it at last."""
+    """One sentence says what is so, until when, and which command says why; deploy is that, and ends it at last.
+
+    STAPLE-AWAITED.
+    """
     road.give_scheduler(waiting)
     run = waiting.seafile("check", "--root", waiting.folder, check=False)
     assert run.exit_code == 1

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -18,6 +19,7 @@ from certbot_seafile.site.config import Configuration, File
 from certbot_seafile.site.model import Socket
 from certbot_seafile.system import handshake, nginx, serving
 from certbot_seafile.system.handshake import Endpoint
+from certbot_seafile.usecases import enhance
 from e2e import looks, minted, processes, test_oracle
 from e2e.shapes import NAME
 from e2e.world import World, snapshot
@@ -134,6 +136,20 @@ def test_it_is_looked_where_the_site_itself_answers(listens: str, places: list[s
     every = model.http_servers(Configuration(File("nginx.conf", text.encode()), lambda pattern: ()).statements())
     port = int(places[0].rpartition(":")[2])
     assert [str(endpoint) for endpoint in serving.endpoints(every[:1], port)] == places
+
+
+@pytest.mark.parametrize("is_only", [False, True])
+def test_an_address_of_another_machine_is_not_looked_at(world: World, is_only: bool) -> None:
+    """As on a standby, which is said; the addresses that are this machine's now decide."""
+    build(world, Neighbourhood({"a": server("HTTP", NAME, REDIRECT) + server("HTTPS ssl", NAME, PAIR + SEAFILE)}, {}))
+    context, told = minted.issue(world, NAME, minted.options(world)), list[str]()
+    site, near = world.sites / "a", f"listen {world.https_port} ssl;"
+    far = near.replace("listen ", "listen 192.0.2.1:")
+    site.write_text(site.read_text().replace(near, far if is_only else f"{near} {far}"))
+    context.nginx.changed()
+    context.say = told.append
+    serving.verify_served(context, minted.load(world, NAME))
+    assert [sentence.partition(",")[0] for sentence in told] == [f"Not looked at: 192.0.2.1:{world.https_port}"]
 
 
 def look(world: World, endpoint: Endpoint, name: str) -> object:
@@ -270,7 +286,10 @@ def hear(address: str, port: int, name: str, tls: bool) -> object:
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("SEAFILE_FUZZ", "4"))))
 def test_random_neighbours_are_answered_as_before(world: World, seed: int) -> None:
-    """Whatever shares sockets, names, defaults and files with the site; else it is refused, and nothing changed."""
+    """Whatever shares sockets, names, defaults and files with the site; else it is refused, and nothing changed.
+
+    So it is after each of deployment, redirect, HSTS and undo; after the last, all files are as they were.
+    """
     rng = random.Random(seed)
     own = [[NAME], *([[NAME, *rng.sample(OTHERS, rng.randint(0, 1))]] if rng.random() < 0.7 else [])]
     others = [rng.sample(OTHERS, 2) for _ in range(3)]
@@ -281,9 +300,19 @@ def test_random_neighbours_are_answered_as_before(world: World, seed: int) -> No
     build(world, near)
     clients = clients_of(world)
     before = [hear(*client) for client in clients]
-    files = snapshot(world.server_root)
-    with contextlib.suppress(errors.SiteRefused):
-        minted.issue(world, NAME, minted.options(world))
-        files = {}
-    assert [hear(*client) for client in clients] == before
-    assert files in ({}, snapshot(world.server_root))
+    files, chosen = snapshot(world.sites), minted.options(world)
+
+    def step(change: Callable[[], object]) -> None:
+        with contextlib.suppress(errors.SiteRefused, errors.EnhancementPresent):
+            change()
+        assert [hear(*client) for client in clients] == before
+
+    def enhanced(*words: str) -> Callable[[], object]:
+        return lambda: enhance.enhance(minted.context(world, chosen), NAME, *words)
+
+    step(lambda: minted.issue(world, NAME, chosen))
+    if os.path.exists(world.lineage(NAME)):
+        step(enhanced("redirect"))
+        step(enhanced("ensure-http-header", "Strict-Transport-Security"))
+        step(lambda: minted.take_back(world, chosen))
+    assert files == snapshot(world.sites)

@@ -51,7 +51,10 @@ def pinned(world: World) -> World:
 
 @pytest.mark.parametrize("command", ["deploy", "renew"])
 def test_a_pinned_site_is_sealed_by_the_next_deployment(pinned: World, command: str) -> None:
-    """check says which command; afterwards the site has one include, and undo brings back what was before us."""
+    """check says which command; afterwards the site has one include, and undo brings back what was before us.
+
+    HOST-PINNED.
+    """
     run = pinned.seafile("check", check=False)
     assert run.exit_code == 1
     assert f"run `certbot-seafile deploy --cert-name {road.NAME}`" in run.stdout
@@ -105,7 +108,10 @@ def options_of(world: World) -> Options:
 
 @pytest.mark.long
 def test_a_handed_over_host_is_brought_over_by_setup(world: World) -> None:
-    """What is served is sealed, certbot's folders move to the user, root has its own again, and renewals go on."""
+    """What is served is sealed, certbot's folders move to the user, root has its own again, and renewals go on.
+
+    HOST-HANDED-OVER.
+    """
     site = road.start(world, authz_reuse=100)
     road.certonly(world)
     with Renewer(world) as renewer:

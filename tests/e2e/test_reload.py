@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +54,19 @@ def test_a_reload_that_nginx_refuses_fails(world: World) -> None:
     assert snapshot(world.sites) == before
     enhance_site(world)
     assert b"Strict-Transport-Security" in (world.sites / SITE_FILE).read_bytes()
+
+
+def test_a_worker_that_hangs_makes_no_reload_fail(world: World) -> None:
+    """Once new workers are there, nginx has loaded the new configuration."""
+    deployed(world)
+    master = world.path("/run/nginx.pid").read_text().strip()
+    (worker,) = map(int, Path(f"/proc/{master}/task/{master}/children").read_text().split())
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        minted.context(world, minted.options(world)).nginx.reload(2.0)
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert world.handshake(NAME).certificate == world.leaf(NAME)
 
 
 def test_an_undo_that_nginx_does_not_load_is_not_done(world: World) -> None:

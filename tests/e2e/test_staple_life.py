@@ -131,7 +131,7 @@ def test_a_revoked_certificate_loses_its_staple(issued: World) -> None:
 
 
 def test_status_and_check_show_a_revocation(issued: World) -> None:
-    """Without asking the responder: when and why, and the command that gets a new certificate."""
+    """CERT-REVOKED: Without asking the responder: when and why, and the command that gets a new certificate."""
     issued.set_responder(fault="revoked")
     issued.seafile("refresh", "--force", check=False)
     issued.stop_responder()

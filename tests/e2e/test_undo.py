@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from certbot_seafile import errors
-from certbot_seafile.system import serving, writing
-from certbot_seafile.system.challenge import Challenges
+from certbot_seafile.system import challenge, serving, writing
 from certbot_seafile.usecases import deploy, install, undo
 from e2e import minted
 from e2e.shapes import CERTIFICATE, NAME, PROXY, REDIRECT, SITE, plain, tls
@@ -79,11 +78,9 @@ def test_a_deployment_while_the_ca_is_asked_is_undone(world: World) -> None:
     site = world.write_site("seafile.conf", world.adapt(text.encode()))
     bare = site.read_bytes()
     world.start_nginx()
-    challenges = Challenges(minted.context(world, minted.options(world)))
-    challenges.answer({(NAME, "token"): b"content"})
-    other = minted.context(world, minted.options(world))
-    deploy.deploy(other, minted.mint(world, BLOG, minted.options(world)))
-    challenges.clear()
+    context, other = (minted.context(world, minted.options(world)) for _ in range(2))
+    with challenge.answered(context, {(NAME, "token"): b"content"}):
+        deploy.deploy(other, minted.mint(world, BLOG, minted.options(world)))
     assert f"live/{BLOG}".encode() in site.read_bytes()
     assert undone(world, names=(BLOG,)) == []
     assert site.read_bytes() == bare

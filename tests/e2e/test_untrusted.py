@@ -305,7 +305,7 @@ def test_a_set_that_is_no_good_is_not_served(victim: Victim, case: str) -> None:
 
 
 def test_check_says_why_nothing_new_is_served(victim: Victim) -> None:
-    """The reason is remembered until a good set comes."""
+    """HANDOVER-REFUSED: The reason is remembered until a good set comes."""
     with victim.unharmed():
         victim.hand(SETS["expired"][0]())
         victim.apply()

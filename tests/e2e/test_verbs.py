@@ -198,7 +198,10 @@ def test_reconfigure_changes_what_is_saved(issued: World) -> None:
 
 
 def test_delete_leaves_the_site_and_check_says_so(issued: World) -> None:
-    """After `certbot delete` the site names files that are gone: check says so, and its command mends it."""
+    """After `certbot delete` the site names files that are gone: check says so, and its command mends it.
+
+    SITE-CERT-DELETED.
+    """
     issued.certbot("delete", "--cert-name", NAME)
     words = ("--seafile-ctl", str(issued.nginx_ctl), "--seafile-staple-dir", str(issued.staple_dir))
     run = issued.seafile(*words, "check", check=False)

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -34,7 +34,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from e2e import looks, processes, sites
+from e2e import backends, forks, looks, processes, sites
 from e2e.front import Front, validity
 from e2e.looks import Look, Verdict
 from e2e.processes import LOOPBACK, Child, ProcessFailed, tool
@@ -141,6 +141,9 @@ class World:
          self._dns_manage_port) = processes.free_ports(10)  # fmt: skip
         self._children: dict[str, Child] = {}
         self._front: Front | None = None
+        #: A loopback address that no other world has, where Seahub and the file server have their usual ports.
+        self.seafile_address = f"127.{self.http_port // 256}.{self.http_port % 256}.1"
+        self._seafile: list[backends.Backend] = []
         self.config_dir = self.path("/etc/letsencrypt")
         self.work_dir = self.path("/var/lib/letsencrypt")
         self.logs_dir = self.path("/var/log/letsencrypt")
@@ -167,6 +170,7 @@ class World:
     def close(self) -> None:
         """End every server and remove the folder. Raises ProcessFailed where a process was left that nobody owned."""
         self.stop_pebble()
+        self.stop_seafile()
         for name in reversed(list(self._children)):
             self._stop(name)
         strays = processes.processes_in(self.folder)
@@ -245,19 +249,29 @@ class World:
 
     # The CA
 
-    def start_pebble(self, ocsp: bool = True, authz_reuse: int = 0, must_staple: bool = False) -> None:
+    def start_pebble(
+        self,
+        ocsp: bool = True,
+        authz_reuse: int = 0,
+        must_staple: bool = False,
+        profiles: Mapping[str, datetime.timedelta] | None = None,
+        now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
+        eab: Mapping[str, str] | None = None,
+    ) -> None:
         """Start the CA with its DNS server, in which every name is 127.0.0.1.
 
         ocsp: whether certificates name the responder at ocsp_port. authz_reuse: how often, in percent, a valid
-        authorization is used again. must_staple: honour certbot's --must-staple, also where Pebble is too old to; see
-        `front`. Pebble makes its root, intermediate and accounts anew at each start, on the same ports: what an earlier
-        one issued is a stranger's.
+        authorization is used again. must_staple: honour certbot's --must-staple, also where Pebble is too old to;
+        profiles: by name, how long their certificates hold from `now` on; see `front`. eab: the keys (base64url), by
+        their ids, of which an account must name one; without, accounts need none. Pebble makes its root, intermediate
+        and accounts anew at each start, on the same ports: what an earlier one issued is a stranger's.
         """
         self._start_dns()
         _write_acme_identity(self.folder / "pebble")
-        port = self._pebble_port if must_staple else self.acme_port
+        is_fronted = must_staple or profiles is not None
+        port = self._pebble_port if is_fronted else self.acme_port
         config = self.folder / "pebble" / "config.json"
-        config.write_text(json.dumps({"pebble": self._pebble_config(port, ocsp)}))
+        config.write_text(json.dumps({"pebble": self._pebble_config(port, ocsp, eab or {})}))
         child = self._start(
             "pebble",
             [tool("pebble"), "-config", config, "-dnsserver", f"{LOOPBACK}:{self._dns_port}"],
@@ -265,10 +279,11 @@ class World:
         )
         child.wait_until(lambda: processes.answers(self._manage_port) and processes.answers(port), "answering")
         self.root.write_bytes(self._manage("roots/0"))
-        if must_staple:
-            self._front = Front(self.acme_port, port, self._acme_identity, self.issuers()[0].key)
+        if is_fronted:
+            key = self.issuers()[0].key
+            self._front = Front(self.acme_port, port, self._acme_identity, key, profiles or {}, now)
 
-    def _pebble_config(self, port: int, ocsp: bool) -> dict[str, object]:
+    def _pebble_config(self, port: int, ocsp: bool, eab: Mapping[str, str]) -> dict[str, object]:
         certificate, key, _ = self._acme_identity
         return {
             "listenAddress": f"{LOOPBACK}:{port}",
@@ -278,13 +293,20 @@ class World:
             "httpPort": self.http_port,
             "tlsPort": self.https_port,
             "ocspResponderURL": self.ocsp_url if ocsp else "",
-            "externalAccountBindingRequired": False,
+            "externalAccountBindingRequired": bool(eab),
+            "externalAccountMACKeys": dict(eab),
         }
 
     @property
     def _acme_identity(self) -> tuple[Path, Path, Path]:
         folder = self.folder / "pebble"
         return folder / "acme.pem", folder / "acme.key", folder / "acme-ca.pem"
+
+    @property
+    def front(self) -> Front:
+        """What stands before the CA, where `start_pebble` was asked for more than Pebble can."""
+        assert self._front is not None
+        return self._front
 
     def stop_pebble(self) -> None:
         """End the CA and its DNS server; then requests to it are refused."""
@@ -389,6 +411,22 @@ class World:
         # It serves one connection at a time, and one without a request would hold it up: read its log instead.
         child.wait_until(lambda: bool(re.search("ACCEPT|[Ww]aiting for OCSP client", child.text())), "waiting")
 
+    # Seafile
+
+    def start_seafile(
+        self, seahub: backends.Answering = backends.seahub, file_server: backends.Answering = backends.file_server
+    ) -> None:
+        """Start what stands in for Seafile; sites that are adapted from then on are passed on to it."""
+        self._seafile = [
+            backends.Backend(self.seafile_address, port, answer)
+            for port, answer in ((8000, seahub), (8082, file_server))
+        ]
+
+    def stop_seafile(self) -> None:
+        """End what stands in for Seafile; then nginx answers with 502 in its place."""
+        while self._seafile:
+            self._seafile.pop().close()
+
     # nginx
 
     def write_site(self, name: str, site: bytes) -> Path:
@@ -400,11 +438,14 @@ class World:
     def adapt(self, site: bytes, ports: Mapping[int, int] | None = None, stand_in_lineages: bool = False) -> bytes:
         """Make a real site run here: its ports and paths become this world's, every other byte stays.
 
-        ports: further ones than 80 and 443. Files that it needs and that are missing are made: a self-signed
-        certificate and its key, DH parameters, folders of logs and roots. Below /etc/letsencrypt that happens only with
-        `stand_in_lineages`, since certbot refuses a lineage whose folder exists.
+        ports: further ones than 80 and 443. After start_seafile(), requests are passed on to what that started. Files
+        that the site needs and that are missing are made: a self-signed certificate and its key, DH parameters, folders
+        of logs and roots. Below /etc/letsencrypt that happens only with `stand_in_lineages`, since certbot refuses a
+        lineage whose folder exists.
         """
         mapped = sites.adapt(site, self.folder, {80: self.http_port, 443: self.https_port} | dict(ports or {}))
+        if self._seafile:
+            mapped = re.sub(rb"//127\.0\.0\.1(?=:(?:8000|8082)\b)", b"//" + self.seafile_address.encode(), mapped)
         for directive, paths in sites.named_files(mapped).items():
             for path in paths:
                 self._provide(directive, self.server_root / path, stand_in_lineages)
@@ -479,6 +520,22 @@ class World:
             script.write_text(_CERTBOT.format(python=sys.executable))
             script.chmod(0o755)
         return script
+
+    def start_forks(self, clock: Path) -> None:
+        """Start what runs `certbot` and `certbot-seafile` of bin/ as forks of one process; see `forks`.
+
+        clock: the file that tells libfaketime how far ahead it is. Files' own times stay real: that saves half of a
+        run, and nothing depends on them.
+        """
+        place = self.folder / "run" / "forks"
+        # "MT": in the other one, threads that ask for the time at once may see the real one.
+        (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
+        # By env, so that nothing but Python itself is preloaded: libfaketime leaves its memory behind at an exec.
+        faked = [f"LD_PRELOAD={library}", f"FAKETIME_TIMESTAMP_FILE={clock}", "FAKETIME_NO_CACHE=1", "NO_FAKE_STAT=1"]
+        child = self._start("forks", [tool("env"), *faked, sys.executable, TESTS / "e2e" / "forks.py", place])
+        child.wait_until(place.exists, "listening")
+        for name in ("certbot", "certbot-seafile"):
+            forks.write_program(self.folder / "bin" / name, place)
 
     @property
     def folders(self) -> list[str]:
@@ -617,7 +674,7 @@ def _builder(subject: x509.Name, issuer: x509.Name) -> x509.CertificateBuilder:
         .issuer_name(issuer)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=30))
+        .not_valid_after(now + datetime.timedelta(days=800))  # for tests whose clock runs ahead
     )
 
 

@@ -316,6 +316,12 @@ def test_every_finding_has_its_section_with_its_words() -> None:
         assert severity == "fault" or f"a {severity}" in sections[name], name
 
 
+def test_every_finding_has_a_test_under_its_id() -> None:
+    """Each id stands in a test's name, table or docstring, so that it is found from there."""
+    tests = "".join(path.read_text(encoding="utf-8") for path in (PROJECT / "tests").rglob("test_*.py"))
+    assert {name for name, _, _ in finding_calls()} - set(re.findall(r"\b[A-Z]+(?:-[A-Z]+)+\b", tests)) == set()
+
+
 def test_a_message_is_found_wherever_it_is_made() -> None:
     """The collector sees raised errors, reasons, sentences of check, warnings of the log, defects, and stderr."""
     said = messages()

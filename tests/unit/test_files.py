@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,12 @@ def test_a_huge_file_is_refused(tmp_path: Path) -> None:
         files.read(str(tmp_path / "huge"), at_most_bytes=65536)
 
 
+def test_what_cannot_be_read_to_its_end_is_named() -> None:
+    """As on a disk with a bad block: nothing is at the first address of a process."""
+    with pytest.raises(errors.FileRefused, match="mem cannot be read: Input/output error; see the system's log"):
+        files.read("/proc/self/mem")
+
+
 def test_folders_are_made_with_their_parents(tmp_path: Path) -> None:
     """What was made is told, outermost first; a second call makes nothing."""
     made = files.make_folder(str(tmp_path / "a" / "b"))
@@ -121,3 +128,36 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     if os.geteuid() != 0:  # root reads everything
         with pytest.raises(errors.FileRefused, match="run this as root"):
             files.names_in(str(tmp_path / "locked"))
+
+
+def test_an_existing_file_keeps_its_attributes(tmp_path: Path) -> None:
+    """An ACL, which lets a user of another group write, is such an attribute; so is SELinux' label."""
+    path = tmp_path / "site"
+    path.write_bytes(b"old")
+    rights = [(0x01, 6, -1), (0x02, 6, 65534), (0x04, 4, -1), (0x10, 6, -1), (0x20, 4, -1)]
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *right) for right in rights)
+    os.setxattr(path, "system.posix_acl_access", acl)
+    os.setxattr(path, "user.note", b"mine")
+    files.replace(str(path), b"new")
+    assert path.read_bytes() == b"new"
+    assert os.getxattr(path, "system.posix_acl_access") == acl
+    assert os.getxattr(path, "user.note") == b"mine"
+
+
+def test_a_file_with_two_names_is_refused(tmp_path: Path) -> None:
+    """A rename would part them."""
+    path = tmp_path / "site"
+    path.write_bytes(b"old")
+    files.refuse_fixed(str(path))
+    os.link(path, tmp_path / "other")
+    with pytest.raises(errors.FileRefused, match="hard links"):
+        files.refuse_fixed(str(path))
+
+
+def test_a_name_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
+    """certbot writes names into files of its own; the sentence can be printed."""
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    Path(path).write_bytes(b"old")
+    with pytest.raises(errors.FileRefused, match=r"caf\\udce9 .*rename") as refused:
+        files.refuse_fixed(path)
+    assert str(refused.value).isprintable()

@@ -8,93 +8,18 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
 
-import authority
-import lineages as lineages_on_disk
-from certbot_seafile import assembly
 from certbot_seafile.doctor import findings, renewing, rules
 from certbot_seafile.doctor.findings import Finding
-from certbot_seafile.doctor.subject import Machine
-from certbot_seafile.system import lineages, records
-from certbot_seafile.system.context import Context
-from certbot_seafile.system.lineages import Lineage, Options
-from certbot_seafile.system.nginx import Nginx
 from certbot_seafile.usecases.boundary import Failure
+from host import DAY, HOUR, NAME, NOW, Host
 
-NAME = "home.seafile.com"
-HOUR, DAY = datetime.timedelta(hours=1), datetime.timedelta(days=1)
-NOW = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
 CERTBOT = f"#!{sys.executable}\n"
 DEBIANS_LINE = "0 */12 * * * root test -x /usr/bin/certbot -a \\! -d /run/systemd/system && certbot -q renew\n"
-
-
-class Host:
-    """A machine in a folder: one lineage, an nginx that accepts anything and reads nothing, and files by path."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.config_dir = root, root / "etc/letsencrypt"
-        self.write("/etc/nginx/nginx.conf", "")
-        self.lineage = self.mint()
-
-    def write(self, path: str, text: str) -> Path:
-        """Write a file of the machine; scripts are executable."""
-        place = self.root / path.lstrip("/")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(text)
-        place.chmod(0o755 if text.startswith("#!") else 0o644)
-        return place
-
-    def mint(
-        self,
-        begin: datetime.datetime = NOW - 30 * DAY,
-        days: float = 90,
-        top: str = "",
-        *,
-        names: Sequence[str] = (NAME,),
-        number: int = 1,
-        **parameters: object,
-    ) -> Lineage:
-        """Write the lineage's certificate (number: its version) of so many days. top: above the file's section."""
-        issuer, extension = authority.make_ca(), x509.SubjectAlternativeName(list(map(x509.DNSName, names)))
-        end = begin + datetime.timedelta(days=days)
-        leaf = authority.make_certificate(NAME, issuer, extensions=[(extension, False)], begin=begin, end=end)
-        hook = {"renew_hook": f"{self.root}/bin/certbot-seafile deploy"}
-        lineages_on_disk.make(self.config_dir, NAME, leaf, issuer, {**hook, **parameters}, number=number)
-        path = self.config_dir / "renewal" / f"{NAME}.conf"
-        path.write_text(top + path.read_text())
-        os.utime(path, (begin.timestamp(), begin.timestamp()))
-        self.lineage = lineages.load(str(self.config_dir), NAME)
-        return self.lineage
-
-    def remember(self, last_run: datetime.datetime | None) -> None:
-        """Let `certbot renew` have come by at that time."""
-        state_dir = lineages.state_dir(str(self.config_dir))
-        records.write(state_dir, NAME, replace(records.load(state_dir, self.lineage), last_run=last_run))
-
-    def context(self, now: datetime.datetime = NOW) -> Context:
-        """Return what the doctor works with at a time."""
-        nginx = Nginx("true", str(self.root / "etc/nginx"))
-        options = Options(staple_dir=str(self.root / "etc/nginx/OCSP"))
-        return Context(nginx, options, str(self.config_dir), assembly.Reverter(None), print, now=lambda: now)
-
-    def whole(self, now: datetime.datetime = NOW) -> Machine:
-        """Return the machine as the doctor looks at it."""
-        return Machine(self.context(now), [self.lineage], {}, str(self.root))
-
-    def machine(self, now: datetime.datetime = NOW) -> list[findings.Finding]:
-        """Return what is said of the machine."""
-        return rules.of_machine(self.whole(now))
-
-    def sentences(self, now: datetime.datetime = NOW) -> list[str]:
-        """Return what is said of the lineage, but for its site, which is not there."""
-        told = rules.of_lineage(self.context(now), self.lineage, self.whole(now))
-        return [finding.text for finding in told if "no Seafile site found" not in finding.text]
 
 
 @pytest.fixture
@@ -190,6 +115,7 @@ DUE: Mapping[str, tuple[float, str, float]] = {
     "64 days": (64, "version = 5.8.0\n", 64 * 2 / 3),
     "45 days": (45, "version = 5.8.0\n", 30),
     "6 days": (6, "version = 5.8.0\n", 3),
+    "2 days": (2, "version = 5.8.0\n", 1),
     "397 days": (397, "version = 5.8.0\n", 397 * 2 / 3),
     "no version": (90, "", 60),
     "certbot 2.1, 90 days": (90, "version = 2.1.0\n", 60),
@@ -204,13 +130,14 @@ DUE: Mapping[str, tuple[float, str, float]] = {
 
 
 @pytest.mark.parametrize("name", DUE)
-def test_a_renewal_is_missed_two_runs_after_it_was_due(host: Host, name: str) -> None:
-    """By certbot's own setting, and where there is none by what the certbot does that wrote the file."""
+def test_a_renewal_is_missed_when_half_of_the_time_for_it_is_over_or_two_days(host: Host, name: str) -> None:
+    """By certbot's own setting, else by what the certbot does that wrote the file; the share that is left is told."""
     days, top, due = DUE[name]
     lineage = host.mint(NOW, days, top)
-    missed = NOW + (due + 2) * DAY
-    assert not [text for text in host.sentences(missed - HOUR) if "was not renewed" in text]
-    assert [text for text in host.sentences(missed + HOUR) if "was not renewed" in text]
+    late = due + min(2, (days - due) / 2)
+    assert not [text for text in host.sentences(NOW + late * DAY - HOUR) if "was not renewed" in text]
+    (told,) = (text for text in host.sentences(NOW + late * DAY + HOUR) if "was not renewed" in text)
+    assert f"({(days - late - 1 / 24) / days:.0%} of its lifetime is left)" in told
     assert [text for text in host.sentences(lineage.not_after) if "the certificate expired on" in text]
 
 
@@ -238,7 +165,7 @@ def test_a_host_whose_last_run_is_young_is_healthy(host: Host) -> None:
 
 
 def test_a_host_whose_last_run_is_old_is_sick(host: Host) -> None:
-    """Also where a crontab promises better; where none does, that is named as the reason."""
+    """SCHEDULE-LATE: Also where a crontab promises better; where none does, that is named as the reason."""
     host.remember(NOW - 49 * HOUR)
     (fault,) = host.machine()
     assert fault.is_fault
@@ -247,6 +174,20 @@ def test_a_host_whose_last_run_is_old_is_sick(host: Host) -> None:
     (fault,) = host.machine()
     assert "no timer and no crontab runs `certbot renew`" in fault.text
     assert "none came by since" in fault.text
+
+
+def test_a_timer_that_is_too_rare_shows_by_the_age_of_the_last_run(host: Host) -> None:
+    """SCHEDULE-LATE names a weekly timer from the third day on; how often it is to run is not read."""
+    (host.root / "run/systemd/system").mkdir(parents=True)
+    host.write("/etc/cron.d/certbot", "")
+    timer = host.write("/etc/systemd/system/renew.timer", "[Timer]\nOnCalendar=weekly\n")
+    host.write("/etc/systemd/system/renew.service", "[Service]\nExecStart=/usr/bin/certbot -q renew\n")
+    host.write("/etc/systemd/system/timers.target.wants/renew.timer", "")
+    host.remember(NOW - 47 * HOUR)
+    assert host.machine() == []
+    host.remember(NOW - 49 * HOUR)
+    (fault,) = host.machine()
+    assert (fault.id, fault.text.count(f"although {timer} is to run it, so")) == ("SCHEDULE-LATE", 1)
 
 
 def test_a_host_where_renew_never_came_by_is_sick_after_two_days(host: Host) -> None:
@@ -289,7 +230,10 @@ OCSP_SCRIPT = "#!/bin/sh\nopenssl ocsp -issuer a -cert b -respout {folder}/x/ocs
 
 @pytest.mark.parametrize(("folder", "is_told"), [("/etc/nginx/OCSP", True), ("/etc/haproxy/ocsp", False)])
 def test_a_script_that_stores_staples_can_go_only_where_they_are_ours(host: Host, folder: str, is_told: bool) -> None:
-    """The tutorial's script writes over verified staples; HAProxy's is its own matter, and so is a backup of ours."""
+    """The tutorial's script writes over verified staples; HAProxy's is its own matter, and so is a backup of ours.
+
+    OCSP-SCRIPT.
+    """
     host.write("/etc/cron.daily/ocsp", OCSP_SCRIPT.format(folder=folder))
     host.write("/etc/cron.daily/backup", "#!/bin/sh\ntar cf /srv/a.tar /etc/nginx/OCSP/x/ocsp.response\n")
     told = [finding for finding in host.machine() if finding.is_fault and "can go" in finding.text]
@@ -303,7 +247,7 @@ STOPS = ("systemctl stop nginx", "service nginx stop", "/etc/init.d/nginx stop",
 
 @pytest.mark.parametrize("command", STOPS)
 def test_a_pre_hook_that_stops_nginx_is_a_fault(host: Host, command: str) -> None:
-    """In the folder of pre-hooks, in the renewal file, in a crontab's line and in cli.ini."""
+    """HOOK-STOPS-NGINX: In the folder of pre-hooks, in the renewal file, in a crontab's line and in cli.ini."""
     hook = host.write("/etc/letsencrypt/renewal-hooks/pre/stop", f"#!/bin/sh\n{command}\n")
     assert f"{hook} stops nginx before a renewal" in host.machine()[0].text
     hook.chmod(0o644)  # certbot passes it over
@@ -327,7 +271,7 @@ def test_other_pre_hooks_are_no_fault(host: Host) -> None:
     "line", ["authenticator = nginx", "installer = nginx", "configurator = apache", "preferred-challenges = dns"]
 )
 def test_certbots_own_settings_that_win_over_the_renewal_files_are_faults(host: Host, line: str) -> None:
-    """certbot takes them for the person's own choice at each renewal."""
+    """CERTBOT-SETTING: certbot takes them for the person's own choice at each renewal."""
     settings = host.write("/etc/letsencrypt/cli.ini", f"# authenticator = x\nrsa-key-size = 4096\n{line}\n")
     (fault,) = host.machine()
     assert f"{settings} has {line}" in fault.text
@@ -343,7 +287,10 @@ PARAMETERS: Mapping[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("fact", PARAMETERS)
 def test_a_renewal_file_that_prevents_renewals_is_a_fault(host: Host, fact: str) -> None:
-    """certbot passes the lineage over, or asks for a challenge that this plugin does not answer."""
+    """certbot passes the lineage over, or asks for a challenge that this plugin does not answer.
+
+    RENEWAL-OFF, RENEWAL-NO-HTTP.
+    """
     host.mint(**PARAMETERS[fact])
     assert [text for text in host.sentences() if fact in text]
     host.mint(autorenew=True, pref_challs="http-01,")
@@ -352,7 +299,7 @@ def test_a_renewal_file_that_prevents_renewals_is_a_fault(host: Host, fact: str)
 
 @pytest.mark.parametrize("name", ["privkey.pem", "fullchain.pem"])
 def test_a_file_that_is_gone_is_named_with_the_way_back(host: Host, name: str) -> None:
-    """certbot itself renews such a lineage no more, so no renewal is advised."""
+    """CERT-FILE-GONE: certbot itself renews such a lineage no more, so no renewal is advised."""
     (host.config_dir / "live" / NAME / name).resolve().unlink()
     (sentence,) = host.sentences()
     assert f"live/{NAME}/{name} is gone" in sentence
@@ -386,3 +333,18 @@ def test_every_server_block_that_uses_the_certificate_is_looked_at(host: Host, n
     sentences = [text for text in host.sentences() if "uses this certificate for" in text]
     assert len(sentences) == bool(told)
     assert not told or f"the server block at {conf}:2 uses this certificate for {told}, and" in sentences[0]
+
+
+# --- the site --------------------------------------------------------------------------------------------------------
+
+
+def test_site_not_found_says_what_nginx_lacks(host: Host) -> None:
+    """SITE-NOT-FOUND: no server block is for the certificate's names."""
+    found = rules.of_lineage(host.context(), host.lineage, host.whole())
+    assert [(each.id, each.is_fault) for each in found] == [("SITE-NOT-FOUND", True)]
+
+
+def test_challenge_no_port_where_the_site_answers_by_tls_only(host: Host) -> None:
+    """CHALLENGE-NO-PORT: the CA looks at port 80, and the command that follows makes a server block for it."""
+    (fault,) = [each for each in host.of_site("") if each.id.startswith("CHALLENGE")]
+    assert (fault.id, fault.command) == ("CHALLENGE-NO-PORT", f"certbot-seafile deploy --cert-name {NAME}")

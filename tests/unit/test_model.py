@@ -79,6 +79,15 @@ def test_no_listen_is_port_80() -> None:
     assert [listen.socket for listen in one.listens] == [Socket("*", 80)]
 
 
+@pytest.mark.parametrize(("listens", "port"), [(["443 quic reuseport"], None), (["443 quic", "443 ssl"], 443)])
+def test_quic_opens_no_socket_for_tcp(listens: list[str], port: int | None) -> None:
+    """It has datagrams of its own, and says nothing of what a TCP socket of the same port speaks."""
+    lines = "".join(f"listen {each}; " for each in listens)
+    (block,) = read(f"server {{ {lines} server_name x.org; }}")
+    assert [socket.port for socket in block.sockets] == ([] if port is None else [port])
+    assert model.socket_at([block], Socket("*", 443)) == (None if port is None else Socket("*", 443))
+
+
 LOCATIONS = {
     "the longest prefix": (["/ {}", "/.well-known/ {}"], 1),
     "an exact one first": (["/.well-known/acme-challenge/ {}", "= /.well-known/acme-challenge/token {}"], 1),

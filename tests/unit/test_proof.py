@@ -64,7 +64,7 @@ def deployed(contents: Files, *names: str) -> Files:
     before, asked = configuration(contents), names or (A,)
     planned = proof.plan_harmless(before, lambda state: find(state, *asked), add_everything)
     new = contents | {path: planned.after(path).decode() for path in planned.paths}
-    assert proof.find_hurt(before, before.changed({path: text.encode() for path, text in new.items()}), asked) == []
+    assert not proof.compare(before, before.changed({path: text.encode() for path, text in new.items()}), asked).hurt
     assert not proof.plan_harmless(configuration(new), lambda state: find(state, *asked), add_everything)
     return new
 
@@ -128,6 +128,16 @@ def test_an_internal_address_gets_no_tls(internal: str) -> None:
     new = deployed({"/sites/a": server(f"80, {internal}", A, SEAFILE)})
     assert new["/sites/a"].count("ssl;") == 1
     assert "listen 443 ssl;" in new["/sites/a"]
+
+
+@pytest.mark.parametrize("listens", [("host.example.org:80", "192.0.2.1:443 ssl"), ("192.0.2.1:80", "host:443 ssl")])
+def test_a_socket_that_may_be_another_is_refused(listens: tuple[str, str]) -> None:
+    """Where a host's name stands for an address, nobody knows who else listens there."""
+    site, blog = listens
+    with pytest.raises(errors.SiteRefused, match="names a host"):
+        deployed({"/sites/a": server(site, A, SEAFILE), "/sites/b": server(blog, B, PAIR)})
+    alone = server("host:80", A, SEAFILE)
+    assert "listen host:443 ssl;" in deployed({"/sites/a": alone})["/sites/a"]
 
 
 def test_proxy_protocol_is_not_brought_to_a_socket_of_others() -> None:

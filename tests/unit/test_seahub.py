@@ -99,6 +99,12 @@ MANUALS_ENV = "COMPOSE_FILE='seafile-server.yml,caddy.yml'\nCOMPOSE_PATH_SEPARAT
 SERVICE = "services:\n  seafile:\n    image: seafileltd/seafile-mc:13.0-latest\n"
 
 
+@pytest.fixture(autouse=True)
+def nothing_known() -> None:
+    """Let docker be asked again."""
+    docker.projects.cache_clear()
+
+
 def system(root: Path, tree: dict[str, str]) -> Path:
     """Write a system's files below a folder."""
     for name, text in tree.items():

@@ -252,6 +252,19 @@ def test_no_answer_in_time_is_refused_and_the_child_is_gone(do: Callable[[], Non
         os.waitpid(-1, os.WNOHANG)
 
 
+def test_a_child_is_gone_where_root_is_interrupted() -> None:
+    """Ctrl-C does not reach the child, which has a session of its own."""
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            users._ask("waiting", (UID, GID, ()), signal.pause, 30)
+    finally:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
 # --- as_user ---------------------------------------------------------------------------------------------------------
 
 
