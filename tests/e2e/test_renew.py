@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
 import shutil
+import threading
 
 import pytest
 
-from e2e import road
+from e2e import minted, road
 from e2e.world import World, snapshot
 
 pytestmark = pytest.mark.certbot
@@ -62,6 +64,35 @@ def test_looks_and_dry_runs_leave_no_folder(world: World) -> None:
     assert [folder for folder in own if folder.exists()] == []
     run = world.certbot("rollback", *world.plugin_options, "-i", "seafile", check=False)
     assert "Traceback" not in run.output
+
+
+def test_renew_asks_the_responders_of_all_lineages_side_by_side(world: World) -> None:
+    """A responder that answers nobody before all three have asked has heard all three."""
+    waiting = threading.Barrier(3, timeout=8)
+    answered: list[bool] = []
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            # certbot itself asks too, and a deployment asks once more.
+            if "certbot-seafile/" in self.headers["User-Agent"] and len(answered) < 3:
+                waiting.wait()
+                answered.append(True)
+            self.send_error(500)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", world.ocsp_port), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for number in range(3):
+            name = f"site{number}.example.com"
+            world.write_site(name, world.adapt(road.TUTORIAL_SITE.replace(b" _;", f" {name};".encode())))
+            minted.mint(world, name, minted.options(world), ocsp_urls=[world.ocsp_url])
+        world.start_nginx()
+        world.certbot("renew", check=False)
+        server.shutdown()
+    assert len(answered) == 3
+    assert not waiting.broken
 
 
 def test_first_dry_run_takes_its_wiring_out_again(world: World) -> None:
