@@ -48,7 +48,7 @@ def unanswered(subject: Subject) -> Iterator[Finding]:
         return
     shadowed = [finding for finding in found if finding.id == "CHALLENGE-SHADOWED"]
     yield from (finding for finding in found if finding not in shadowed)
-    bare = [server for server in site.plain if not plan.is_wired(server, wanted)]
+    bare = [server for server in site.plain if not plan.has_challenge_location(server, wanted)]
     if bare and (shadowed or not is_written):
         fact = f"the challenge location of the server block at {bare[0]} is missing or shadowed by other lines"
         yield Finding("CHALLENGE-SHADOWED", fact, "the next renewal may fail", subject.deploy, place=str(bare[0]))

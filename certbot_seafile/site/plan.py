@@ -422,7 +422,7 @@ class Challenge:
     is_users: bool = False
 
 
-def wire_challenge(planned: edits.Edits, server: Server, challenge: Challenge) -> None:
+def add_challenge_location(planned: edits.Edits, server: Server, challenge: Challenge) -> None:
     """Let the server answer challenges in this way, whatever else it does with a request.
 
     A rewrite at server level runs before a location is chosen (ngx_http_core_server phase handlers), so a guard goes
@@ -450,7 +450,7 @@ def wire_challenge(planned: edits.Edits, server: Server, challenge: Challenge) -
         _insert(planned, server, lines)
 
 
-def is_wired(server: Server, challenge: Challenge) -> bool:
+def has_challenge_location(server: Server, challenge: Challenge) -> bool:
     """Tell whether the server answers challenges in this way already, as far as its configuration tells."""
     if not _answers(server, challenge) or not _is_guarded(server):
         return False

@@ -137,8 +137,8 @@ def let_answer(options: Options, planned: edits.Edits, site: plan.Site, *, only_
             plan.add_name(planned, server, domain)
     wanted = wanted_challenge(options)
     for server in site.plain:
-        if not (only_missing and plan.is_wired(server, wanted)):
-            plan.wire_challenge(planned, server, wanted)
+        if not (only_missing and plan.has_challenge_location(server, wanted)):
+            plan.add_challenge_location(planned, server, wanted)
     if not site.plain:
         plan.add_plain_server(planned, site, site.tls[0], wanted, options.http_port)
 

@@ -134,7 +134,7 @@ def find_and_edit(root: Path) -> None:
     wanted = plan.Certificate("/live/fullchain.pem", "/live/privkey.pem", f"/etc/nginx/OCSP/{NAME}.conf", True)
     planned = edits.Edits()
     for server in site.plain:
-        plan.wire_challenge(planned, server, plan.Challenge("/var/www/letsencrypt"))
+        plan.add_challenge_location(planned, server, plan.Challenge("/var/www/letsencrypt"))
     for server in site.tls:
         plan.install(planned, server, wanted)
     (path,) = planned.paths

@@ -1,4 +1,4 @@
-"""Machines of one cluster: each is a world with a network of its own, and a wire from one to all others.
+"""Machines of one cluster: each is a world with a network of its own, and a cable from one to all others.
 
 The law of this module: a machine's programs, sockets and ports are in its network namespace, which lives as long as a
 descriptor of this process; so each machine has the ports 80 and 443, 127.0.0.1 is another one on each, and an address

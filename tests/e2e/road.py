@@ -104,7 +104,7 @@ def start(world: World, site: bytes = TUTORIAL_SITE, *, ocsp: bool = True, authz
 
 
 def restart_ca(world: World, *, ocsp: bool) -> None:
-    """Start the CA anew, for certificates with or without an OCSP URL; certbot gets a new account there."""
+    """Start another CA, for certificates with or without an OCSP URL; certbot gets a new account there."""
     accounts = world.config_dir / "accounts"
     (old,) = (path.parent.name for path in accounts.rglob("regr.json"))
     shutil.rmtree(accounts)

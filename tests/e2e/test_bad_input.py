@@ -119,7 +119,7 @@ def test_wildcard_names_need_a_dns_plugin(world: World) -> None:
 
 
 def test_site_on_another_port_than_80(world: World) -> None:
-    """A site that listens in clear, but not where the CA looks, is refused with the option that mends it."""
+    """A site that listens in clear, but not where the CA looks, is refused with the option that helps."""
     road.start(world, road.TUTORIAL_SITE.replace(b"listen        80;", b"listen        8080;"), ocsp=False)
     assert "--http-01-port" in refused(world).output
 

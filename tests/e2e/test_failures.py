@@ -22,7 +22,7 @@ LIVE = b"ssl_certificate /"
 
 @pytest.fixture
 def prepared(world: World) -> World:
-    """Return a world with a lineage of this plugin whose site was undone: the next deploy edits it anew."""
+    """Return a world with a lineage of this plugin whose site was undone: the next deploy edits it again."""
     road.start(world, ocsp=False)
     road.certonly(world)
     world.seafile("undo")

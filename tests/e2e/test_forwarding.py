@@ -60,12 +60,12 @@ def planned(world: World, port: int, challenge: Challenge) -> edits.Edits:
     site = plan.find(model.http_servers(configuration.statements([NAME])), [NAME], http_port=port)
     made = edits.Edits()
     for server in site.plain:
-        if not plan.is_wired(server, challenge):
-            plan.wire_challenge(made, server, challenge)
+        if not plan.has_challenge_location(server, challenge):
+            plan.add_challenge_location(made, server, challenge)
     return made
 
 
-def wire(world: World, port: int, challenge: Challenge) -> None:
+def let_answer(world: World, port: int, challenge: Challenge) -> None:
     """Edit the site of the machine at a port; afterwards nothing is left to edit."""
     made = planned(world, port, challenge)
     assert made
@@ -123,8 +123,8 @@ def test_the_other_machine_answers_through_this_one(world: World, site: str) -> 
     """Whatever both sites do with every other request."""
     machine(world, "a", world.http_port, site)
     machine(world, "b", world.other_http_port, SITES["hostile"])
-    wire(world, world.http_port, forward(world, world.other_http_port))
-    wire(world, world.other_http_port, here(world))
+    let_answer(world, world.http_port, forward(world, world.other_http_port))
+    let_answer(world, world.other_http_port, here(world))
     world.start_nginx()
     answer = ask(world)
     assert answer.startswith("HTTP/1.1 200")
@@ -137,8 +137,8 @@ def test_two_machines_that_pass_on_to_each_other_end_it(world: World, site: str)
     """Each of them sees one request."""
     machine(world, "a", world.http_port, site)
     machine(world, "b", world.other_http_port, SITES["hostile"])
-    wire(world, world.http_port, forward(world, world.other_http_port))
-    wire(world, world.other_http_port, forward(world, world.http_port))
+    let_answer(world, world.http_port, forward(world, world.other_http_port))
+    let_answer(world, world.other_http_port, forward(world, world.http_port))
     world.start_nginx()
     assert ask(world).startswith("HTTP/1.1 508")
     world.stop_nginx()
@@ -149,7 +149,7 @@ def test_nothing_but_the_path_is_passed_on(world: World) -> None:
     """No header and no body of the request, and no method but GET."""
     machine(world, "a", world.http_port, SITES["hostile"])
     with listener() as (port, sent):
-        wire(world, world.http_port, forward(world, port))
+        let_answer(world, world.http_port, forward(world, port))
         world.start_nginx()
         for method in ("POST", "PUT", "DELETE", "OPTIONS", "PROPFIND"):
             assert ask(world, "--request", method, "--data", "a body").startswith("HTTP/1.1 403")
@@ -166,7 +166,7 @@ def test_nothing_but_the_path_is_passed_on(world: World) -> None:
 def test_a_machine_that_is_off_is_told_of(world: World) -> None:
     """The CA gets an answer at once."""
     machine(world, "a", world.http_port, SITES["empty"])
-    wire(world, world.http_port, forward(world, world.other_http_port))
+    let_answer(world, world.http_port, forward(world, world.other_http_port))
     world.start_nginx()
     assert ask(world).startswith("HTTP/1.1 502")
 
@@ -175,13 +175,13 @@ def test_another_address_takes_the_place_of_the_first(world: World) -> None:
     """The site passes on to one machine only; nginx takes an IPv6 address too."""
     machine(world, "a", world.http_port, SITES["hostile"])
     machine(world, "b", world.other_http_port, SITES["empty"])
-    wire(world, world.http_port, Challenge(str(world.webroot), "http://[2001:db8::7]:8080"))
+    let_answer(world, world.http_port, Challenge(str(world.webroot), "http://[2001:db8::7]:8080"))
     world.run(world.nginx_ctl, "-t")
-    wire(world, world.http_port, forward(world, world.other_http_port))
-    wire(world, world.other_http_port, here(world))
+    let_answer(world, world.http_port, forward(world, world.other_http_port))
+    let_answer(world, world.other_http_port, here(world))
     world.start_nginx()
     assert ask(world).endswith(CONTENT)
-    wire(world, world.http_port, here(world))
+    let_answer(world, world.http_port, here(world))
     world.reload_nginx()
     assert ask(world).endswith(CONTENT)
     world.stop_nginx()
@@ -198,13 +198,13 @@ def test_no_link_in_a_folder_that_a_user_writes_is_followed(world: World, site: 
     (world.folder / "www").mkdir()
     world.webroot.parent.mkdir(exist_ok=True)
     world.webroot.symlink_to(world.folder / "www")
-    wire(world, world.http_port, here(world))
+    let_answer(world, world.http_port, here(world))
     folder = world.webroot / plan.CHALLENGE_PATH.strip("/")
     (folder / "link").symlink_to(secret / "token")
     (folder / "folder").symlink_to(secret)
     world.start_nginx()
     assert ask(world, path=f"{plan.CHALLENGE_PATH}link").endswith("a secret")
-    wire(world, world.http_port, here(world, is_users=True))
+    let_answer(world, world.http_port, here(world, is_users=True))
     world.reload_nginx()
     assert ask(world).endswith(CONTENT)
     for path in ("link", "folder/token"):

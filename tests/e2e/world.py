@@ -264,7 +264,7 @@ class World:
         authorization is used again. must_staple: honour certbot's --must-staple, also where Pebble is too old to;
         profiles: by name, how long their certificates hold from `now` on; see `front`. eab: the keys (base64url), by
         their ids, of which an account must name one; without, accounts need none. Pebble makes its root, intermediate
-        and accounts anew at each start, on the same ports: what an earlier one issued is a stranger's.
+        and new accounts at each start, on the same ports: what an earlier one issued is a stranger's.
         """
         self._start_dns()
         _write_acme_identity(self.folder / "pebble")

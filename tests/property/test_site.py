@@ -148,8 +148,8 @@ def planned(folder: Path) -> edits.Edits:
         plan.add_name(made, server, domain)
     challenge = plan.Challenge(str(folder))
     for server in found.plain:
-        if not plan.is_wired(server, challenge):
-            plan.wire_challenge(made, server, challenge)
+        if not plan.has_challenge_location(server, challenge):
+            plan.add_challenge_location(made, server, challenge)
     if not found.plain:
         plan.add_plain_server(made, found, found.tls[0], challenge, HTTP)
     wanted = plan.Certificate(str(folder / "new.pem"), str(folder / "new.key"), f"{folder}/OCSP/x.conf", True)

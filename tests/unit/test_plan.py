@@ -229,16 +229,16 @@ def plain(lines: str, name: str = NAME) -> str:
     return f"server {{\n    listen 80;\n    server_name {name};\n{lines}}}\n"
 
 
-def wired(contents: Files, challenge: Challenge) -> Files:
+def with_challenge(contents: Files, challenge: Challenge) -> Files:
     """Return the files once every plain server of the site answers challenges in this way."""
 
     def add_edits(planned: edits.Edits, site: plan.Site) -> None:
         for server in site.plain:
-            if not plan.is_wired(server, challenge):
-                plan.wire_challenge(planned, server, challenge)
+            if not plan.has_challenge_location(server, challenge):
+                plan.add_challenge_location(planned, server, challenge)
 
     new = after(contents, proof.plan_harmless(configuration({"nginx.conf": HTTP, **contents}, {}), find_in, add_edits))
-    assert all(plan.is_wired(server, challenge) for server in find(new).plain)
+    assert all(plan.has_challenge_location(server, challenge) for server in find(new).plain)
     return new
 
 
@@ -257,7 +257,7 @@ def test_every_site_can_answer_in_every_way(site: str) -> None:
     """Each way is known again, and one takes the place of the other."""
     contents = {"/sites/1": site}
     for challenge in (USERS, THERE, ELSEWHERE, HERE, THERE, USERS):
-        contents = wired(contents, challenge)
+        contents = with_challenge(contents, challenge)
         location = model.locations_for(find(contents).plain[0], "/.well-known/acme-challenge/x")[-1]
         passed = [text for statement in location.named(b"proxy_pass") for text in statement.arguments]
         assert passed == ([challenge.forward.encode()] if challenge.forward else [])
@@ -273,21 +273,21 @@ FOLLOWING_LINKS = {
 @pytest.mark.parametrize("location", FOLLOWING_LINKS.values(), ids=FOLLOWING_LINKS)
 def test_a_folder_that_a_user_writes_is_served_without_its_links(location: str) -> None:
     """The location stays, and gets the line."""
-    new = wired({"/sites/1": plain(location)}, USERS)
+    new = with_challenge({"/sites/1": plain(location)}, USERS)
     assert new["/sites/1"] == plain(location.replace("    }\n", f"        {NO_LINKS}\n    }}\n"))
 
 
 def test_a_person_who_lets_links_be_followed_is_overruled() -> None:
     """nginx takes the directive once at each level, so the other line is commented out."""
     line = "        disable_symlinks off;\n"
-    new = wired({"/sites/1": plain(OWN.replace("    }\n", f"{line}    }}\n"))}, USERS)
+    new = with_challenge({"/sites/1": plain(OWN.replace("    }\n", f"{line}    }}\n"))}, USERS)
     assert new["/sites/1"] == plain(OWN.replace("    }\n", f"#{line}        {NO_LINKS}\n    }}\n"))
 
 
 def test_a_location_that_passes_on_to_elsewhere_is_replaced() -> None:
     """The old one is commented out whole."""
-    old = wired({"/sites/1": plain("")}, ELSEWHERE)
-    new = wired(old, THERE)["/sites/1"]
+    old = with_challenge({"/sites/1": plain("")}, ELSEWHERE)
+    new = with_challenge(old, THERE)["/sites/1"]
     assert "#        proxy_pass http://[2001:db8::7]:8080;\n" in new
     assert "\n        proxy_pass http://192.0.2.7;\n" in new
 
@@ -295,7 +295,7 @@ def test_a_location_that_passes_on_to_elsewhere_is_replaced() -> None:
 def test_a_location_that_passes_on_without_end_is_replaced() -> None:
     """A person's own one may go round and round."""
     line = "    location ^~ /.well-known/acme-challenge/ { proxy_pass http://192.0.2.7; }\n"
-    assert "{ return 508; }" in wired({"/sites/1": plain(line)}, THERE)["/sites/1"]
+    assert "{ return 508; }" in with_challenge({"/sites/1": plain(line)}, THERE)["/sites/1"]
 
 
 def test_the_challenges_of_another_site_are_answered_as_before() -> None:
@@ -305,7 +305,7 @@ def test_the_challenges_of_another_site_are_answered_as_before() -> None:
         "/sites/2": plain("    include /acme.conf;\n", "other.example"),
         "/acme.conf": f"gzip off;\n{ACME}",
     }
-    new = wired(contents, THERE)
+    new = with_challenge(contents, THERE)
     assert {path for path in new if new[path] != contents[path]} == {"/sites/1"}
     assert in_force(find(new).plain[0], b"gzip") == ["off"]
 
@@ -316,8 +316,8 @@ def test_a_made_server_passes_challenges_on() -> None:
     site, planned = find(contents), edits.Edits()
     plan.add_plain_server(planned, site, site.tls[0], THERE, 80)
     (server,) = find(after(contents, planned)).plain
-    assert plan.is_wired(server, THERE)
-    assert not plan.is_wired(server, HERE)
+    assert plan.has_challenge_location(server, THERE)
+    assert not plan.has_challenge_location(server, HERE)
 
 
 # --- TLS in front, redirects and headers
@@ -381,7 +381,7 @@ def test_a_redirect_of_a_part_is_no_redirect(lines: str, is_whole: bool) -> None
 def test_a_redirect_stands_below_the_guard() -> None:
     """Above it, challenges would be redirected."""
     new = redirected({"/sites/1": plain(f"    {GUARD} break;\n{PARTIAL}{OWN}")})
-    assert plan.is_wired(find(new).plain[0], HERE)
+    assert plan.has_challenge_location(find(new).plain[0], HERE)
     assert new["/sites/1"].index("return 301") < new["/sites/1"].index("/blog")
 
 
@@ -390,8 +390,8 @@ def test_challenges_answered_by_an_alias_pass_by_the_redirect() -> None:
     alias = "    location ^~ /.well-known/acme-challenge/ { alias /srv/acme/; }\n"
     assert f"    {GUARD} last;\n" in redirected({"/sites/1": plain(alias)})["/sites/1"]
     old = {"/sites/1": plain(f"    {GUARD} break;\n    return 301 https://$host$request_uri;\n{alias}")}
-    assert not plan.is_wired(find(old).plain[0], HERE)
-    assert f"    {GUARD} last;\n" in wired(old, HERE)["/sites/1"]
+    assert not plan.has_challenge_location(find(old).plain[0], HERE)
+    assert f"    {GUARD} last;\n" in with_challenge(old, HERE)["/sites/1"]
 
 
 def test_headers_of_an_included_file_are_added_to() -> None:

@@ -48,8 +48,8 @@ def add_everything(planned: edits.Edits, site: plan.Site) -> None:
     for block, name in site.nameless:
         plan.add_name(planned, block, name)
     for block in site.plain:
-        if not plan.is_wired(block, CHALLENGE):
-            plan.wire_challenge(planned, block, CHALLENGE)
+        if not plan.has_challenge_location(block, CHALLENGE):
+            plan.add_challenge_location(planned, block, CHALLENGE)
     if not site.plain:
         plan.add_plain_server(planned, site, site.tls[0], CHALLENGE, 80)
     for block in site.tls:
@@ -87,7 +87,7 @@ def certificate(contents: Files, name: str | None, socket: str = "*:443") -> lis
 
 def has_challenge(contents: Files, name: str | None, socket: str = "*:80") -> bool:
     """Tell whether the block that answers for a name answers challenges."""
-    return plan.is_wired(answering(contents, socket, name), CHALLENGE)
+    return plan.has_challenge_location(answering(contents, socket, name), CHALLENGE)
 
 
 NEW = ["/live/fullchain.pem"]
