@@ -42,12 +42,12 @@ def unanswered(subject: Subject) -> Iterator[Finding]:
             if os.geteuid() == 0:
                 yield Finding("CHALLENGE-NOT-WRITTEN", str(refused), "the next renewal fails")
         places = serving.endpoints(site.plain, context.options.http_port)
-        found = [finding for place in places for finding in _answers(place, subject.lineage, token)]
-    if found and (holders := [finding for place in places for finding in network.taken(subject, place.port)]):
+        results = [finding for place in places for finding in _answers(place, subject.lineage, token)]
+    if results and (holders := [finding for place in places for finding in network.taken(subject, place.port)]):
         yield from holders
         return
-    shadowed = [finding for finding in found if finding.id == "CHALLENGE-SHADOWED"]
-    yield from (finding for finding in found if finding not in shadowed)
+    shadowed = [finding for finding in results if finding.id == "CHALLENGE-SHADOWED"]
+    yield from (finding for finding in results if finding not in shadowed)
     bare = [server for server in site.plain if not plan.has_challenge_location(server, wanted)]
     if bare and (shadowed or not is_written):
         fact = f"the challenge location of the server block at {bare[0]} is missing or shadowed by other lines"

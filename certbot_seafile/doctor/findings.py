@@ -54,9 +54,9 @@ class Finding:
         return f"{whose}{self.fact}{rest}."
 
 
-def as_json(found: Iterable[Finding]) -> dict[str, Any]:
+def as_json(results: Iterable[Finding]) -> dict[str, Any]:
     """Return findings as docs/check.schema.json has them, which says what stays so within one "schema" number."""
-    return {"schema": JSON_SCHEMA, "findings": [_fields(finding) for finding in found]}
+    return {"schema": JSON_SCHEMA, "findings": [_fields(finding) for finding in results]}
 
 
 def _fields(finding: Finding) -> dict[str, Any]:

@@ -261,16 +261,16 @@ _METRICS: tuple[tuple[str, str, _Value], ...] = (
 )
 
 
-def as_prometheus(standings: Sequence[Standing], found: Sequence[findings.Finding]) -> str:
+def as_prometheus(standings: Sequence[Standing], results: Sequence[findings.Finding]) -> str:
     """Return the facts in Prometheus' text format, version 0.0.4, without times of the samples.
 
-    found: what is wrong on the whole machine; it is counted by severity.
+    results: what is wrong on the whole machine; it is counted by severity.
     """
     lines: list[str] = []
     for metric, meaning, value_of in _METRICS:
         values = [(standing.lineage.name, value_of(standing)) for standing in standings]
         lines += _family(metric, meaning, "name", [(name, value) for name, value in values if value is not None])
-    lines += _family("findings", "How many things certbot-seafile check tells.", "severity", _counts(found))
+    lines += _family("findings", "How many things certbot-seafile check tells.", "severity", _counts(results))
     return "\n".join([*lines, ""])
 
 
@@ -287,8 +287,8 @@ def _seconds(moment: datetime.datetime | None) -> float | None:
     return moment.timestamp() if moment else None
 
 
-def _counts(found: Sequence[findings.Finding]) -> list[tuple[str, int]]:
-    severities = [finding.severity for finding in found]
+def _counts(results: Sequence[findings.Finding]) -> list[tuple[str, int]]:
+    severities = [finding.severity for finding in results]
     return [(each, severities.count(each)) for each in (findings.FAULT, findings.WARNING, findings.NOTE)]
 
 
@@ -298,24 +298,24 @@ _OK, _WARNING, _CRITICAL, _UNKNOWN = range(4)
 _STATES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 
 
-def as_nagios(found: Sequence[findings.Finding], standings: Sequence[Standing]) -> tuple[int, str]:
+def as_nagios(results: Sequence[findings.Finding], standings: Sequence[Standing]) -> tuple[int, str]:
     """Return exit code and line of a monitoring plugin, with performance data (Nagios' plugin guidelines).
 
     0: there are notes at most; 1: something may hurt, or will with time; 2: clients are hurt now; 3: there is nothing
     to look at.
     """
-    told = [finding.text for finding in found if finding.severity != findings.NOTE]
+    told = [finding.text for finding in results if finding.severity != findings.NOTE]
     if any(map(_is_hurting, standings)):
         code = _CRITICAL
     elif told:
         code = _WARNING
     else:
         code = _OK if standings else _UNKNOWN
-    told = told or [finding.text for finding in found]
+    told = told or [finding.text for finding in results]
     told = told or ["all is well" if standings else "no certificate uses the seafile plugin"]
     more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
     line = apply.escaped(f"{told[0]}{more}".replace("|", "/"))
-    return code, f"SEAFILE HTTPS {_STATES[code]} - {line} | {' '.join(_performance(found, standings))}"
+    return code, f"SEAFILE HTTPS {_STATES[code]} - {line} | {' '.join(_performance(results, standings))}"
 
 
 def _is_hurting(standing: Standing) -> bool:
@@ -326,9 +326,9 @@ def _is_hurting(standing: Standing) -> bool:
     return not standing.record.is_undone and (bool(standing.failure) or is_wrong or is_over or is_bare)
 
 
-def _performance(found: Sequence[findings.Finding], standings: Sequence[Standing]) -> Iterator[str]:
+def _performance(results: Sequence[findings.Finding], standings: Sequence[Standing]) -> Iterator[str]:
     for standing in standings:
         yield f"'{standing.lineage.name}_expiry'={int((standing.lineage.not_after - standing.now).total_seconds())}s"
         if standing.staple is not None:
             yield f"'{standing.lineage.name}_staple'={int((standing.staple.end - standing.now).total_seconds())}s"
-    yield from (f"{severity}s={count}" for severity, count in _counts(found))
+    yield from (f"{severity}s={count}" for severity, count in _counts(results))

@@ -115,8 +115,8 @@ def _look_up(name: str) -> list[str] | None:
     def ask() -> None:
         nonlocal addresses
         try:
-            found = socket.getaddrinfo(name, _HTTPS_PORT, type=socket.SOCK_STREAM)
-            addresses = sorted({str(row[4][0]).partition("%")[0] for row in found})
+            rows = socket.getaddrinfo(name, _HTTPS_PORT, type=socket.SOCK_STREAM)
+            addresses = sorted({str(row[4][0]).partition("%")[0] for row in rows})
         except UnicodeError:
             return
         except socket.gaierror as error:

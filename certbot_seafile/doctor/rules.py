@@ -58,8 +58,8 @@ _MACHINE: tuple[Callable[[Machine], Iterator[Finding]], ...] = (
 def of_lineage(context: Context, lineage: Lineage, machine: Machine) -> list[Finding]:
     """Return what is wrong with a lineage, its site, its staple, and Seafile behind it; [] where nothing is."""
     subject = Subject(context, status.standing(context, lineage), machine)
-    found = [finding for rule in _rules(subject) for finding in rule(subject)]
-    return [replace(finding, name=lineage.name) for finding in found]
+    results = [finding for rule in _rules(subject) for finding in rule(subject)]
+    return [replace(finding, name=lineage.name) for finding in results]
 
 
 def _rules(subject: Subject) -> _Rules:

@@ -182,8 +182,8 @@ class _Reader:
         is_debians = _NOT_UNDER_SYSTEMD.search(command) is not None
         if is_debians and self.has_systemd:
             return
-        found = {} if is_debians else self._scripts(command, folders)
-        text = "\n".join([command, *found.values()]).replace("\\\n", " ")
+        texts = {} if is_debians else self._scripts(command, folders)
+        text = "\n".join([command, *texts.values()]).replace("\\\n", " ")
         text = text.replace("certbot.renew", "certbot renew")  # as the snap's own timer has it
         renewals = [renewal for renewal in _CERTBOT.finditer(text) if _RENEW.search(renewal["words"])]
         if not renewals and not _OCSP.search(text):
@@ -192,7 +192,7 @@ class _Reader:
         named = [re.findall(r"--cert-name[ =][\"']?([^\s\"']+)", renewal["words"]) for renewal in renewals]
         yield Job(
             place,
-            (*scripts, *(path for path, script in found.items() if _CERTBOT.search(script) or _OCSP.search(script))),
+            (*scripts, *(path for path, script in texts.items() if _CERTBOT.search(script) or _OCSP.search(script))),
             text,
             bool(renewals),
             flaw or (flaws[0] if flaws and all(flaws) else None),

@@ -63,9 +63,9 @@ def env_files(root: str = "/", folders: Iterable[str] = ()) -> list[str]:
     projects = docker.projects()
     paths = [path for project in projects for path in project.env_files or (os.path.join(project.folder, ".env"),)]
     places = [*_below_opt(root), *(_at(root, folder) for folder in folders)]
-    found = [_at(root, path) for path in paths]
-    found += [os.path.join(place, name) for place in places for name in (".env", "conf/.env")]
-    return sorted({path for path in found if "SEAFILE_" in text(path)})
+    named = [_at(root, path) for path in paths]
+    named += [os.path.join(place, name) for place in places for name in (".env", "conf/.env")]
+    return sorted({path for path in named if "SEAFILE_" in text(path)})
 
 
 def compose_files(root: str = "/", folders: Iterable[str] = ()) -> list[str]:
@@ -74,13 +74,13 @@ def compose_files(root: str = "/", folders: Iterable[str] = ()) -> list[str]:
     Those with which running containers were started, and in the folders of env_files() and in /opt those that `docker
     compose up` would take: what COMPOSE_FILE in .env lists, else the first of its own names.
     """
-    found = {_at(root, path) for project in docker.projects() for path in project.compose_files}
+    named = {_at(root, path) for project in docker.projects() for path in project.compose_files}
     listed = {os.path.dirname(path): _listed(path) for path in env_files(root, folders)}
     for folder in [*listed, *_below_opt(root)]:
         own = (os.path.join(folder, name) for name in _COMPOSE_NAMES)
         first = next(filter(os.path.lexists, own), None)
-        found.update(listed.get(folder) or ([first] if first else []))
-    return sorted(path for path in found if "seafile" in text(path).lower())
+        named.update(listed.get(folder) or ([first] if first else []))
+    return sorted(path for path in named if "seafile" in text(path).lower())
 
 
 def installations(root: str = "/", folders: Iterable[str] = ()) -> list[str]:

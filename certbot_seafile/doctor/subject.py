@@ -253,8 +253,8 @@ class Look:
 
 def _addresses(server: model.Server) -> list[Route]:
     root = routes.seahub_root(server)
-    found = [routes.route(server, f"{root or ''}/")]
+    asked = [routes.route(server, f"{root or ''}/")]
     if root is not None:
-        found.append(routes.route(server, f"{root}/api2/ping/"))
+        asked.append(routes.route(server, f"{root}/api2/ping/"))
     others = {beginning: routes.route(server, path) for beginning, path in _COMPONENTS.items()}
-    return found + [sent for beginning, sent in others.items() if sent.target and sent.location.startswith(beginning)]
+    return asked + [sent for beginning, sent in others.items() if sent.target and sent.location.startswith(beginning)]

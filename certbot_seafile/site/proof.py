@@ -89,17 +89,17 @@ def plan_harmless(
         names = (*site.domains, *site.wildcards, *_partners(site, own))
         planned = Edits(names, earlier)
         add_edits(planned, site)
-        found = _judge(configuration, planned)
-        if not found.hurt:
-            planned.verdict = replace(found, read=read)
+        verdict = _judge(configuration, planned)
+        if not verdict.hurt:
+            planned.verdict = replace(verdict, read=read)
             return planned
         prepared = Edits(names, earlier)
-        _set_apart(prepared, site, found.hurt)
+        _set_apart(prepared, site, verdict.hurt)
         state = configuration.changed(_contents(prepared))
         if state.is_same(configuration) or _judge(configuration, prepared).hurt:
             break
         configuration, earlier = state, prepared
-    raise _refusal(names, found.hurt)
+    raise _refusal(names, verdict.hurt)
 
 
 def _partners(site: plan.Site, own: Collection[str]) -> Iterator[str]:
@@ -112,10 +112,10 @@ def judge(configuration: Configuration, planned: Edits) -> Verdict:
     """Return what edits mean for others, none of whom they hurt. Raises errors.SiteRefused where they do."""
     if isinstance(planned.verdict, Verdict) and planned.verdict.read is configuration:
         return planned.verdict
-    found = _judge(configuration, planned)
-    if found.hurt:
-        raise _refusal(planned.names, found.hurt)
-    return found
+    verdict = _judge(configuration, planned)
+    if verdict.hurt:
+        raise _refusal(planned.names, verdict.hurt)
+    return verdict
 
 
 def _judge(configuration: Configuration, planned: Edits) -> Verdict:
@@ -204,7 +204,7 @@ def compare(before: Configuration, after: Configuration, names: Collection[str])
 def _find_neighbours(old: _State, new: _State, names: Collection[str]) -> tuple[Neighbour, ...]:
     """Return clients of others whose server block reads a changed file, or is the default of a socket of the site's."""
     wished = model.sockets((*old.own(), *new.own()))
-    found = []
+    neighbours = []
     for socket in dict.fromkeys(filter(None, (model.socket_at(old.servers, each) for each in wished))):
         own = {model.owner(old.servers, socket, name) for name in names}
         for server in model.on_socket(old.servers, socket):
@@ -213,8 +213,8 @@ def _find_neighbours(old: _State, new: _State, names: Collection[str]) -> tuple[
             if name is None and server not in own and server is model.default_server(old.servers, socket):
                 name = _NOBODY
             if name and (server.statement.block in old.touched or name == _NOBODY):
-                found.append((server, socket, name.replace("*", "certbot-seafile")))
-    return tuple(found[:_MOST_LOOKS])
+                neighbours.append((server, socket, name.replace("*", "certbot-seafile")))
+    return tuple(neighbours[:_MOST_LOOKS])
 
 
 def _find_clients(old: _State, new: _State, socket: Socket, asked: Collection[str]) -> Iterator[tuple[str, Server]]:
