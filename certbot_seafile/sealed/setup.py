@@ -13,7 +13,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import stat
 import subprocess
 import urllib.parse
@@ -244,26 +243,11 @@ def check_forward(url: str) -> str:
     wanted = f"http://{host}" + (f":{port}" if port else "")
     if url.rstrip("/") != wanted:
         raise errors.RequestRefused(f"challenges cannot be passed on to {url!a}; give it as {wanted}")
-    if address.is_loopback or address.is_unspecified or _is_own(address):
+    if address.is_loopback or address.is_unspecified or handshake.is_here(str(address)):
         raise errors.RequestRefused(
             f"{address} is this machine's own address; name the machine that renews with --forward-challenges"
         )
     return wanted
-
-
-def _is_own(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Tell whether an address can be bound, or, where every one can, whether the kernel would reach it from itself.
-
-    Nothing is sent. Machines with a floating address have net.ipv4.ip_nonlocal_bind set.
-    """
-    with contextlib.suppress(errors.FileRefused):
-        if files.read("/proc/sys/net/ipv4/ip_nonlocal_bind", at_most_bytes=9) == b"0\n":
-            return handshake.is_here(str(address))
-    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
-        probe.connect((str(address), 9))
-        return bool(ipaddress.ip_address(probe.getsockname()[0]) == address)
-    return False
 
 
 def take_back(settings_path: str, chosen: Settings, say: Callable[[str], None]) -> None:

@@ -59,12 +59,17 @@ class Handshake:
 
 
 def is_here(address: str) -> bool:
-    """Tell whether an address is one of this machine's now: then the way to it begins there, too (nothing is sent).
+    """Tell whether an address is one of this machine's now: it can be bound. Nothing is sent.
 
-    To bind to it would not tell: a standby may bind to the address of another machine (ip_nonlocal_bind).
+    A standby may bind to the address of another machine (ip_nonlocal_bind): there, the way to it must begin at it, too.
     """
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    version, family = ("6", socket.AF_INET6) if ":" in address else ("4", socket.AF_INET)
     try:
+        with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
+            datagrams.bind((address, 0))
+        with open(f"/proc/sys/net/ipv{version}/ip_nonlocal_bind", encoding="ascii") as stream:
+            if stream.read().strip() == "0":
+                return True
         with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
             datagrams.connect((address, 9))
             return bool(datagrams.getsockname()[0] == datagrams.getpeername()[0])

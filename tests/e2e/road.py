@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
+import pty
 import re
 import shutil
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -229,3 +233,26 @@ def change_record(world: World, name: str = NAME, **fields: object) -> None:
     """Let other things be remembered of the lineage."""
     path = world.config_dir / "seafile" / "lineages" / f"{name}.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def on_terminal(world: World, *words: str) -> tuple[int, str]:
+    """Run the console script in a terminal; return its exit code, and all that was written there."""
+    master, slave = pty.openpty()
+    program = Path(sys.executable).parent / "certbot-seafile"
+    command = [str(word) for word in (program, *world.folders, *words)]
+    environment = world.environment() | {"TERM": "xterm"}
+    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment) as process:
+        os.close(slave)
+        shown = b""
+        while block := _read(master):
+            shown += block
+    os.close(master)
+    return process.returncode, shown.decode()
+
+
+def _read(terminal: int) -> bytes:
+    """Return what was written to a terminal since; nothing when all that had it open have ended."""
+    try:
+        return os.read(terminal, 65536)
+    except OSError:
+        return b""

@@ -34,7 +34,7 @@ def configuration(world: World, **chosen: Any) -> NamespaceConfig:
         "renew_by_default": False, "deploy_hook": None, "renew_hook": None, "http01_port": world.http_port,
         "https_port": world.https_port, "config_dir": str(world.config_dir), "work_dir": str(world.work_dir),
         "logs_dir": str(world.logs_dir), "config_files": [], "strict_permissions": False, "server": "",
-        "redirect": None, "allow_subset_of_names": False,
+        "redirect": None, "allow_subset_of_names": False, "quiet": True,
     }  # fmt: skip
     words = {f"seafile_{key}": value for key, value in words.items()}
     return NamespaceConfig(argparse.Namespace(**words | facts | chosen))

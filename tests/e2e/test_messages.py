@@ -2,35 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from e2e import road
 from e2e.world import World
-
-
-def on_terminal(world: World, *words: str) -> tuple[int, str]:
-    """Run the console script in a terminal; return its exit code, and all that was written there."""
-    master, slave = pty.openpty()
-    program = Path(sys.executable).parent / "certbot-seafile"
-    command = [str(word) for word in (program, *world.folders, *words)]
-    environment = world.environment() | {"TERM": "xterm"}
-    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environment) as process:
-        os.close(slave)
-        shown = b""
-        while True:
-            try:
-                shown += os.read(master, 65536)
-            except OSError:  # all that had the terminal open have ended
-                break
-    os.close(master)
-    return process.returncode, shown.decode()
 
 
 @pytest.mark.long
@@ -39,7 +16,7 @@ def test_a_long_wait_is_told_on_a_terminal_and_nowhere_else(world: World) -> Non
     road.start(world)
     road.certonly(world)
     world.set_responder(fault="silent")
-    code, shown = on_terminal(world, "refresh", "--force")
+    code, shown = road.on_terminal(world, "refresh", "--force")
     assert code == 1
     assert "\r\x1b[Kwaiting for staples: 2 s\r\x1b[Kwaiting for staples: 3 s" in shown
     result = shown.rpartition("\x1b[K")[2]

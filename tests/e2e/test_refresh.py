@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import pty
-import subprocess
-from pathlib import Path
+import re
 
 import pytest
 
-from e2e import killing, many, road
+from e2e import many, road
 from e2e.world import World
 
 
@@ -87,54 +83,13 @@ def test_quiet_is_silent(fleet: World) -> None:
     assert fleet.seafile("-q", "refresh").output == ""
 
 
+@pytest.mark.long
 def test_progress_on_a_terminal_only(fleet: World) -> None:
-    """On a terminal one line counts the lineages; with -q it does not."""
-    assert b"24 of 24" in on_terminal(fleet, "refresh")
-    assert on_terminal(fleet, "-q", "refresh", "--force") == b""
+    """On a terminal a bar counts the lineages while one responder is slow; with -q, and in a pipe, nothing does."""
+    slow = fleet.leaf(many.names(24)[5]).serial_number
+    fleet.set_responder(fault="silent", fault_serial=format(slow, "x"))
+    _, shown = road.on_terminal(fleet, "refresh")
+    assert re.search(r"waiting for staples: \d s \[#+\.+\] \d+ of 24\r\x1b\[K", shown)
+    fleet.set_responder()
+    assert road.on_terminal(fleet, "-q", "refresh", "--force") == (0, "")
     assert "of 24" not in fleet.seafile("refresh", "--force").output
-
-
-def on_terminal(world: World, *words: str) -> bytes:
-    """Run the console script with a terminal for its output; return what came."""
-    try:
-        ours, theirs = pty.openpty()
-    except OSError as error:
-        pytest.skip(f"this machine gives no terminal: {error}")
-    with subprocess.Popen(
-        killing.seafile(world, *words), stdin=theirs, stdout=theirs, stderr=theirs, env=world.environment()
-    ) as process:
-        os.close(theirs)
-        said = b""
-        while block := _read(ours):
-            said += block
-    os.close(ours)
-    assert process.returncode == 0, said
-    return said
-
-
-def _read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 65536)
-    except OSError:  # the other side is closed
-        return b""
-
-
-def test_two_nginx_servers_are_each_reloaded(fleet: World) -> None:
-    """Lineages that name another nginx binary make that one reload, too."""
-    calls = fleet.folder / "bin" / "other.calls"
-    other = Path(f"{fleet.nginx_ctl}.other")
-    other.write_text(f'#!/bin/sh\necho "$*" >> {calls}\nexec {fleet.nginx_ctl} "$@"\n')
-    other.chmod(0o755)
-    for name in many.names(24)[:3]:
-        renewal = fleet.config_dir / "renewal" / f"{name}.conf"
-        renewal.write_text(renewal.read_text().replace(f"seafile_ctl = {fleet.nginx_ctl}", f"seafile_ctl = {other}"))
-    fleet.seafile("refresh")
-    assert calls.read_text().splitlines().count("-s reload") == 1
-    assert fleet.reloads() == 2
-
-
-def test_status_shows_the_staples(fleet: World) -> None:
-    """After a refresh, status has a window for each lineage."""
-    fleet.seafile("refresh")
-    said = json.loads(fleet.seafile("status", "--json", check=False).stdout)
-    assert [one["name"] for one in said["lineages"] if one["staple"]] == many.names(24)
