@@ -7,6 +7,7 @@ import json
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -67,9 +68,17 @@ def renew(renewing: Machine, *words: str, check: bool = True) -> None:
 
 
 def askers(machine: Machine) -> set[str]:
-    """Return the addresses of other machines that asked this one's nginx for a validation file."""
-    lines = machine.world.path("/var/log/nginx/access.log").read_text().splitlines()
-    return {line.split()[0] for line in lines if plan.CHALLENGE_PATH in line} - {"127.0.0.1"}
+    """Return the addresses of other machines that asked this one's nginx for a validation file; some are waited for.
+
+    nginx writes the line when the answer has gone.
+    """
+    deadline = time.monotonic() + 5
+    while True:
+        lines = machine.world.path("/var/log/nginx/access.log").read_text().splitlines()
+        asked = {line.split()[0] for line in lines if plan.CHALLENGE_PATH in line} - {"127.0.0.1"}
+        if asked or time.monotonic() > deadline:
+            return asked
+        time.sleep(0.02)
 
 
 def nginx_starts(frontend: Frontend) -> bool:
