@@ -8,7 +8,7 @@ PARALLEL := -n 5
 SOURCES := setup.py tests/setup-environment
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-newest test-debian test-long test-matrix test-oldest test-docs test-offline test-distributions test-packages deb dist demo lint docs manual bench fuzz packages clean
+.PHONY: help test test-newest test-debian test-long test-rare test-year test-whole-debian test-matrix test-oldest test-docs test-offline test-distributions test-packages deb dist demo lint docs manual bench fuzz packages clean
 
 help:
 	@echo "make demo   show a certificate's whole life on this machine, without touching its real nginx"
@@ -45,10 +45,17 @@ test-matrix: test-oldest
 	tests/matrix bookworm
 	tests/matrix trixie
 
-# What takes long: commands killed at each change, waits, every shape of site by certbot, a year of renewals; then all of
-# the end-to-end tests with the distribution's certbot. worksteal: the years come last, and no two after each other.
-test-long: packages $(VENV)/.ready $(VENV_DEBIAN)/.ready
-	$(VENV)/bin/python -m pytest --no-missing-tools $(PARALLEL) --dist worksteal -m long tests/e2e
+# What takes long: commands killed at each change, waits, every shape of site by certbot; a year of renewals; all of the
+# end-to-end tests with the distribution's certbot.
+test-long: test-rare test-year test-whole-debian
+
+test-rare: packages $(VENV)/.ready
+	$(VENV)/bin/python -m pytest --no-missing-tools $(PARALLEL) -m long tests/e2e --ignore tests/e2e/test_year.py
+
+test-year: packages $(VENV)/.ready
+	$(VENV)/bin/python -m pytest --no-missing-tools $(PARALLEL) -m long tests/e2e/test_year.py
+
+test-whole-debian: packages $(VENV_DEBIAN)/.ready
 	$(VENV_DEBIAN)/bin/python -m pytest --no-missing-tools $(PARALLEL) -m "long or not long" tests/e2e
 
 test-oldest: packages $(VENV_OLDEST)/.ready

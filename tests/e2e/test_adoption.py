@@ -97,6 +97,7 @@ def theirs(world: World) -> list[dict[str, tuple[int, bytes]]]:
     return [snapshot(world.path(path)) for path in ("/usr/local", "/var/spool", "/etc/cron.d", "/etc/ssl")]
 
 
+@pytest.mark.long
 def test_one_line_moves_a_finished_tutorial_over(by_hand: World) -> None:
     """Renewals go by the plugin, nothing stands twice, nothing of theirs is gone, and undo brings it all back."""
     site, made = road.site_bytes(by_hand), theirs(by_hand)

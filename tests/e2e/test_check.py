@@ -100,6 +100,7 @@ def test_programs_are_told_as_json(issued: World) -> None:
     assert check(issued).exit_code == 0
 
 
+@pytest.mark.long
 def test_two_certificates_for_the_same_name_are_a_warning(world: World) -> None:
     """Both are named, with the command that deletes the one that is not served; what is said then leads to the end.
 

@@ -298,6 +298,7 @@ def test_undo_leaves_no_key_on_a_frontend(frontend: Frontend) -> None:
 # --- what is handed over ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("writes", ["truncating", "over the old one"])
 def test_a_set_that_is_half_there_is_not_served(serving: Frontend, writes: str) -> None:
     """cp or rsync --inplace was stopped at some byte: the old set stays, and the reason is told; then the whole one."""
@@ -398,6 +399,7 @@ def test_a_must_staple_set_without_its_staple_is_not_served(frontend: Frontend) 
     assert frontend.gnutls(root).accepted
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("trouble", ["full", "read-only"])
 @pytest.mark.parametrize("place", ["etc/nginx/OCSP", "etc/letsencrypt/seafile", "etc/nginx/sites-enabled"])
 def test_a_disk_that_takes_nothing_leaves_what_is_served(frontend: Frontend, place: str, trouble: str) -> None:

@@ -48,6 +48,7 @@ def assert_checked(world: ContainerWorld) -> None:
     assert NAME in world.seafile("status").stdout
 
 
+@pytest.mark.long
 def test_certbot_on_the_machine_renews_for_nginx_in_a_container(world: ContainerWorld) -> None:
     """The first certificate, a renewal, a new staple, check, status and undo, with the mounts of the page."""
     (compose,) = (text for kind, text in blocks("nginx-in-container.md") if kind == "yaml")
@@ -74,6 +75,7 @@ def test_certbot_on_the_machine_renews_for_nginx_in_a_container(world: Container
     assert not road.served_is_lineage(world)
 
 
+@pytest.mark.long
 def test_a_certificate_that_must_be_stapled_is_served_by_a_container(world: ContainerWorld) -> None:
     """Each version is tried in the container by a private file, also where it may write to none of the mounts."""
     world.read_only = [world.server_root, world.config_dir, world.webroot]

@@ -83,6 +83,7 @@ def undone(restored: World) -> World:
     return restored
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("folder", ["/dev/null", "/proc/1/x"])
 def test_a_work_folder_that_cannot_be(undone: World, folder: str) -> None:
     """Checkpoints cannot be kept there, so nothing is edited; what edits nothing goes through."""
@@ -129,6 +130,7 @@ def test_ctrl_c_puts_the_site_back(undone: World, moment: str) -> None:
     assert road.staples_lineage(undone)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 @pytest.mark.parametrize("hidden", ["etc/letsencrypt", "etc/letsencrypt/renewal", "etc/letsencrypt/live"])
 def test_a_folder_that_this_user_may_not_read(restored: World, hidden: str) -> None:

@@ -78,6 +78,7 @@ def test_the_site_is_put_back(prepared: World, script: str, said: str) -> None:
     assert not (prepared.work_dir / "IN_PROGRESS").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", ["renewal file", "folder of hooks", "nowhere"])
 def test_a_reload_says_which_pre_hook_stopped_nginx(prepared: World, place: str) -> None:
     """certbot ran it before the renewal; without one, only that nginx does not run is known."""
@@ -155,6 +156,7 @@ def fill(path: Path) -> None:
     os.close(descriptor)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 @pytest.mark.parametrize("trouble", ["full", "read-only"])
 def test_disk_full_and_read_only(prepared: World, trouble: str) -> None:

@@ -104,7 +104,7 @@ def assert_renewed(world: World, env: Mapping[str, str] | None = None) -> None:
 
 
 #: Each waits until the ten seconds are over; one of them is enough for every day.
-_SLOW = ("drip-headers", "drip-body")
+_SLOW = ("drip-headers", "drip-body", "silent")
 
 
 @pytest.mark.parametrize(

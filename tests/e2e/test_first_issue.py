@@ -103,6 +103,7 @@ def test_no_perform_when_the_ca_reuses_an_authorization(world: World) -> None:
     assert road.staples_lineage(world)
 
 
+@pytest.mark.long
 def test_a_persons_own_deploy_hook_still_runs(world: World) -> None:
     """A --deploy-hook given by the person runs at first issue and at renewal, beside ours."""
     road.start(world)
@@ -140,6 +141,7 @@ def test_ecdsa_that_the_site_cannot_serve_is_refused_where_it_was_chosen(world: 
     assert not world.lineage(road.NAME).exists()
 
 
+@pytest.mark.long
 def test_an_ecdsa_lineage_on_a_site_that_needs_rsa_is_told_the_way(world: World) -> None:
     """A lineage made with --webroot has an ECDSA key, which certbot changes only when told so: the line says how."""
     site = road.TUTORIAL_SITE.replace(

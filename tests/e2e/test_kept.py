@@ -135,6 +135,7 @@ def test_a_closed_pipe_does_not_stop_a_deployment(issued: World) -> None:
     assert road.staples_lineage(issued)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", [["status"], ["--version"], ["check"]])
 def test_a_full_output_is_told_without_a_traceback(issued: World, words: list[str]) -> None:
     """Exit 1, one line."""

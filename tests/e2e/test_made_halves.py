@@ -119,6 +119,7 @@ NEIGHBOURS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("site", "neighbour"), NEIGHBOURS.values(), ids=NEIGHBOURS)
 def test_a_nameless_neighbour_keeps_its_clients(world: World, site: str, neighbour: str) -> None:
     """A site that begins to listen on a port does not become the default server of another's clients."""

@@ -49,6 +49,7 @@ def pinned(world: World) -> World:
     return world
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["deploy", "renew"])
 def test_a_pinned_site_is_sealed_by_the_next_deployment(pinned: World, command: str) -> None:
     """check says which command; afterwards the site has one include, and undo brings back what was before us.

@@ -227,6 +227,7 @@ def test_a_must_staple_undo_killed_at_every_change(must_staple: World) -> None:
         assert list(world.staple_dir.iterdir()) == [], point
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 @pytest.mark.parametrize("trouble", ["full", "read-only"])
 def test_the_journals_folder_full_or_read_only(world: World, trouble: str) -> None:

@@ -47,6 +47,7 @@ def test_renewals_keep_the_pair(paired: World) -> None:
     assert_both_are_served_bare(paired)
 
 
+@pytest.mark.long
 def test_refresh_brings_no_staple_back(paired: World) -> None:
     """The console script's refresh stores what it likes, but nothing of it is served beside a pair."""
     paired.seafile("refresh", "--force")
@@ -64,6 +65,7 @@ def test_each_is_undone_for_itself(paired: World) -> None:
     assert road.staples_lineage(paired)
 
 
+@pytest.mark.long
 def test_a_revocation_is_found_beside_a_twin(paired: World) -> None:
     """refresh, deploy, renew and check name the one that is revoked and exit 1; both are served bare, as before."""
     serial = f"{paired.leaf(OTHER).serial_number:x}"

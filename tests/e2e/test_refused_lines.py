@@ -61,6 +61,7 @@ def test_a_certificate_is_served_without_the_refused_lines(world: World) -> None
     assert road.staples_lineage(world)
 
 
+@pytest.mark.long
 def test_a_conflict_that_comes_later_is_ended_by_the_next_deployment(world: World) -> None:
     """As after nginx was upgraded: it starts again, and serves the certificate without a staple."""
     started(world, road.TUTORIAL_SITE)

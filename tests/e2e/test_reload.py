@@ -69,6 +69,7 @@ def test_a_worker_that_hangs_makes_no_reload_fail(world: World) -> None:
     assert world.handshake(NAME).certificate == world.leaf(NAME)
 
 
+@pytest.mark.long
 def test_an_undo_that_nginx_does_not_load_is_not_done(world: World) -> None:
     """It fails until nginx runs with the site as it was."""
     world.write_site(SITE_FILE, world.adapt(SITE.encode()))

@@ -117,6 +117,7 @@ def test_ca_down_the_renewal_fails_and_the_staple_is_refreshed(issued: World) ->
     assert road.staples_lineage(issued)
 
 
+@pytest.mark.long
 def test_stapling_is_withdrawn_when_the_ca_stops_offering_ocsp(issued: World) -> None:
     """A renewed certificate without an OCSP URL is served without a staple, and nothing stale stays."""
     road.restart_ca(issued, ocsp=False)

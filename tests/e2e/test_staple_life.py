@@ -47,6 +47,7 @@ def test_comes_back_with_the_responder(issued: World) -> None:
     assert road.staples_lineage(issued)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hours", [8, 12, 16])
 def test_short_windows_are_not_stapled(world: World, hours: int) -> None:
     """A responder whose answers hold for less than a day and an hour is not stapled, and one sentence says why."""
@@ -70,6 +71,7 @@ def test_short_windows_are_stapled_where_the_certificate_demands_it(world: World
     assert world.gnutls(road.NAME).accepted
 
 
+@pytest.mark.long
 def test_half_of_a_short_window_comes_before_six_hours(world: World) -> None:
     """A must-staple certificate's window of eight hours is refreshed after four, not before."""
     world.start_pebble(must_staple=True)
@@ -104,6 +106,7 @@ def test_a_host_that_was_off_and_wakes_without_responder(issued: World) -> None:
     assert_bare(issued)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hours", [-8766, 8766], ids=["behind", "ahead"])
 def test_a_clock_that_is_a_year_off_is_named(issued: World, hours: int) -> None:
     """What refuses a good answer is this machine's clock, which the message shows; nothing is stored."""
@@ -130,6 +133,7 @@ def test_a_revoked_certificate_loses_its_staple(issued: World) -> None:
     assert_nothing_revoked_is_kept(issued)
 
 
+@pytest.mark.long
 def test_status_and_check_show_a_revocation(issued: World) -> None:
     """CERT-REVOKED: Without asking the responder: when and why, and the command that gets a new certificate."""
     issued.set_responder(fault="revoked")
@@ -145,6 +149,7 @@ def test_status_and_check_show_a_revocation(issued: World) -> None:
     assert "certbot renew --force-renewal --cert-name home.seafile.com" in run.stdout
 
 
+@pytest.mark.long
 def test_renew_fails_loudly_while_the_ca_says_revoked(issued: World) -> None:
     """certbot renews a revoked certificate; where the CA calls the new one revoked too, renew exits 1 and says so."""
     issued.set_responder(fault="revoked")
@@ -155,6 +160,7 @@ def test_renew_fails_loudly_while_the_ca_says_revoked(issued: World) -> None:
     assert_nothing_revoked_is_kept(issued)
 
 
+@pytest.mark.long
 def test_deploy_of_a_revoked_certificate_fails_loudly(issued: World) -> None:
     """The hook exits 1 and names the command that gets a new certificate; the note goes with the next good answer."""
     issued.set_responder(fault="revoked")

@@ -110,6 +110,7 @@ def test_a_csr_of_ones_own(world: World) -> None:
 # --- enhance
 
 
+@pytest.mark.long
 def test_enhance_adds_each_once(issued: World) -> None:
     """redirect, HSTS and the staple; asked again, nothing is added, and the challenge still comes through."""
     words = ("enhance", "-i", "seafile", "--cert-name", NAME, "--redirect", "--hsts", "--staple-ocsp")
@@ -163,6 +164,7 @@ def test_renew_with_a_hook_given_now(issued: World) -> None:
     assert "certbot-seafile" in road.renewal(issued)["renew_hook"]
 
 
+@pytest.mark.long
 def test_disable_renew_updates(issued: World) -> None:
     """With --disable-renew-updates a renewed certificate is served all the same: the deploy hook does it."""
     asked = road.ocsp_requests(issued)
@@ -186,6 +188,7 @@ def test_rollback_puts_the_site_back(issued: World) -> None:
     issued.run(issued.nginx_ctl, "-t")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(CERTBOT < (2, 3), reason="certbot reconfigure came with 2.3")
 def test_reconfigure_changes_what_is_saved(issued: World) -> None:
     """`reconfigure` with another staple folder is saved; the next renew uses it."""
@@ -240,6 +243,7 @@ def test_reuse_key_keeps_the_key(issued: World) -> None:
     assert road.staples_lineage(issued)
 
 
+@pytest.mark.long
 def test_key_type_that_was_chosen_is_used(world: World) -> None:
     """--key-type ecdsa on a site that can serve it; --key-type rsa afterwards changes the lineage."""
     road.start(world, TWO_SITES, ocsp=False)
