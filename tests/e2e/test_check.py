@@ -303,6 +303,7 @@ def test_short_staples_of_a_certificate_that_demands_one(world: World) -> None:
     """They are served, so that the note names what keeps them fresh."""
     world.start_pebble(must_staple=True)
     world.start_responder(validity_hours=12)
+    world.start_seafile()
     world.write_site(road.SITE_NAME, world.adapt(road.TUTORIAL_SITE))
     world.start_nginx()
     road.certonly(world, "--must-staple")

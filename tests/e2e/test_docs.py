@@ -32,6 +32,8 @@ server {
     location / {
         proxy_pass http://127.0.0.1:8000;
         proxy_set_header Host $host;
+        client_max_body_size 0;
+        proxy_read_timeout 1200s;
     }
 }
 """
@@ -67,6 +69,7 @@ def at_home(world: World) -> World:
     """Return a world with the sites that these pages are about, before its first command."""
     world.start_pebble(must_staple=True)
     world.start_responder()
+    world.start_seafile()
     world.write_site("default", world.adapt(road.TUTORIAL_SITE))
     available = world.server_root / "sites-available"
     available.mkdir()

@@ -62,7 +62,7 @@ FORGET_TO_RELOAD = 'case "$*" in "-s reload") exit 0;; esac'
     [
         (REFUSE_THE_EDIT, "pretended"),
         (REFUSE_TO_RELOAD, "pretended"),
-        pytest.param(FORGET_TO_RELOAD, "another certificate", marks=pytest.mark.long),
+        pytest.param(FORGET_TO_RELOAD, "still answers by the old configuration", marks=pytest.mark.long),
     ],
     ids=["nginx -t fails after the edit", "the reload fails", "the reload does nothing"],
 )

@@ -45,6 +45,7 @@ def start(world: World, *, authz_reuse: int = 0) -> bytes:
     """Start CA, responder and nginx; return the site's bytes."""
     world.start_pebble(must_staple=True, authz_reuse=authz_reuse)
     world.start_responder()
+    world.start_seafile()
     site = world.adapt(road.TUTORIAL_SITE)
     world.write_site(road.SITE_NAME, site)
     world.start_nginx()
