@@ -14,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,8 +35,9 @@ class ProcessFailed(AssertionError):
 
 
 def find_tool(name: str) -> str | None:
-    """Return the path of a program, also from the sbin folders, which are not on an ordinary user's PATH."""
-    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin")
+    """Return the path of a program, also from beside Python, and from the sbin folders, which are for root."""
+    beside = os.path.dirname(sys.executable)
+    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin:{beside}")
 
 
 def tool(name: str) -> str:

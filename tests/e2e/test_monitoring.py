@@ -31,7 +31,7 @@ def promtool() -> str:
     """Return the path of promtool; skip where it is not installed."""
     path = find_tool("promtool")
     if path is None:
-        pytest.skip("no promtool: Debian's package prometheus has it")
+        pytest.skip("no promtool, which tests/setup-environment takes from Debian's package prometheus")
     return path
 
 
