@@ -276,8 +276,12 @@ class Nginx:
     def conf_path(self) -> str:
         """Return the path of nginx.conf: the given server root's, else the one nginx was built with."""
         if self.server_root:
+            root = os.path.abspath(self.server_root)
+            usual = os.path.join(root, "nginx.conf")
+            if os.path.exists(usual):
+                return usual
             name = os.path.basename(self._built_in("conf-path", "nginx.conf"))  # angie.conf, of a fork
-            return os.path.join(os.path.abspath(self.server_root), name)
+            return os.path.join(root, name)
         return self.place(self._built_in("conf-path", "conf/nginx.conf"))
 
     @property

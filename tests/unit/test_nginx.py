@@ -135,7 +135,7 @@ def test_a_configuration_is_read_once_for_each_state(tmp_path: Path) -> None:
     (tmp_path / "sites" / "a").write_text("server { listen 80; }\n")
     (tmp_path / "sites" / "b").write_text("server { listen 81; }\n")
     (tmp_path / "nginx.conf").write_text("http { include sites/*; }\n")
-    chosen = nginx.Nginx("nginx", str(tmp_path))
+    chosen = nginx.Nginx(binary(tmp_path, "true"), str(tmp_path))
 
     def after_a_change() -> config.Configuration:
         chosen.changed()
