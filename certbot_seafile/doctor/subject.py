@@ -35,11 +35,6 @@ ASK_SECONDS = 5.0
 #: How long the names of all certificates are looked up and called, in all.
 CALL_SECONDS = 10.0
 _NO_SECONDS = 0.1
-#: What of Seafile answers where, besides Seahub.
-_COMPONENTS = {
-    "/seafhttp": "/seafhttp/protocol-version", "/notification": "/notification/ping", "/sdoc-server": "/sdoc-server/",
-    "/seafdav": "/seafdav/",
-}  # fmt: skip
 
 
 @functools.lru_cache(maxsize=1)
@@ -256,5 +251,5 @@ def _addresses(server: model.Server) -> list[Route]:
     asked = [routes.route(server, f"{root or ''}/")]
     if root is not None:
         asked.append(routes.route(server, f"{root}/api2/ping/"))
-    others = {beginning: routes.route(server, path) for beginning, path in _COMPONENTS.items()}
+    others = {beginning: routes.route(server, path) for beginning, path in serving.COMPONENTS.items()}
     return asked + [sent for beginning, sent in others.items() if sent.target and sent.location.startswith(beginning)]

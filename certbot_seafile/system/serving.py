@@ -264,8 +264,12 @@ def _protocols(context: Context, server: Server) -> Collection[str]:
 Look = tuple[str, Endpoint, bool, str]
 #: What clients are answered, the body left out; None where no answer comes.
 Answers = dict[Look, Answer | None]
-#: Where Seahub, its API, the file server, notifications, SeaDoc and WebDAV answer, in the sites that have them.
-SEAFILE_PATHS = ("/", "/api2/ping/", "/seafhttp/protocol-version", "/notification/ping", "/sdoc-server/", "/seafdav/")
+#: What of Seafile answers where, besides Seahub, in the sites that have it: by where its location begins.
+COMPONENTS = {
+    "/seafhttp": "/seafhttp/protocol-version", "/notification": "/notification/ping", "/sdoc-server": "/sdoc-server/",
+    "/seafdav": "/seafdav/",
+}  # fmt: skip
+SEAFILE_PATHS = ("/", "/api2/ping/", *COMPONENTS.values())
 _LOOK_SECONDS = 5.0  # for all looks at one state of a site together
 
 

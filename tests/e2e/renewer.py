@@ -104,7 +104,7 @@ class Renewer:
                    "--no-random-sleep-on-renew", "--server", self.world.acme_url]  # fmt: skip
         run = self.as_user(self._scripts / "certbot", *words, *answers, env=env, check=check)
         if self._path_unit is not None:
-            self._path_unit.settle()
+            self._path_unit.wait_until_idle()
         return run
 
     def certonly(self, *words: str | Path, check: bool = True) -> Run:
@@ -171,7 +171,7 @@ class Renewer:
         assert service["User"] == self.user
         run = self.as_user(*shlex.split(service["ExecStart"]), check=check)
         if self._path_unit is not None:
-            self._path_unit.settle()
+            self._path_unit.wait_until_idle()
         return run
 
     def start_path_unit(self) -> None:
@@ -251,7 +251,7 @@ class _PathUnit:
                 seen = self._state()
                 self._is_idle.set()
 
-    def settle(self) -> None:
+    def wait_until_idle(self) -> None:
         """Wait until the run that goes on is over: the user sees its certificate before root's step has ended."""
         assert self._is_idle.wait(DEADLINE_SECONDS + 60)
 

@@ -201,7 +201,7 @@ def test_reconfigure_changes_what_is_saved(issued: World) -> None:
 
 
 def test_delete_leaves_the_site_and_check_says_so(issued: World) -> None:
-    """After `certbot delete` the site names files that are gone: check says so, and its command mends it.
+    """After `certbot delete` the site names files that are gone: check says so, and its command ends it.
 
     SITE-CERT-DELETED.
     """
