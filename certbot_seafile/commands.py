@@ -236,7 +236,7 @@ def _check(arguments: argparse.Namespace) -> int:
         print(json.dumps(findings.as_json(results), indent=2))
     else:
         for finding in results:
-            print(f"{finding.text} [{finding.id}]")
+            print(finding)
         if not results:
             _say(arguments, "All is well.")
     return FAILED if any(finding.is_fault for finding in results) else DONE

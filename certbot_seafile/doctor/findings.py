@@ -53,6 +53,9 @@ class Finding:
         rest = f", so {self.effect}; {self.fix}" if self.fix else f"; until then {self.effect}"
         return f"{whose}{self.fact}{rest}."
 
+    def __str__(self) -> str:
+        return f"{self.text} [{self.id}]"
+
 
 def as_json(results: Iterable[Finding]) -> dict[str, Any]:
     """Return findings as docs/check.schema.json has them, which says what stays so within one "schema" number."""

@@ -1,7 +1,6 @@
 """Whether Seafile itself answers over https, at the addresses that lead to it, and lets people log in.
 
-The law: only the site's own listen addresses are asked, for 5 s in all a certificate, and with what a browser sends.
-Nobody is logged in, and nothing is counted as a try to.
+The law: what is judged is what a browser is answered. Nobody is logged in, and nothing is counted as a try to.
 """
 
 from __future__ import annotations
@@ -10,17 +9,24 @@ import re
 from collections.abc import Iterator
 
 from certbot_seafile import errors
-from certbot_seafile.doctor import proxying, routes
+from certbot_seafile.doctor import proxying
 from certbot_seafile.doctor.findings import WARNING, Finding, listed
-from certbot_seafile.doctor.routes import Route
-from certbot_seafile.doctor.subject import Subject
+from certbot_seafile.site import routes
+from certbot_seafile.site.routes import Route
+from certbot_seafile.system.answers import Behind
 
 _TOKEN = re.compile(rb"""name=["']csrfmiddlewaretoken["']\s+value=["']([^"']+)""")
 
 
-def redirects_to_itself(subject: Subject) -> Iterator[Finding]:
+def at_once(behind: Behind) -> list[Finding]:
+    """Return what is told after each deployment already: what does not answer over https, and what cuts uploads."""
+    rules = redirects_to_itself, no_answer, file_server_astray, proxying.upload_path, proxying.upload_limit
+    return list(dict.fromkeys(finding for rule in rules if behind.site.tls for finding in rule(behind)))
+
+
+def redirects_to_itself(behind: Behind) -> Iterator[Finding]:
     """Yield what leads people in circles: an address that redirects to itself, or to http."""
-    for look in subject.looks:
+    for look in behind.looks:
         target = routes.split((look.answer and look.answer.location) or "https://")
         is_own = target.hostname == look.name.lower()
         if is_own and (target.scheme == "http" or (target.path or "/", target.query) == (look.sent.path, "")):
@@ -32,21 +38,21 @@ def redirects_to_itself(subject: Subject) -> Iterator[Finding]:
             yield Finding("SITE-REDIRECT-LOOP", fact, "browsers give up", fix, place=look.sent.place)
 
 
-def no_answer(subject: Subject) -> Iterator[Finding]:
+def no_answer(behind: Behind) -> Iterator[Finding]:
     """Yield where nothing of Seafile answers. It may be stopped for a backup, and https is well: so it is a warning."""
-    silent = [look for look in subject.looks if look.answer is None or look.answer.status >= 500]
+    silent = [look for look in behind.looks if look.answer is None or look.answer.status >= 500]
     if silent:
         reason = silent[0].failure or str(silent[0].answer)
-        fact = f"Seafile does not answer at {listed([look.url for look in silent])}: {reason}"
+        fact = f"Seafile does not answer at {listed(list(dict.fromkeys(look.url for look in silent)))}: {reason}"
         fix = "see whether all of Seafile runs, and what nginx's error log says"
         yield Finding("SEAFILE-NO-ANSWER", fact, "people cannot use that", fix, WARNING)
 
 
-def file_server_astray(subject: Subject) -> Iterator[Finding]:
+def file_server_astray(behind: Behind) -> Iterator[Finding]:
     """Yield that the file server does not know the path that it is asked for, as with /seafhttp still before it."""
-    if any(proxying.upload_path(subject)):
+    if any(proxying.upload_path(behind)):
         return  # which says why
-    for look in subject.looks:
+    for look in behind.looks:
         if look.sent.path.startswith("/seafhttp/") and look.answer and look.answer.status == 404:
             fact = f"{look.url} answers with HTTP status 404"
             fix = f"let the location at {look.sent.place} have `rewrite ^/seafhttp(.*)$ $1 break;` before proxy_pass"
@@ -54,22 +60,25 @@ def file_server_astray(subject: Subject) -> Iterator[Finding]:
             yield Finding("SEAFHTTP-ASTRAY", fact, effect, fix, place=look.sent.place)
 
 
-def login_forbidden(subject: Subject) -> Iterator[Finding]:
+def login_forbidden(behind: Behind) -> Iterator[Finding]:
     """Yield that Seahub takes its own form for a forgery (CSRF), by whose fault that is.
 
     The form's token goes back by PUT: Django guards that as it guards POST, and Seahub shows the form again, but counts
     no failed attempt, after a few of which people would have to solve captchas (seahub/auth/views.py).
     """
-    for name, sent in subject.logins:
+    for name, server, endpoint in behind.doors:
+        if (root := routes.seahub_root(server)) is None:
+            continue
+        sent = routes.route(server, root + routes.LOGIN)
         try:
-            form = subject.ask(name, sent.path)
+            form = behind.ask(endpoint, name, sent.path)
             token = _TOKEN.search(form.body)
             if form.status != 200 or token is None:
                 continue
             url = f"https://{name}{sent.path}"
             headers = {"Cookie": "; ".join(form.cookies), "Referer": url, "Origin": f"https://{name}"}
             headers["X-CSRFToken"] = token[1].decode("ascii", "replace")
-            answer = subject.ask(name, sent.path, "PUT", headers)
+            answer = behind.ask(endpoint, name, sent.path, "PUT", headers)
         except errors.ChallengeUnreachable:
             continue
         if answer.status == 403 and b"CSRF" in answer.body:

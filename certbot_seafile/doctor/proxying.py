@@ -10,10 +10,10 @@ import os
 from collections.abc import Iterator
 
 from certbot_seafile.doctor.findings import WARNING, Finding
-from certbot_seafile.doctor.routes import Route, route, seahub_root
-from certbot_seafile.doctor.subject import Subject
 from certbot_seafile.site import model
 from certbot_seafile.site.config import text
+from certbot_seafile.site.routes import Route, route, seahub_root
+from certbot_seafile.system.answers import Behind
 
 #: Where Seafile's file server is sent the pieces of an upload.
 UPLOAD = "/seafhttp/upload-api/"
@@ -29,12 +29,12 @@ _WEBSOCKETS = {
 }
 
 
-def upload_path(subject: Subject) -> Iterator[Finding]:
+def upload_path(behind: Behind) -> Iterator[Finding]:
     """Yield that uploads reach the file server with /seafhttp still before their path, which it does not know.
 
     As by the error in Seafile's own manual, `rewrite ^/seafhttp(.*)$1 break;`, with which nginx is content.
     """
-    for sent in _routes(subject, UPLOAD):
+    for sent in _routes(behind, UPLOAD):
         rewrites = [line for line in sent.locations[-1].named(b"rewrite") if len(line.arguments) > 1]
         idle = [line for line in rewrites if not model.matches(text(line.arguments[0]), UPLOAD)]
         if rewrites and idle == rewrites and rewrites[0].arguments[0].lstrip(b"^").startswith(b"/seafhttp"):
@@ -45,9 +45,9 @@ def upload_path(subject: Subject) -> Iterator[Finding]:
             yield Finding("SEAFHTTP-REWRITE", fact, "every upload and download fails", fix, place=place)
 
 
-def upload_limit(subject: Subject) -> Iterator[Finding]:
+def upload_limit(behind: Behind) -> Iterator[Finding]:
     """Yield what limits uploads: nginx's own 1 MB, or a limit that somebody wrote."""
-    for sent in _routes(subject, UPLOAD):
+    for sent in _routes(behind, UPLOAD):
         limit, fix = sent.most_body_bytes, "put `client_max_body_size 0;` into it, then reload nginx"
         if limit is None:
             fact = f"the location at {sent.place} has no client_max_body_size"
@@ -57,10 +57,10 @@ def upload_limit(subject: Subject) -> Iterator[Finding]:
             yield Finding("UPLOAD-LIMIT", fact, "larger uploads fail with 413", fix, WARNING, place=sent.place)
 
 
-def seahub_limit(subject: Subject) -> Iterator[Finding]:
+def seahub_limit(behind: Behind) -> Iterator[Finding]:
     """Yield that what is sent to Seahub itself is limited to nginx's 1 MB."""
-    uploads = {sent.place for sent in _routes(subject, UPLOAD)}
-    for sent in _seahub_routes(subject):
+    uploads = {sent.place for sent in _routes(behind, UPLOAD)}
+    for sent in _seahub_routes(behind):
         if sent.most_body_bytes is None and sent.place not in uploads:
             fact = f"the location of Seahub at {sent.place} has no client_max_body_size"
             effect = "office documents over 1 MB that are edited in the browser are not saved (413)"
@@ -68,9 +68,9 @@ def seahub_limit(subject: Subject) -> Iterator[Finding]:
             yield Finding("SEAHUB-LIMIT", fact, effect, fix, WARNING, place=sent.place)
 
 
-def timeout(subject: Subject) -> Iterator[Finding]:
+def timeout(behind: Behind) -> Iterator[Finding]:
     """Yield that nginx gives up on Seafile much sooner than the manual has it."""
-    for sent in _by_place([*_routes(subject, UPLOAD), *_seahub_routes(subject)]):
+    for sent in _by_place([*_routes(behind, UPLOAD), *_seahub_routes(behind)]):
         if sent.read_timeout_seconds < _LEAST_TIMEOUT_SECONDS:
             fact = f"nginx waits {sent.read_timeout_seconds:g} s only for answers at {sent.place}"
             fix = "put `proxy_read_timeout 36000s;` into the location, then reload nginx"
@@ -78,11 +78,11 @@ def timeout(subject: Subject) -> Iterator[Finding]:
             yield Finding("PROXY-TIMEOUT", fact, effect, fix, WARNING, place=sent.place)
 
 
-def buffer_space(subject: Subject) -> Iterator[Finding]:
+def buffer_space(behind: Behind) -> Iterator[Finding]:
     """Yield that nginx keeps each upload until it is whole, where there is hardly any space for that."""
-    nginx = subject.context.nginx
-    for sent in _routes(subject, UPLOAD):
-        if sent.effective(b"proxy_request_buffering") == "off" and _speaks_http_1_1(subject, sent):
+    nginx = behind.context.nginx
+    for sent in _routes(behind, UPLOAD):
+        if sent.effective(b"proxy_request_buffering") == "off" and _speaks_http_1_1(behind, sent):
             continue
         folder = os.path.join(nginx.body_path, "..", sent.effective(b"client_body_temp_path") or nginx.body_path)
         free = _free_bytes(folder := os.path.normpath(folder))
@@ -104,13 +104,13 @@ def _free_bytes(folder: str) -> int | None:
     return status.f_bavail * status.f_frsize
 
 
-def websockets(subject: Subject) -> Iterator[Finding]:
+def websockets(behind: Behind) -> Iterator[Finding]:
     """Yield the locations of websockets that do not hand on what makes a connection one (RFC 6455 4.1)."""
     for beginning, effect in _WEBSOCKETS.items():
-        for sent in _routes(subject, f"{beginning}/"):
+        for sent in _routes(behind, f"{beginning}/"):
             if not sent.location.startswith(beginning):
                 continue  # it is not at this address
-            lacks = [] if _speaks_http_1_1(subject, sent) else ["proxy_http_version 1.1;"]
+            lacks = [] if _speaks_http_1_1(behind, sent) else ["proxy_http_version 1.1;"]
             lacks += [] if "$" in sent.headers.get("upgrade", "") else ["proxy_set_header Upgrade $http_upgrade;"]
             is_kept = sent.headers.get("connection", "").lower() == "upgrade" or "$" in sent.headers.get(
                 "connection", ""
@@ -122,18 +122,18 @@ def websockets(subject: Subject) -> Iterator[Finding]:
                 yield Finding("WEBSOCKET-NO-UPGRADE", fact, effect, fix, place=sent.place)
 
 
-def _speaks_http_1_1(subject: Subject, sent: Route) -> bool:
+def _speaks_http_1_1(behind: Behind, sent: Route) -> bool:
     version = sent.effective(b"proxy_http_version")
-    return version != "1.0" if version else subject.context.nginx.version >= _HTTP_1_1_SINCE
+    return version != "1.0" if version else behind.context.nginx.version >= _HTTP_1_1_SINCE
 
 
-def _routes(subject: Subject, path: str) -> list[Route]:
+def _routes(behind: Behind, path: str) -> list[Route]:
     """Return where the site's server blocks pass a request for a path on, each location once."""
-    return _by_place([sent for server in subject.site.tls if (sent := route(server, path)).target])
+    return _by_place([sent for server in behind.site.tls if (sent := route(server, path)).target])
 
 
-def _seahub_routes(subject: Subject) -> list[Route]:
-    roots = [(server, seahub_root(server)) for server in subject.site.tls]
+def _seahub_routes(behind: Behind) -> list[Route]:
+    roots = [(server, seahub_root(server)) for server in behind.site.tls]
     return _by_place([route(server, f"{root}/") for server, root in roots if root is not None])
 
 

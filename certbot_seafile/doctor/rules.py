@@ -5,8 +5,9 @@ The law: nothing is judged here; a rule that stands in no list is not asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from certbot_seafile.doctor import (
     answering,
@@ -22,11 +23,12 @@ from certbot_seafile.doctor import (
 )
 from certbot_seafile.doctor.findings import Finding
 from certbot_seafile.doctor.subject import Machine, Subject
+from certbot_seafile.system.answers import Behind
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
 from certbot_seafile.usecases import status
 
-_Rules = tuple[Callable[[Subject], Iterator[Finding]], ...]
+_Rules = tuple[Callable[[Subject], Iterable[Finding]], ...]
 
 #: Of every certificate.
 _FIRST: _Rules = (certificate.clock_wrong, certificate.not_renewed, certificate.no_must_staple)
@@ -39,12 +41,22 @@ _SERVED: _Rules = (
 #: What lets its next renewal fail: of one that is kept, then of every one.
 _KEPT: _Rules = (renewing.no_installer, renewing.no_hook, renewing.hook_gone)
 _OBSTACLES: _Rules = (renewing.failed, renewing.file_gone, renewing.off, renewing.no_http, renewing.hook_stops_nginx)
-#: Of one whose site is known: challenges, and Seafile behind it.
-_BEHIND: _Rules = (
+#: Of one whose site is known: challenges, and Seafile's settings.
+_CHALLENGES: _Rules = (
     answering.no_port, answering.unanswered, seafile.plain_http, seafile.mixed_content, seafile.other_host,
-    seafile.url_left_over, outcome.redirects_to_itself, outcome.no_answer, outcome.file_server_astray,
-    outcome.login_forbidden, proxying.upload_path, proxying.upload_limit, proxying.seahub_limit, proxying.timeout,
-    proxying.buffer_space, proxying.websockets, network.name_astray,
+    seafile.url_left_over,
+)  # fmt: skip
+
+
+def _of_behind(*rules: Callable[[Behind], Iterable[Finding]]) -> _Rules:
+    return tuple(partial(lambda rule, subject: rule(subject.behind), rule) for rule in rules)
+
+
+#: What Seafile answers, where clients come in over TLS; and what nginx lets through.
+_ASKED = _of_behind(outcome.redirects_to_itself, outcome.no_answer, outcome.file_server_astray, outcome.login_forbidden)
+_PASSED_ON = _of_behind(
+    proxying.upload_path, proxying.upload_limit, proxying.seahub_limit, proxying.timeout, proxying.buffer_space,
+    proxying.websockets,
 )  # fmt: skip
 _LAST: _Rules = (certificate.other_names,)
 
@@ -58,7 +70,7 @@ _MACHINE: tuple[Callable[[Machine], Iterator[Finding]], ...] = (
 def of_lineage(context: Context, lineage: Lineage, machine: Machine) -> list[Finding]:
     """Return what is wrong with a lineage, its site, its staple, and Seafile behind it; [] where nothing is."""
     subject = Subject(context, status.standing(context, lineage), machine)
-    results = [finding for rule in _rules(subject) for finding in rule(subject)]
+    results = dict.fromkeys(finding for rule in _rules(subject) for finding in rule(subject))
     return [replace(finding, name=lineage.name) for finding in results]
 
 
@@ -68,7 +80,9 @@ def _rules(subject: Subject) -> _Rules:
     if subject.standing.site is None:
         return (*_FIRST, certificate.site_not_found, *_KEPT, *_OBSTACLES, *_LAST)
     served = _SERVED if subject.owner is None else _SITE
-    return (*_FIRST, *served, *_KEPT, *_OBSTACLES, *_BEHIND, *_LAST)
+    asked = _ASKED if subject.site.tls and not subject.standing.failure else ()
+    behind = (*_CHALLENGES, *asked, *_PASSED_ON, network.name_astray)
+    return (*_FIRST, *served, *_KEPT, *_OBSTACLES, *behind, *_LAST)
 
 
 def of_machine(machine: Machine) -> list[Finding]:

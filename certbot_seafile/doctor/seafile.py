@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from certbot_seafile.doctor import routes, seahub
+from certbot_seafile.doctor import seahub
 from certbot_seafile.doctor.findings import NOTE, WARNING, Finding
 from certbot_seafile.doctor.subject import Subject
+from certbot_seafile.site import routes
 
 _URLS = ("SERVICE_URL", "FILE_SERVER_ROOT")
 #: What browsers call themselves, from within a page that came over https.

@@ -10,31 +10,27 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 
 from certbot_seafile import errors
-from certbot_seafile.doctor import listeners, routes, schedule, seahub
-from certbot_seafile.doctor.routes import Route
+from certbot_seafile.doctor import listeners, schedule, seahub
 from certbot_seafile.ocsp import store, verify
 from certbot_seafile.sealed import versions
 from certbot_seafile.sealed.settings import Entry
 from certbot_seafile.sealed.versions import Version
 from certbot_seafile.site import model, plan
 from certbot_seafile.site.config import Configuration
-from certbot_seafile.system import handshake, lineages, records, serving
+from certbot_seafile.system import lineages, records, serving
+from certbot_seafile.system.answers import Behind
 from certbot_seafile.system.context import Context
-from certbot_seafile.system.handshake import Answer
 from certbot_seafile.system.lineages import Lineage
 from certbot_seafile.usecases import deploy
 from certbot_seafile.usecases.status import Standing
 
-#: How long Seafile is asked for one certificate, in all.
-ASK_SECONDS = 5.0
 #: How long the names of all certificates are looked up and called, in all.
 CALL_SECONDS = 10.0
-_NO_SECONDS = 0.1
 
 
 @functools.lru_cache(maxsize=1)
@@ -114,7 +110,6 @@ class Subject:
     context: Context
     standing: Standing
     machine: Machine
-    _asked: list[float] = field(default_factory=list, init=False, repr=False)  # when the first question was
 
     @property
     def lineage(self) -> Lineage:
@@ -192,64 +187,7 @@ class Subject:
         life = staple.end - staple.this_update
         return life if life <= verify.MARGIN else None
 
-    def ask(self, name: str, path: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> Answer:
-        """Ask the site over TLS as a browser would that asks for https://NAME/PATH.
-
-        Raises errors.ChallengeUnreachable, as soon as all questions together take too long.
-        """
-        endpoint = serving.endpoints(self.site.tls, tls=True)[0]
-        self._asked.append(time.monotonic())
-        left = max(ASK_SECONDS - (self._asked[-1] - self._asked[0]), _NO_SECONDS)
-        return handshake.request(endpoint, name, path, tls=True, seconds=left, method=method, headers=headers)
-
     @cached_property
-    def names(self) -> list[tuple[str, model.Server]]:
-        """Return a name of each of the site's TLS server blocks, with the block; none where TLS fails."""
-        if self.standing.failure:
-            return []
-        pairs = ((name, server) for server in self.site.tls for name in self.site.domains)
-        chosen = {server: name for name, server in pairs if model.match_rank(server, name) is not None}
-        return [(chosen.get(server, self.site.domains[0]), server) for server in self.site.tls]
-
-    @cached_property
-    def logins(self) -> list[tuple[str, Route]]:
-        """Return the names by which Seahub is reached, and where nginx takes its form to log in."""
-        roots = [(name, server, routes.seahub_root(server)) for name, server in self.names]
-        return [
-            (name, routes.route(server, f"{root}/accounts/login/")) for name, server, root in roots if root is not None
-        ]
-
-    @cached_property
-    def looks(self) -> list[Look]:
-        """Return what is answered at the addresses that lead to Seafile, as far as the site has them."""
-        return [self._look(name, sent) for name, server in self.names for sent in _addresses(server)]
-
-    def _look(self, name: str, sent: Route) -> Look:
-        try:
-            return Look(name, sent, self.ask(name, sent.path))
-        except errors.ChallengeUnreachable as unreachable:
-            return Look(name, sent, None, str(unreachable))
-
-
-@dataclass(frozen=True)
-class Look:
-    """What a browser was answered that asked a name for a path. failure: why there is no answer."""
-
-    name: str
-    sent: Route
-    answer: Answer | None
-    failure: str = ""
-
-    @property
-    def url(self) -> str:
-        """Return what a person would type."""
-        return f"https://{self.name}{self.sent.path}"
-
-
-def _addresses(server: model.Server) -> list[Route]:
-    root = routes.seahub_root(server)
-    asked = [routes.route(server, f"{root or ''}/")]
-    if root is not None:
-        asked.append(routes.route(server, f"{root}/api2/ping/"))
-    others = {beginning: routes.route(server, path) for beginning, path in serving.COMPONENTS.items()}
-    return asked + [sent for beginning, sent in others.items() if sent.target and sent.location.startswith(beginning)]
+    def behind(self) -> Behind:
+        """Return what is behind its site. Raises errors.SiteNotFound."""
+        return Behind(self.context, self.site)

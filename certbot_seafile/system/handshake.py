@@ -13,7 +13,7 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from OpenSSL import SSL, crypto
 
@@ -44,6 +44,16 @@ class Answer:
     location: str | None
     body: bytes
     cookies: tuple[str, ...] = field(default=(), compare=False)  # "NAME=VALUE" each
+
+    @property
+    def is_steady(self) -> bool:
+        """Tell whether it does not change by itself: not that a server or a client has too much to do."""
+        return self.status < 500 and self.status != 429
+
+    @property
+    def bare(self) -> Answer:
+        """Return it without the body, which may differ each time."""
+        return replace(self, body=b"", cookies=())
 
     def __str__(self) -> str:
         target = f", a redirect to {self.location}" if self.location else ""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from certbot_seafile.system.handshake import Answer, Endpoint, Handshake
 from certbot_seafile.system.lineages import Lineage
 
 _POLL_SECONDS = 0.05
+_LOOK_SECONDS = 5.0
 
 
 def find_site(context: Context, domains: Sequence[str], configuration: Configuration | None = None) -> plan.Site:
@@ -258,50 +258,10 @@ def _protocols(context: Context, server: Server) -> Collection[str]:
     return {os.fsdecode(word) for word in protocols.arguments} if protocols else context.nginx.default_protocols
 
 
-# --- what clients are answered, before an edit and after it ----------------------------------------------------------
+# --- what others are handed, before an edit and after it -------------------------------------------------------------
 
-#: How somebody looks: as a client of this name, there, over TLS or in clear, for this path.
-Look = tuple[str, Endpoint, bool, str]
-#: What clients are answered, the body left out; None where no answer comes.
-Answers = dict[Look, Answer | None]
-#: What of Seafile answers where, besides Seahub, in the sites that have it: by where its location begins.
-COMPONENTS = {
-    "/seafhttp": "/seafhttp/protocol-version", "/notification": "/notification/ping", "/sdoc-server": "/sdoc-server/",
-    "/seafdav": "/seafdav/",
-}  # fmt: skip
-SEAFILE_PATHS = ("/", "/api2/ping/", *COMPONENTS.values())
-_LOOK_SECONDS = 5.0  # for all looks at one state of a site together
-
-
-def see_site(site: plan.Site) -> Answers:
-    """Return what the site's clients are answered at Seafile's paths now: over TLS, or in clear where it has none."""
-    tls = bool(site.tls)
-    return _see(some_names(site), endpoints(site.tls or site.plain, tls=tls), SEAFILE_PATHS, tls=tls)
-
-
-def _see(names: Iterable[str], endpoints: Iterable[Endpoint], paths: Iterable[str], *, tls: bool) -> Answers:
-    seen: Answers = {}
-    deadline = time.monotonic() + _LOOK_SECONDS
-    for path, name, endpoint in itertools.product(paths, names, endpoints):
-        seen[name, endpoint, tls, path] = None
-        with contextlib.suppress(errors.ChallengeUnreachable):
-            seconds = max(deadline - time.monotonic(), 0.1)
-            answer = handshake.request(endpoint, name, path, tls=tls, seconds=seconds)
-            seen[name, endpoint, tls, path] = replace(answer, body=b"", cookies=())
-    return seen
-
-
-def _is_steady(answer: Answer) -> bool:
-    """Tell whether an answer does not change by itself: not that a server or a client has too much to do."""
-    return answer.status < 500 and answer.status != 429
-
-
-def find_silent(site: plan.Site) -> str | None:
-    """Return an address at which nothing of Seafile answers, with what came instead; None where all answer."""
-    for (name, _, tls, path), answer in see_site(site).items():
-        if tls and (answer is None or answer.status >= 500):
-            return f"https://{name}{path} ({answer or 'no answer'})"
-    return None
+#: How somebody looks: as a client of this name, there, over TLS or in clear.
+Look = tuple[str, Endpoint, bool]
 
 
 def see_neighbours(neighbours: Iterable[proof.Neighbour]) -> dict[Look, Answer | bytes]:
@@ -309,12 +269,11 @@ def see_neighbours(neighbours: Iterable[proof.Neighbour]) -> dict[Look, Answer |
     seen: dict[Look, Answer | bytes] = {}
     for server, socket, name in neighbours:
         for endpoint in _endpoints([socket], server.spoken):
-            if b"ssl" not in server.spoken[socket]:
-                answers = _see([name], [endpoint], ["/"], tls=False)
-                seen |= {look: answer for look, answer in answers.items() if answer is not None and _is_steady(answer)}
-                continue
-            with contextlib.suppress(errors.NotServed):
-                seen[name, endpoint, True, "/"] = handshake.perform(endpoint, name).leaf_der
+            with contextlib.suppress(errors.NotServed, errors.ChallengeUnreachable):
+                if b"ssl" in server.spoken[socket]:
+                    seen[name, endpoint, True] = handshake.perform(endpoint, name).leaf_der
+                elif (answer := handshake.request(endpoint, name, "/", seconds=_LOOK_SECONDS)).is_steady:
+                    seen[name, endpoint, False] = answer.bare
     return seen
 
 
@@ -326,7 +285,7 @@ def verify_neighbours(
     def check() -> None:
         now = see_neighbours(neighbours)
         for look, sight in before.items():
-            name, endpoint, tls, _ = look
+            name, endpoint, tls = look
             if now.get(look, sight) != sight:
                 what = "is handed another certificate" if tls else "is answered otherwise"
                 raise errors.NotServed(
@@ -335,44 +294,3 @@ def verify_neighbours(
                 )
 
     wait_for(context, check, errors.NotServed)
-
-
-def verify_answers(context: Context, names: Sequence[str], before: Answers) -> None:
-    """Wait until the site answers over TLS as it did before, and leads nobody in circles. Raises errors.NotServed."""
-    site = find_site(context, names)
-
-    def check() -> None:
-        for look, answer in see_site(site).items() if site.tls else ():
-            name, endpoint, _, path = look
-            same = [(tls, was) for (whose, _, tls, at), was in before.items() if (whose, at) == (name, path)]
-            earlier = [(tls, was) for tls, was in same if was is not None and _is_steady(was)]
-            if _is_worse(look, answer, earlier):
-                expected = f"not with {earlier[0][1]} as before" if earlier else "which leads nowhere else"
-                raise errors.NotServed(
-                    f"after the reload https://{name}{path} answers at {endpoint} with {answer or 'nothing'}, "
-                    f"{expected}, so the edits were taken out again: see what redirects the site has, and nginx's "
-                    "error log"
-                )
-
-    wait_for(context, check, errors.NotServed)
-
-
-def _is_worse(look: Look, answer: Answer | None, earlier: Sequence[tuple[bool, Answer]]) -> bool:
-    """Tell whether an answer over TLS is a redirect to itself, or differs from each earlier one, which is as good."""
-    name, endpoint, _, path = look
-    if answer is None or not _is_steady(answer):
-        is_busy = answer is not None and answer.status in (429, 503)
-        return not is_busy and any(was.status < 400 for _, was in earlier)
-    if any(tls and was == answer for tls, was in earlier):
-        return False
-    if answer.location in (f"https://{name}{path}", f"https://{name}:{endpoint.port}{path}"):
-        return True
-    in_clear = [was for tls, was in earlier if not tls and (was.location or "").startswith("https://")]
-    return bool(earlier) and not in_clear and all(was.status != answer.status for _, was in earlier)
-
-
-def some_names(site: plan.Site) -> list[str]:
-    """Return a name of the site for each of its server blocks."""
-    servers = site.tls or site.plain
-    own = [[name for name in site.domains if model.match_rank(server, name) is not None] for server in servers]
-    return list(dict.fromkeys(names[0] if names else site.domains[0] for names in own))

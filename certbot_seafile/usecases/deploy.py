@@ -13,12 +13,12 @@ from dataclasses import replace
 from typing import NoReturn
 
 from certbot_seafile import errors
-from certbot_seafile.doctor import schedule
+from certbot_seafile.doctor import outcome, schedule
 from certbot_seafile.ocsp import store
 from certbot_seafile.sealed import handover, seal, versions
 from certbot_seafile.sealed.versions import Version
 from certbot_seafile.site import plan
-from certbot_seafile.system import challenge, files, lineages, records, serving
+from certbot_seafile.system import answers, challenge, files, lineages, records, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
 from certbot_seafile.usecases import install, refresh
@@ -53,22 +53,22 @@ def deploy(context: Context, lineage: Lineage, *, is_upkeep: bool = False) -> No
             records.write(context.state_dir, lineage.name, replace(record, is_undone=False))
             _complete_renewal(context, lineage)
         if context.renewer is not None:
-            outcome = _hand_over(context, lineage)
+            served = _hand_over(context, lineage)
         elif lineage.is_must_staple or versions.is_sealed(lineage):
-            outcome = _deploy_sealed(context, lineage)
+            served = _deploy_sealed(context, lineage)
         else:
-            outcome = _deploy_plain(context, lineage)
+            served = _deploy_plain(context, lineage)
         site = serving.find_site(context, lineage.names)
         if site.tls or plan.find_front(site) is None:
-            context.say(f"Served: the certificate of {lineage.name}, {outcome}")
+            context.say(f"Served: the certificate of {lineage.name}, {served}")
         else:
             context.say(f"Ready: the certificate in {lineage.folder}, for what ends TLS in front of nginx")
     _complete_renewal(context, lineage)
-    if (silent := serving.find_silent(site)) is not None:
-        context.say(f"Seafile does not answer at {silent}; `certbot-seafile check` says more")
-    if outcome.is_revoked:
+    for finding in outcome.at_once(answers.Behind(context, site)):
+        context.say(str(replace(finding, name=lineage.name)))
+    if served.is_revoked:
         raise errors.NotStapled(
-            f"{lineage.name}: {outcome.reason}; get a new certificate with "
+            f"{lineage.name}: {served.reason}; get a new certificate with "
             f"`certbot renew --force-renewal --cert-name {lineage.name}`"
         )
 

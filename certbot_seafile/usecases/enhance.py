@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from certbot_seafile import errors
 from certbot_seafile.site import edits, plan
-from certbot_seafile.system import files, lineages, serving, writing
+from certbot_seafile.system import answers, files, lineages, serving, writing
 from certbot_seafile.system.context import Context
 from certbot_seafile.usecases import deploy
 
@@ -24,10 +24,10 @@ def enhance(context: Context, domain: str, enhancement: str, options: object = N
         names = _names_beside(context, domain)
         planned = _plan_redirect(context, names) if is_redirect else _plan_header(context, names, options)
         context.nginx.test()
-        before = serving.see_site(serving.find_site(context, names))
+        before = answers.Behind(context, serving.find_site(context, names)).looks
         with writing.edited(context, planned, enhancement, domain):
             context.nginx.reload()
-            serving.verify_answers(context, names, before)
+            answers.verify(context, names, before)
         context.say(f"Site edited: {writing.count_lines(planned)}")
 
 

@@ -13,7 +13,7 @@ from certbot_seafile.ocsp import store
 from certbot_seafile.sealed import versions
 from certbot_seafile.sealed.versions import Version
 from certbot_seafile.site import edits, plan
-from certbot_seafile.system import challenge, files, serving, writing
+from certbot_seafile.system import answers, challenge, files, serving, writing
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Paths
 
@@ -22,11 +22,11 @@ def put_into_site(context: Context, lineage: Lineage, site: plan.Site) -> bool:
     """Edit the site where needed, see that the leaf is served; return whether it was edited. Raises errors.Error."""
     planned = plan_for(context, lineage, site)
     if planned:
-        before = serving.see_site(site)
+        before = answers.Behind(context, site).looks
         with writing.edited(context, planned, "deploy", lineage.name):
             context.nginx.reload()
             verify_served(context, lineage)
-            serving.verify_answers(context, site.domains, before)
+            answers.verify(context, site.domains, before)
         context.say(f"Site edited: {writing.count_lines(planned)}")
     return bool(planned)
 

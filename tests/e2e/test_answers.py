@@ -50,6 +50,28 @@ def test_what_did_not_answer_before_is_told_and_stays(world: World) -> None:
     lineage = minted.mint(world, NAME, minted.options(world))
     run = world.seafile("deploy", "--cert-name", NAME)
     assert world.handshake(NAME).certificate == lineage.leaf
-    assert f"{SILENT}{NAME}/ (HTTP status 502); " in run.stdout
+    assert f"{SILENT}{NAME}/, https://{NAME}/api2/ping/, " in run.stdout
+    assert "HTTP status 502, so people cannot use that; " in run.stdout
     world.start_seafile()
     assert SILENT not in world.seafile("deploy", "--cert-name", NAME).stdout
+
+
+UPLOADS = {
+    "client_max_body_size 0;": ("", "uploads over 1 MB fail with 413", "[UPLOAD-LIMIT]"),
+    "(.*)$ $1 break": ("(.*)$1 break", "every upload and download fails", "[SEAFHTTP-REWRITE]"),
+}
+
+
+@pytest.mark.parametrize("line", UPLOADS)
+def test_what_cuts_uploads_is_told_after_the_deployment(world: World, line: str) -> None:
+    """The certificate is served, and the run names the line that lets people's uploads fail, with its finding's id."""
+    other, effect, finding = UPLOADS[line]
+    world.start_seafile()
+    world.write_site("seafile.conf", world.adapt(SITE.replace(line, other).encode()))
+    world.start_nginx()
+    lineage = minted.mint(world, NAME, minted.options(world))
+    (told,) = [line for line in world.seafile("deploy", "--cert-name", NAME).stdout.splitlines() if line.endswith("]")]
+    assert told.startswith(f"{NAME}: ")
+    assert told.endswith(finding)
+    assert effect in told
+    assert world.handshake(NAME).certificate == lineage.leaf

@@ -16,7 +16,12 @@ from certbot_seafile.site.model import Server
 _UNITS_SECONDS = {"ms": 0.001, "": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "M": 2592000, "y": 31536000}
 _UNITS_BYTES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _SEAHUB_PORT = re.compile(r":8000(?:/|\Z)")
-_LOGIN = "/accounts/login/"
+LOGIN = "/accounts/login/"
+#: What of Seafile answers where, besides Seahub, in the sites that have it: by where its location begins.
+_COMPONENTS = {
+    "/seafhttp": "/seafhttp/protocol-version", "/notification": "/notification/ping", "/sdoc-server": "/sdoc-server/",
+    "/seafdav": "/seafdav/",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ def split(url: str) -> SplitResult:
 
 def seahub_root(server: Server) -> str | None:
     """Return the path below which a server block proxies Seahub: "" for all, "/seafile"; None where it does not."""
-    if route(server, _LOGIN).target:
+    if route(server, LOGIN).target:
         return ""
     for location in [each for each in server.statement.walk() if each.name == b"location" and each.arguments]:
         modifier, path = model.location_path(location)
@@ -100,3 +105,11 @@ def seahub_root(server: Server) -> str | None:
         if modifier in ("", "^~") and any(map(_SEAHUB_PORT.search, targets)):
             return path.rstrip("/")
     return None
+
+
+def addresses(server: Server) -> list[Route]:
+    """Return the addresses that lead to Seafile, as far as a server block has them: Seahub's, and its components'."""
+    root = seahub_root(server) or ""
+    components = {beginning: route(server, path) for beginning, path in _COMPONENTS.items()}
+    present = [sent for beginning, sent in components.items() if sent.target and sent.location.startswith(beginning)]
+    return [route(server, f"{root}/"), route(server, f"{root}/api2/ping/"), *present]
