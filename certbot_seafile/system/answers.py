@@ -1,7 +1,7 @@
 """What Seafile itself answers behind a site, at the addresses that lead to it.
 
-The law: only the site's own listen addresses are asked, for 5 s in all, and with what a browser sends; nothing is
-changed.
+The law: only the site's own listen addresses are asked, and with what a browser sends; for what is silent, a run waits
+5 s in all. Nothing is changed.
 """
 
 from __future__ import annotations
@@ -57,10 +57,12 @@ class Behind:
     ) -> Answer:
         """Ask as a browser would that asks for https://NAME/PATH; in clear where the site has no TLS.
 
-        Raises errors.ChallengeUnreachable, as soon as all questions together take too long.
+        Raises errors.ChallengeUnreachable, as soon as all questions together take too long; at once where this run
+        knows already that nothing answers there.
         """
         self._asked.append(time.monotonic())
         left, tls = max(ASK_SECONDS - (self._asked[-1] - self._asked[0]), _NO_SECONDS), bool(self.site.tls)
+        left = _NO_SECONDS if (name, path) in self.context.silent else left
         return handshake.request(endpoint, name, path, tls=tls, seconds=left, method=method, headers=headers)
 
     @cached_property
@@ -84,6 +86,13 @@ class Behind:
             return Look(*how, self.ask(endpoint, name, sent.path))
         except errors.ChallengeUnreachable as unreachable:
             return Look(*how, None, str(unreachable))
+
+
+def see(context: Context, site: plan.Site) -> list[Look]:
+    """Return what is answered before an edit; what is silent then, the run does not wait for again."""
+    looks = Behind(context, site).looks
+    context.silent.update((look.name, look.sent.path) for look in looks if look.answer is None)
+    return looks
 
 
 def verify(context: Context, names: Sequence[str], before: Sequence[Look]) -> None:

@@ -30,7 +30,7 @@ class Context:
     """What a use case works with on this machine.
 
     renewer: the ordinary user that this run is, who hands certificates over to root's step; None where this run edits
-    the sites and reloads nginx itself.
+    the sites and reloads nginx itself. silent: names and paths of Seafile's at which nothing answered in this run.
     """
 
     nginx: Nginx
@@ -43,6 +43,7 @@ class Context:
     must_staple_tries: Sequence[float] = (0, 5, 20)  # seconds before each
     renewer: str | None = None
     journal: journal.Journal = field(init=False)
+    silent: set[tuple[str, str]] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         self.journal = journal.Journal(self.state_dir)

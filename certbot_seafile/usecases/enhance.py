@@ -24,7 +24,7 @@ def enhance(context: Context, domain: str, enhancement: str, options: object = N
         names = _names_beside(context, domain)
         planned = _plan_redirect(context, names) if is_redirect else _plan_header(context, names, options)
         context.nginx.test()
-        before = answers.Behind(context, serving.find_site(context, names)).looks
+        before = answers.see(context, serving.find_site(context, names))
         with writing.edited(context, planned, enhancement, domain):
             context.nginx.reload()
             answers.verify(context, names, before)

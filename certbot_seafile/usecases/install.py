@@ -22,7 +22,7 @@ def put_into_site(context: Context, lineage: Lineage, site: plan.Site) -> bool:
     """Edit the site where needed, see that the leaf is served; return whether it was edited. Raises errors.Error."""
     planned = plan_for(context, lineage, site)
     if planned:
-        before = answers.Behind(context, site).looks
+        before = answers.see(context, site)
         with writing.edited(context, planned, "deploy", lineage.name):
             context.nginx.reload()
             verify_served(context, lineage)

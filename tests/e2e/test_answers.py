@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from threading import Event
+from typing import Any
+
 import pytest
 
 from certbot_seafile import errors
+from certbot_seafile.system import handshake
 from e2e import backends, minted
 from e2e.shapes import NAME, PROXY, SITE, plain
 from e2e.world import World
@@ -54,6 +58,31 @@ def test_what_did_not_answer_before_is_told_and_stays(world: World) -> None:
     assert "HTTP status 502, so people cannot use that; " in run.stdout
     world.start_seafile()
     assert SILENT not in world.seafile("deploy", "--cert-name", NAME).stdout
+
+
+def test_a_seafile_that_hangs_is_waited_for_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the edit nothing answers within 5 s in all: after it the run does not wait for the same again."""
+    is_over = Event()
+    allowed: dict[bool, list[float]] = {False: [], True: []}
+    request = handshake.request
+
+    def recorded(*arguments: Any, **options: Any) -> handshake.Answer:
+        if "seconds" in options:
+            allowed[options["tls"]].append(options["seconds"])
+        return request(*arguments, **options)
+
+    def hang(path: str) -> tuple[int, bytes]:
+        is_over.wait(60)
+        return 503, b""
+
+    monkeypatch.setattr(handshake, "request", recorded)
+    world.start_seafile(hang, hang)
+    world.write_site("seafile.conf", world.adapt(plain(PROXY).encode()))
+    world.start_nginx()
+    minted.issue(world, NAME, minted.options(world))
+    is_over.set()
+    assert allowed[False][0] == 5.0
+    assert set(allowed[False][1:]) == set(allowed[True]) == {0.1}
 
 
 UPLOADS = {
