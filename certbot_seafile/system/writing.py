@@ -51,14 +51,14 @@ def edited(
     before = serving.see_neighbours(verdict.neighbours) if is_lasting else {}
     context.checkpoints.close()
     written: list[str] = []
-    with contextlib.ExitStack() as undoing:
+    with _blamed(context, planned), contextlib.ExitStack() as undoing:
         undoing.callback(_give_up, context, written)
         for path in planned.paths:
             context.checkpoints.add({path}, f"{title}: {path}\n")
             _write(context, planned, path, owner, undoing)
             written.append(path)
         context.nginx.foresee(verdict.after)
-        _test(context, planned)
+        context.nginx.test()
         yield
         if is_lasting:
             serving.verify_neighbours(context, verdict.neighbours, before)
@@ -66,11 +66,16 @@ def edited(
             context.checkpoints.finish(title)
 
 
-def _test(context: Context, planned: edits.Edits) -> None:
-    """Run `nginx -t` on what was written: what it refuses now, it took before. Raises errors.SiteRefused."""
+@contextlib.contextmanager
+def _blamed(context: Context, planned: edits.Edits) -> Iterator[None]:
+    """Tell whether it is by the edits that nginx refuses its configuration, when they have been taken out again.
+
+    Raises errors.SiteRefused, or errors.ConfigurationRefused where nginx would not have started before either.
+    """
     try:
-        context.nginx.test()
+        yield
     except errors.ConfigurationRefused as refused:
+        context.nginx.test()
         raise errors.SiteRefused(
             f"the edits for {', '.join(planned.names)} were taken out again, because with them nginx refuses its "
             f"configuration: {refused.complaint}; your own lines are not at fault, so please report this with the "

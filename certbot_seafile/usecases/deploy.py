@@ -117,6 +117,8 @@ def _deploy_plain(context: Context, lineage: Lineage) -> store.Outcome:
         elif loading.must_reload or not serving.is_served(lineage, site):
             loading.load()
             install.verify_served(context, lineage)
+        else:
+            context.nginx.test()
         loading.finish()
 
     return _serve(lineage, outcome, serve)
@@ -168,6 +170,8 @@ def _deploy_again(context: Context, served: Version, site: plan.Site) -> store.O
     loading.write(served, outcome)
     if install.put_into_site(context, served, site):
         loading.must_reload = False
+    elif not loading.must_reload:
+        context.nginx.test()
     loading.finish()
     install.verify_served(context, served)
     return outcome
@@ -210,32 +214,14 @@ def _keep_earlier(context: Context, lineage: Lineage, earlier: Lineage | None, o
 
 
 def _prepared_site(context: Context, lineage: Lineage) -> plan.Site:
-    """Return the site, with what killed runs left removed. Raises errors.Error where nginx would not start."""
+    """Return the site, with what killed runs left removed. Raises errors.Error."""
     store.repair_snippet(lineage)
-    _test(context, lineage)
     record = records.load(context.state_dir, lineage)
     if record.refused_lines is not None:  # they are tried again
         records.write(context.state_dir, lineage.name, replace(record, refused_lines=None))
     site = serving.find_site(context, lineage.names)
     _remove_leftovers(context, lineage, site)
     return site
-
-
-def _test(context: Context, lineage: Lineage) -> None:
-    """Run `nginx -t`, and take out a plain certificate's snippet where nginx refuses nothing else."""
-    try:
-        context.nginx.test()
-    except errors.ConfigurationRefused:
-        snippet = files.read_if_present(lineage.snippet_path)
-        if snippet is None or versions.is_sealed(lineage):
-            raise
-        store.put([(lineage.snippet_path, None)])
-        context.nginx.changed()
-        try:
-            context.nginx.test()
-        except errors.ConfigurationRefused:
-            store.put([(lineage.snippet_path, snippet)])
-            raise
 
 
 def keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | None = None) -> None:

@@ -23,7 +23,6 @@ def enhance(context: Context, domain: str, enhancement: str, options: object = N
         is_redirect = enhancement == "redirect"
         names = _names_beside(context, domain)
         planned = _plan_redirect(context, names) if is_redirect else _plan_header(context, names, options)
-        context.nginx.test()
         before = answers.see(context, serving.find_site(context, names))
         with writing.edited(context, planned, enhancement, domain):
             context.nginx.reload()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -149,3 +150,21 @@ def test_a_fault_that_only_our_edit_brings_up_is_not_told_as_the_persons(world: 
     assert "hash" in str(refused.value)
     assert "fix that line" not in str(refused.value)
     assert site.read_bytes() == before
+
+
+def test_a_fault_that_was_there_before_the_edit_is_told_as_the_persons(world: World) -> None:
+    """Another file is broken by the time of the deployment: nginx's words, what to do, and the site as it was."""
+    site = start(world, SITE)
+    before = site.read_bytes()
+    lineage = minted.mint(world, NAME, minted.options(world))
+    world.write_site("broken.conf", b"server { listen 80; no_such_line; }\n")
+    run = world.seafile("deploy", "--cert-name", NAME, check=False)
+    assert run.exit_code == 1
+    assert re.search(
+        r'refuses its configuration: .*"no_such_line".*broken.conf:1; fix that line, and run again', run.stderr
+    )
+    assert "not at fault" not in run.stderr
+    assert site.read_bytes() == before
+    (world.sites / "broken.conf").unlink()
+    world.seafile("deploy", "--cert-name", NAME)
+    assert world.handshake(NAME).certificate == lineage.leaf
