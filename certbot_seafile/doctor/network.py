@@ -18,7 +18,7 @@ from certbot_seafile.doctor import seahub
 from certbot_seafile.doctor.findings import WARNING, Finding, listed
 from certbot_seafile.doctor.subject import Machine, Subject
 from certbot_seafile.site import model
-from certbot_seafile.system import handshake, serving
+from certbot_seafile.system import files, handshake, serving
 from certbot_seafile.system.handshake import Endpoint
 
 #: Where people come who type https://NAME, whatever port a router passes that on to.
@@ -54,7 +54,7 @@ def taken(subject: Subject, port: int) -> Iterator[Finding]:
 def compose_starts_caddy(machine: Machine) -> Iterator[Finding]:
     """Yield the compose files of Seafile that start Caddy, where nginx is to answer."""
     for path in seahub.compose_files(machine.root) if machine.readable else ():
-        text = seahub.text(path)
+        text = files.text(path)
         if caddy := _CADDY.search(text):
             place = f"{path}:{text.count(chr(10), 0, caddy.end()) + 1}"
             fact = f"{place} starts Caddy, which takes ports 80 and 443"
