@@ -225,7 +225,7 @@ def _metrics(standing: Standing) -> Iterator[tuple[str, str, _Value]]:
     meaning = "1 where TLS clients are handed the stored certificate, with the stored staple where there is one."
     yield "served_matches", meaning, None if record.is_undone else standing.is_as_stored
     meaning = "When the CA promises a newer OCSP response than the stored staple."
-    yield "staple_next_update_timestamp_seconds", meaning, standing.staple and standing.staple.next_update
+    yield "staple_next_update_timestamp_seconds", meaning, standing.staple.next_update if standing.staple else None
     yield "renewal_due_timestamp_seconds", "From when on certbot renews the certificate.", standing.renewal_due
     yield "last_run_timestamp_seconds", "When certbot renew last came by.", standing.last_run
     meaning = "1 where the last certbot renew, or certbot-seafile apply, ended well for the certificate."

@@ -53,8 +53,9 @@ def orphans(machine: Machine) -> Iterator[Finding]:
 
 def staple_left_over(machine: Machine) -> Iterator[Finding]:
     """Yield the files of staples whose certificate was deleted."""
+    known = machine.certbots | set(versions.names(machine.context.options.staple_dir))
     for name in undo.stapled_names(machine.context):
-        if name not in machine.known:
+        if name not in known:
             folder = os.path.join(machine.context.options.staple_dir, name)
             fact = f"{folder} and {name}.conf beside it are the staple of {name}, which was deleted"
             fix = f"`certbot-seafile undo --cert-name {name}` removes them"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,11 +16,10 @@ from functools import cached_property
 from certbot_seafile import errors
 from certbot_seafile.doctor import listeners, schedule, seahub
 from certbot_seafile.ocsp import store, verify
-from certbot_seafile.sealed import versions
 from certbot_seafile.sealed.settings import Entry
 from certbot_seafile.sealed.versions import Version
 from certbot_seafile.site import model, plan
-from certbot_seafile.site.config import Configuration
+from certbot_seafile.site.config import Configuration, Statement
 from certbot_seafile.system import lineages, records, serving
 from certbot_seafile.system.answers import Behind
 from certbot_seafile.system.context import Context
@@ -33,14 +31,28 @@ from certbot_seafile.usecases.status import Standing
 CALL_SECONDS = 10.0
 
 
+_Uses = dict[str, list[tuple[model.Server, Statement]]]
+
+
+def certificate_lines(context: Context) -> _Uses:
+    """Return the server blocks with the lines by which they use a certificate, by the folder that it lies in.
+
+    None where nginx's configuration cannot be read, which nginx itself says better.
+    """
+    try:
+        return _certificate_lines(context.nginx.configuration())
+    except errors.Error:
+        return {}
+
+
 @functools.lru_cache(maxsize=1)
-def servers_by_folder(configuration: Configuration) -> dict[str, list[model.Server]]:
-    """Return the server blocks that use a certificate, by the folder that it lies in."""
-    servers = defaultdict(list)
+def _certificate_lines(configuration: Configuration) -> _Uses:
+    used: _Uses = {}
     for server in model.http_servers(configuration.outline()):
         for line in server.level(b"ssl_certificate") or server.http.named(b"ssl_certificate"):
-            servers[os.path.dirname(os.fsdecode(line.arguments[0]))].append(server)
-    return servers
+            if line.arguments:
+                used.setdefault(os.path.dirname(os.fsdecode(line.arguments[0])), []).append((server, line))
+    return used
 
 
 @dataclass(frozen=True)
@@ -60,16 +72,6 @@ class Machine:
     def certbots(self) -> set[str]:
         """Return the names of the lineages that certbot knows."""
         return set(lineages.all_names(self.context.config_dir))
-
-    @cached_property
-    def known(self) -> set[str]:
-        """Return the names of the lineages that certbot knows, or that are sealed."""
-        return self.certbots | set(versions.names(self.context.options.staple_dir))
-
-    @property
-    def sealed(self) -> list[Version]:
-        """Return the readable ones of which nginx has a sealed copy only, as far as this user knows."""
-        return [lineage for lineage in self.readable if isinstance(lineage, Version)]
 
     @cached_property
     def renewed(self) -> list[Lineage]:
@@ -134,14 +136,25 @@ class Subject:
         return not isinstance(self.lineage, Version)
 
     @property
-    def is_handed(self) -> bool:
-        """Tell whether root is handed it by another user or machine."""
-        return isinstance(self.lineage, Version) and bool(self.lineage.for_names)
+    def entry(self) -> Entry | None:
+        """Return by what root is handed it by another user or machine; None where it is not."""
+        return self.machine.entries.get(self.lineage.name)
+
+    @property
+    def is_deleted(self) -> bool:
+        """Tell whether nginx has a sealed copy of it only, and nobody renews it."""
+        return not self.is_renewed_here and self.entry is None
+
+    @property
+    def handing(self) -> str:
+        """Return the advice where root is not handed a newer one in time; "" where it is not handed."""
+        path = self.entry.path if self.entry else ""
+        return path and f"see why no newer one came in {path}, and look at the machine or user that renews"
 
     @cached_property
     def owner(self) -> str | None:
         """Return whose certificate the site has in the place of the lineage's, of which nginx reads nothing then."""
-        lineage, used = self.lineage, servers_by_folder(self.context.nginx.configuration())
+        lineage, used = self.lineage, certificate_lines(self.context)
         if self.standing.is_current or used.keys() & {lineage.folder, (self.standing.served or lineage).folder}:
             return None
         return deploy.owner_of_site(self.context, lineage, self.site)

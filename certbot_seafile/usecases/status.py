@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import datetime
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
 
 from certbot_seafile import errors
-from certbot_seafile.doctor import schedule
+from certbot_seafile.doctor.findings import moment
 from certbot_seafile.ocsp import store, verify
 from certbot_seafile.sealed import versions
 from certbot_seafile.sealed.versions import Version
@@ -95,7 +95,7 @@ class Standing:
             return "renew: fetch a staple"
         if not self.is_stored:
             return "you: run `certbot-seafile check`"
-        start = "" if self.due <= self.now else f" from {self.due:%Y-%m-%d %H:%M} UTC on"
+        start = "" if self.due <= self.now else f" from {moment(self.due)} on"
         return f"renew: refresh the staple{start}"
 
 
@@ -117,10 +117,9 @@ def standing(context: Context, lineage: Lineage) -> Standing:
     is_stapled = failure is None and all(handed.staple is not None for handed in handshakes)
     stored = staple and staple.response
     is_stored = is_stapled and all(handed.staple == stored for handed in handshakes)
-    settings = {} if isinstance(lineage, Version) else schedule.stated(lineage.renewal_path)
     return Standing(
         lineage, site, staple, record, now, failure, is_current, is_stapled, is_stored, served,
-        _first_end(handshakes), renewal_due(lineage, settings), _ca_asked_from(settings),
+        _first_end(handshakes), _renewal_due(lineage), _ca_asked_from(lineage),
     )  # fmt: skip
 
 
@@ -133,13 +132,10 @@ def _first_end(handshakes: Sequence[Handshake]) -> datetime.datetime | None:
     return min(ends, default=None)
 
 
-def renewal_due(lineage: Lineage, settings: Mapping[str, str]) -> datetime.datetime:
-    """Return from when on certbot renews: by its setting, else by what the certbot that wrote the file does.
-
-    settings: what the lineage's renewal file says; {} where another user or machine renews.
-    """
-    interval = re.match(r"(\d+)\s*([a-z]*?)s?\Z", settings.get("renew_before_expiry", ""))
-    release = re.match(r"\d+", settings.get("version", ""))
+def _renewal_due(lineage: Lineage) -> datetime.datetime:
+    """Return from when on certbot renews: by its setting, else by what the certbot that wrote the file does."""
+    interval = re.match(r"(\d+)\s*([a-z]*?)s?\Z", lineage.renewal.get("renew_before_expiry", ""))
+    release = re.match(r"\d+", lineage.renewal.get("version", ""))
     lifetime = lineage.not_after - lineage.not_before
     if interval:
         left = int(interval[1]) * _INTERVAL_DAYS.get(interval[2], 1) * _DAY
@@ -163,9 +159,9 @@ def is_renewal_late(lineage: Lineage, due: datetime.datetime, now: datetime.date
     return now - due > min(LATE_AFTER, (lineage.not_after - due) / 2)
 
 
-def _ca_asked_from(settings: Mapping[str, str]) -> datetime.datetime | None:
+def _ca_asked_from(lineage: Lineage) -> datetime.datetime | None:
     """Return what certbot keeps of ARI: when to ask again, in local time; the CA's window itself it does not keep."""
     try:
-        return datetime.datetime.fromisoformat(settings.get("ari_retry_after", "")).astimezone(datetime.UTC)
+        return datetime.datetime.fromisoformat(lineage.renewal.get("ari_retry_after", "")).astimezone(datetime.UTC)
     except ValueError:
         return None
