@@ -59,11 +59,11 @@ def read(path: str, *, at_most_bytes: int = 64 * 1024 * 1024) -> bytes:
             return stream.read(at_most_bytes + 1)
 
 
-def text(path: str) -> str:
-    """Return the text of a regular file of at most 1 MiB; "" for anything else, and where it cannot be read."""
+def text(path: str, *, at_most_bytes: int = 1024**2) -> str:
+    """Return the text of a regular file that is not too large; "" for anything else, and where it cannot be read."""
     with contextlib.suppress(errors.FileRefused):
         if os.path.isfile(path):  # opening a device would do something already
-            return read(path, at_most_bytes=1024**2).decode("utf-8", "replace")
+            return read(path, at_most_bytes=at_most_bytes).decode("utf-8", "replace")
     return ""
 
 
