@@ -18,7 +18,6 @@ from certbot_seafile.ocsp import verify
 from certbot_seafile.site import model, plan
 from certbot_seafile.system import lineages
 from certbot_seafile.system.lineages import Lineage
-from certbot_seafile.usecases import status
 
 
 def clock_wrong(subject: Subject) -> Iterator[Finding]:
@@ -38,29 +37,23 @@ def clock_wrong(subject: Subject) -> Iterator[Finding]:
 
 def not_renewed(subject: Subject) -> Iterator[Finding]:
     """Yield that the certificate expired, or was to be renewed long ago: here, or where it is handed over."""
-    lineage, now, end = subject.lineage, subject.standing.now, moment(subject.lineage.not_after)
-    if subject.is_deleted:
-        return
+    lineage, standing, end = subject.lineage, subject.standing, moment(subject.lineage.not_after)
     fix = subject.handing or f"run `certbot renew --cert-name {lineage.name}` and read what it says"
-    if lineage.not_after <= now:
+    if lineage.not_after <= standing.now:
         yield Finding("CERT-EXPIRED", f"the certificate expired on {end}", "clients refuse it", fix)
-    elif status.is_renewal_late(lineage, subject.standing.renewal_due, now):
-        share = status.share_left(lineage, now)
+    elif standing.is_renewal_late:
+        share = standing.share_left
         fact = f"the certificate expires on {end} ({share:.0%} of its lifetime is left) and was not renewed"
         yield Finding("CERT-NOT-RENEWED", fact, "clients will refuse it from then on", fix)
 
 
 def deleted(subject: Subject) -> Iterator[Finding]:
     """Yield that certbot knows a sealed certificate no more."""
-    name = subject.lineage.name
-    if subject.is_deleted:
-        fact = "nginx serves a sealed copy of this certificate, but certbot knows it no more"
-        fix = (
-            f"get a new one with `certbot certonly -a seafile --cert-name {name}`, or take it out with "
-            f"`certbot-seafile undo --cert-name {name}`"
-        )
-        effect = f"it is never renewed and ends on {moment(subject.lineage.not_after)}"
-        yield Finding("CERT-DELETED", fact, effect, fix)
+    name, end = subject.lineage.name, moment(subject.lineage.not_after)
+    fact = "nginx serves a sealed copy of this certificate, but certbot knows it no more"
+    get = f"get a new one with `certbot certonly -a seafile --cert-name {name}`"
+    fix = f"{get}, or take it out with `certbot-seafile undo --cert-name {name}`"
+    yield Finding("CERT-DELETED", fact, f"it is never renewed and ends on {end}", fix)
 
 
 def refused(subject: Subject) -> Iterator[Finding]:

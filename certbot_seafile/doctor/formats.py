@@ -18,7 +18,7 @@ from certbot_seafile.ocsp import store
 from certbot_seafile.sealed import apply
 from certbot_seafile.sealed.versions import Version
 from certbot_seafile.usecases.boundary import Failure
-from certbot_seafile.usecases.status import LATE_AFTER, Standing, is_renewal_late, share_left
+from certbot_seafile.usecases.status import LATE_AFTER, Standing
 
 # --- JSON -------------------------------------------------------------------------------------------------------------
 
@@ -128,7 +128,7 @@ def _line(row: Sequence[str], widths: Sequence[int], is_coloured: bool) -> str:
 
 
 def _row(standing: Standing) -> tuple[str, ...]:
-    left, share = standing.lineage.not_after - standing.now, share_left(standing.lineage, standing.now)
+    left, share = standing.lineage.not_after - standing.now, standing.share_left
     expiry = f"{_span(left)} {share:.0%}" if share > 0 else "EXPIRED"
     cells = _renewal_cell(standing), _run_cell(standing), _staple_cell(standing), _served_cell(standing)
     return (standing.lineage.name, expiry, *cells)
@@ -137,7 +137,7 @@ def _row(standing: Standing) -> tuple[str, ...]:
 def _renewal_cell(standing: Standing) -> str:
     if isinstance(standing.lineage, Version) and not standing.lineage.for_names:
         return "NEVER"  # certbot knows it no more
-    if is_renewal_late(standing.lineage, standing.renewal_due, standing.now):
+    if standing.is_renewal_late:
         return "LATE"
     return "due" if standing.renewal_due <= standing.now else f"in {_span(standing.renewal_due - standing.now)}"
 
@@ -223,7 +223,8 @@ def _metrics(standing: Standing) -> Iterator[tuple[str, str, _Value]]:
     meaning = "When the first of the certificates that TLS clients are handed expires."
     yield "served_not_after_timestamp_seconds", meaning, None if record.is_undone else standing.served_until
     meaning = "1 where TLS clients are handed the stored certificate, with the stored staple where there is one."
-    yield "served_matches", meaning, None if record.is_undone else standing.is_as_stored
+    is_as_stored = standing.is_current and (standing.staple is None or standing.is_stored)
+    yield "served_matches", meaning, None if record.is_undone else is_as_stored
     meaning = "When the CA promises a newer OCSP response than the stored staple."
     yield "staple_next_update_timestamp_seconds", meaning, standing.staple.next_update if standing.staple else None
     yield "renewal_due_timestamp_seconds", "From when on certbot renews the certificate.", standing.renewal_due

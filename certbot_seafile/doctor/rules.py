@@ -30,10 +30,11 @@ from certbot_seafile.usecases import status
 #: What is asked of a Subject, or of what is behind its site, or of the Machine.
 _Rules = tuple[Callable[[Any], Iterable[Finding]], ...]
 
-#: Of every certificate; of one that certbot renews here; of one that another user or machine does, or nobody.
-_FIRST: _Rules = (certificate.clock_wrong, certificate.not_renewed)
-_RENEWED: _Rules = (certificate.no_must_staple,)
-_SEALED: _Rules = (certificate.deleted, certificate.refused)
+#: Of every certificate; of one that certbot renews here, that another user or machine does, or nobody.
+_FIRST: _Rules = (certificate.clock_wrong,)
+_RENEWED: _Rules = (certificate.not_renewed, certificate.no_must_staple)
+_HANDED: _Rules = (certificate.not_renewed, certificate.refused)
+_DELETED: _Rules = (certificate.deleted,)
 #: Of one whose site is known; what follows, only where that has no other certificate for the same names.
 _SITE: _Rules = (certificate.shared,)
 _SERVED: _Rules = (
@@ -75,7 +76,7 @@ def _rules(subject: Subject) -> Iterator[tuple[Subject | Behind, _Rules]]:
     is_undone = subject.standing.record.is_undone  # a person wants nothing more of it than renewals
     has_site = subject.standing.site is not None and not is_undone
     yield subject, _FIRST
-    yield subject, _RENEWED if subject.is_renewed_here else _SEALED
+    yield subject, _RENEWED if subject.is_renewed_here else _HANDED if subject.entry else _DELETED
     if has_site:
         yield subject, _SERVED if subject.owner is None else _SITE
         yield subject, _STAPLED if subject.owner is None and subject.is_stapled else ()

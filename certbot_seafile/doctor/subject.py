@@ -141,11 +141,6 @@ class Subject:
         return self.machine.entries.get(self.lineage.name)
 
     @property
-    def is_deleted(self) -> bool:
-        """Tell whether nginx has a sealed copy of it only, and nobody renews it."""
-        return not self.is_renewed_here and self.entry is None
-
-    @property
     def handing(self) -> str:
         """Return the advice where root is not handed a newer one in time; "" where it is not handed."""
         path = self.entry.path if self.entry else ""
