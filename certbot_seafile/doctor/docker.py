@@ -19,9 +19,8 @@ _FORMAT = "[" + ",".join(f"{{{{json {field}}}}}" for field in _FIELDS) + "]"
 
 @dataclass(frozen=True)
 class Project:
-    """What `docker compose` was run with: its folder, its compose files, its environment files (none: FOLDER/.env)."""
+    """What `docker compose` was run with: its compose files and its environment files."""
 
-    folder: str
     compose_files: tuple[str, ...]
     env_files: tuple[str, ...]
 
@@ -48,7 +47,7 @@ def _read(line: str) -> Project | None:
         image, folder, *files = json.loads(line)
         if "seafile" not in image.lower() or not folder:
             return None
-        compose, env = (tuple(os.path.join(folder, name) for name in names.split(",") if name) for names in files)
+        compose, env = ([os.path.join(folder, name) for name in names.split(",") if name] for names in files)
     except (ValueError, TypeError, AttributeError):
         return None
-    return Project(folder, compose, env)
+    return Project(tuple(compose), tuple(env or [os.path.join(folder, ".env")]))

@@ -6,6 +6,7 @@ told.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import re
@@ -17,7 +18,7 @@ _LISTENING = "0A"  # TCP_LISTEN (include/net/tcp_states.h)
 _PLAIN = re.compile(r"[\w.+-]+")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Listener:
     """A process that listens: its number, and its program's name as the kernel has it (at most 15 letters)."""
 
@@ -27,17 +28,14 @@ class Listener:
 
 def by_port() -> dict[int, list[Listener]]:
     """Return the processes that listen, by port, as far as this user sees them."""
-    ports = dict(_listening_sockets())
+    ports = {f"socket:[{inode}]": port for inode, port in _listening_sockets()}
     listeners: dict[int, set[Listener]] = defaultdict(set)
     for path in glob.glob("/proc/[0-9]*/fd/*") if ports else ():
-        try:
-            socket = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(path))
-        except OSError:
-            continue  # another user's, or closed meanwhile
-        if socket and socket[1] in ports:
-            process = int(path.split("/")[2])
-            listeners[ports[socket[1]]].add(Listener(process, _program(process)))
-    return {port: sorted(found, key=lambda listener: listener.process) for port, found in listeners.items()}
+        with contextlib.suppress(OSError):  # another user's, or closed meanwhile
+            if (port := ports.get(os.readlink(path))) is not None:
+                process = int(path.split("/")[2])
+                listeners[port].add(Listener(process, _program(process)))
+    return {port: sorted(found) for port, found in listeners.items()}
 
 
 def _listening_sockets() -> Iterator[tuple[str, int]]:

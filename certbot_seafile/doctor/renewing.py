@@ -151,16 +151,15 @@ def superseded(machine: Machine) -> Iterator[Finding]:
     jobs, staple_dir = machine.jobs, machine.context.options.staple_dir
     folders = {staple_dir, "/" + os.path.relpath(staple_dir, machine.root)}
     names = [lineage.name for lineage in machine.renewed]
-    proven = [job for job in jobs if job.has_plugin and all(map(job.renews_daily, names))]
+    proven = [job for job in jobs if job.is_packaged and job.has_plugin and all(map(job.renews_daily, names))]
     ours = units.RENEW, units.APPLY
     for job in [job for job in jobs if not job.is_packaged and not os.path.basename(job.place).startswith(ours)]:
         things = " and ".join(dict.fromkeys([job.place, *job.scripts]))
-        others = [other for other in proven if other is not job and other.is_packaged]
         if any(map(job.stores_staples, folders)):
             fact = f"{things} can go: it stores OCSP responses without verifying them, over the plugin's own"
             yield Finding("OCSP-SCRIPT", fact, "clients may be handed a staple that they refuse", "remove it")
-        elif job.renews and others:
-            fact = f"{things} can go: `certbot renew` is run by {others[0].place} already"
+        elif job.renews and proven:
+            fact = f"{things} can go: `certbot renew` is run by {proven[0].place} already"
             yield Finding("SCHEDULE-TWICE", fact, "the work is done twice", "remove it", NOTE)
 
 

@@ -154,7 +154,8 @@ class _Reader:
         """
         links = [link for folder in _UNITS for link in _entries(self._path(folder), "*.wants/*.timer")]
         names = dict.fromkeys(map(os.path.basename, links))
-        asked = _ask_systemd([*names, "certbot.timer"]) if self.root == "/" else {}
+        asked = _show("*.timer", *names, "certbot.timer") if self.root == "/" else {}
+        asked |= _show(*(name for timer in asked.values() for name in _values(timer.text, "Unit"))) if asked else {}
         for name in [name for name in asked if name.endswith(".timer")] or names:
             timer = asked.get(name) or self._unit(name)
             named = _values(timer.text, "Unit")
@@ -270,14 +271,8 @@ def _masked(name: str) -> str:
     return f"{name} is masked, which `systemctl unmask {name}` ends"
 
 
-def _ask_systemd(timers: Iterable[str]) -> dict[str, Unit]:
-    """Return the timers that systemd has loaded, the named ones and their services; {} where it does not answer."""
-    shown = _show("*.timer", *timers)
-    return shown | _show(*(name for timer in shown.values() for name in _values(timer.text, "Unit")))
-
-
 def _show(*names: str) -> dict[str, Unit]:
-    """Return what `systemctl show` says of units that are there, as the lines of unit files."""
+    """Return what systemd says of units that are there, as the lines of unit files; {} where it does not answer."""
     properties = "--property=Id,LoadState,ActiveState,FragmentPath,Unit,ExecStart"
     try:
         done = subprocess.run(

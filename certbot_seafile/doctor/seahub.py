@@ -86,10 +86,9 @@ def env_files(root: str = "/") -> list[str]:
 
     Those of running containers, and those that speak of Seafile in /opt, where its manual has them.
     """
-    projects = docker.projects()
-    named = [path for project in projects for path in project.env_files or (os.path.join(project.folder, ".env"),)]
-    own = [os.path.join(place, name) for place in _below_opt(root) for name in (".env", "conf/.env")]
-    return sorted({path for path in [*(_at(root, path) for path in named), *own] if "SEAFILE_" in files.text(path)})
+    named = [_at(root, path) for project in docker.projects() for path in project.env_files]
+    named += [os.path.join(place, name) for place in _below_opt(root) for name in (".env", "conf/.env")]
+    return sorted({path for path in named if "SEAFILE_" in files.text(path)})
 
 
 def compose_files(root: str = "/") -> list[str]:

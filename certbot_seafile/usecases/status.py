@@ -103,7 +103,7 @@ class Standing:
 
     @property
     def ca_asked_from(self) -> datetime.datetime | None:
-        """Return when certbot asks the CA again (ARI), which it keeps in local time; the CA's window it does not keep."""
+        """Return when certbot asks the CA again (ARI), kept in local time; the CA's window itself it does not keep."""
         try:
             kept = datetime.datetime.fromisoformat(self.lineage.renewal.get("ari_retry_after", ""))
         except ValueError:
