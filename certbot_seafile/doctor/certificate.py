@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from certbot_seafile import errors
 from certbot_seafile.doctor.findings import WARNING, Finding, moment
 from certbot_seafile.doctor.subject import Machine, Subject, certificate_lines
-from certbot_seafile.ocsp import verify
+from certbot_seafile.ocsp import store, verify
 from certbot_seafile.site import model, plan
 from certbot_seafile.system import lineages
 from certbot_seafile.system.lineages import Lineage
@@ -73,10 +73,9 @@ def site_not_found(subject: Subject) -> Iterator[Finding]:
 def shared(subject: Subject) -> Iterator[Finding]:
     """Yield that nginx reads nothing of the certificate, because the site has another one for the same names."""
     name = subject.lineage.name
-    if (owner := subject.owner) is not None:
-        fact = f"the site has the certificate {owner}, which is for the names of {name} too"
-        fix = f"`certbot delete --cert-name {name}` removes it, or {subject.deploy} to serve it instead"
-        yield Finding("CERT-SHARED", fact, f"{name} is renewed but not served", fix, WARNING)
+    fact = f"the site has the certificate {subject.owner}, which is for the names of {name} too"
+    fix = f"`certbot delete --cert-name {name}` removes it, or {subject.deploy} to serve it instead"
+    yield Finding("CERT-SHARED", fact, f"{name} is renewed but not served", fix, WARNING)
 
 
 def no_must_staple(subject: Subject) -> Iterator[Finding]:
@@ -130,9 +129,16 @@ def not_served(subject: Subject) -> Iterator[Finding]:
 
 
 def revoked(subject: Subject) -> Iterator[Finding]:
-    """Yield that the CA revoked the certificate."""
-    lineage = subject.lineage
-    if (revocation := subject.revocation) is not None:
+    """Yield when and why the CA revoked the certificate, as far as is known.
+
+    The responder is asked where no staple is to be served, unless that is another machine's or user's matter.
+    """
+    lineage, context, revocation = subject.lineage, subject.context, subject.standing.record.revocation
+    if revocation is None and not subject.is_stapled and subject.is_renewed_here:
+        due = store.find_due(context, lineage, unstapled="no staple is to be served")
+        outcome = store.verify_response(context, lineage, due, due.fetch) if isinstance(due, store.Due) else due
+        revocation = outcome.record.revocation
+    if revocation:
         where = " where it is renewed" if subject.entry else ""
         fix = f"get a new certificate with `certbot renew --force-renewal --cert-name {lineage.name}`{where}"
         yield Finding("CERT-REVOKED", revocation, "clients that ask the CA refuse it", fix)

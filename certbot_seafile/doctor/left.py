@@ -42,7 +42,8 @@ def orphans(machine: Machine) -> Iterator[Finding]:
         path = os.fsdecode(statement.arguments[0])
         if statement.name in _CERTIFICATE_LINES and path.startswith(live) and not os.path.exists(path):
             places.setdefault(path[len(live) :].split("/")[0], f"{statement.path}:{statement.line}")
-    for name, place in [(name, place) for name, place in places.items() if name not in machine.certbots]:
+    for name in sorted(places.keys() - lineages.all_names(machine.context.config_dir)):
+        place = places[name]
         fact = f"{place} names a certificate of {name}, which was deleted"
         fix = (
             f"run `certbot-seafile undo --cert-name {name}` for the site as it was; then `certbot certonly -a seafile "
@@ -53,10 +54,11 @@ def orphans(machine: Machine) -> Iterator[Finding]:
 
 def staple_left_over(machine: Machine) -> Iterator[Finding]:
     """Yield the files of staples whose certificate was deleted."""
-    known = machine.certbots | set(versions.names(machine.context.options.staple_dir))
-    for name in undo.stapled_names(machine.context):
+    context, staple_dir = machine.context, machine.context.options.staple_dir
+    known = {*lineages.all_names(context.config_dir), *versions.names(staple_dir)}
+    for name in undo.stapled_names(context):
         if name not in known:
-            folder = os.path.join(machine.context.options.staple_dir, name)
+            folder = os.path.join(staple_dir, name)
             fact = f"{folder} and {name}.conf beside it are the staple of {name}, which was deleted"
             fix = f"`certbot-seafile undo --cert-name {name}` removes them"
             yield Finding("STAPLE-LEFT-OVER", fact, "nobody needs them", fix, NOTE)

@@ -90,8 +90,9 @@ def _rules(subject: Subject) -> Iterator[tuple[Subject | Behind, _Rules]]:
     if has_site:
         yield subject, _CHALLENGES if is_authenticated else ()
         yield subject, _SETTINGS
-        yield subject.behind, _ASKED if subject.site.tls and not subject.standing.failure else ()
-        yield subject.behind, _PASSED_ON
+        behind = Behind(subject.context, subject.site)
+        yield behind, _ASKED if subject.site.tls and not subject.standing.failure else ()
+        yield behind, _PASSED_ON
         yield subject, (network.name_astray,)
     yield subject, _LAST
 

@@ -20,8 +20,7 @@ from certbot_seafile.sealed.settings import Entry
 from certbot_seafile.sealed.versions import Version
 from certbot_seafile.site import model, plan
 from certbot_seafile.site.config import Configuration, Statement
-from certbot_seafile.system import lineages, records, serving
-from certbot_seafile.system.answers import Behind
+from certbot_seafile.system import records, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
 from certbot_seafile.usecases import deploy
@@ -67,11 +66,6 @@ class Machine:
     readable: Sequence[Lineage]
     entries: Mapping[str, Entry]
     root: str = "/"
-
-    @cached_property
-    def certbots(self) -> set[str]:
-        """Return the names of the lineages that certbot knows."""
-        return set(lineages.all_names(self.context.config_dir))
 
     @cached_property
     def renewed(self) -> list[Lineage]:
@@ -163,20 +157,6 @@ class Subject:
         return is_wanted and self.standing.record.revocation is None and self.standing.earlier is None
 
     @cached_property
-    def revocation(self) -> str | None:
-        """Return when and why the CA revoked it; None where it did not, as far as is known.
-
-        The responder is asked where no staple is to be served, unless that is another machine's or user's matter.
-        """
-        known = self.standing.record.revocation
-        if known or self.is_stapled or not self.is_renewed_here:
-            return known
-        due = store.find_due(self.context, self.lineage, unstapled="no staple is to be served")
-        if isinstance(due, store.Outcome):
-            return None
-        return store.verify_response(self.context, self.lineage, due, due.fetch).record.revocation
-
-    @cached_property
     def short_life(self) -> timedelta | None:
         """Return how long the CA's staples hold, where that is too short for two runs of `certbot renew`; None else.
 
@@ -184,8 +164,8 @@ class Subject:
         """
         current, staple = self.standing.served or self.lineage, self.standing.staple
         if staple is None:
-            due = store.find_due(self.context, current)
-            if isinstance(due, store.Outcome) or isinstance(self.lineage, Version):
+            due = store.find_due(self.context, current) if self.is_renewed_here else None
+            if not isinstance(due, store.Due):
                 return None
             try:
                 response = due.fetch()
@@ -194,8 +174,3 @@ class Subject:
                 return None
         life = staple.end - staple.this_update
         return life if life <= verify.MARGIN else None
-
-    @cached_property
-    def behind(self) -> Behind:
-        """Return what is behind its site. Raises errors.SiteNotFound."""
-        return Behind(self.context, self.site)
