@@ -17,6 +17,7 @@ from certbot_seafile.doctor.findings import moment
 from certbot_seafile.ocsp import store
 from certbot_seafile.sealed import apply
 from certbot_seafile.sealed.versions import Version
+from certbot_seafile.site import plan
 from certbot_seafile.usecases.boundary import Failure
 from certbot_seafile.usecases.status import LATE_AFTER, Standing
 
@@ -165,8 +166,8 @@ def _served_cell(standing: Standing) -> str:
         return "undone"
     if standing.failure:
         return "NOTHING"
-    if standing.is_in_front:
-        return "in front"
+    if standing.site is not None and plan.find_front(standing.site):
+        return "in front"  # where nobody can look from here
     if standing.earlier is not None:
         return "the one BEFORE"
     if not standing.is_current:

@@ -135,7 +135,7 @@ def nobody_renews(machine: Machine) -> Iterator[Finding]:
         place = f"although {daily[0].place} is to run it"
         fact = f"`certbot renew` did not come by for {listed(late)} since {last}, {place}"
         yield Finding("SCHEDULE-LATE", fact, effect, "run `certbot renew` and read what it says")
-    elif daily and not any(job.is_timer for job in daily) and not schedule.has_cron(machine.root):
+    elif daily and not any(job.place.endswith(".timer") for job in daily) and not schedule.has_cron(machine.root):
         fact = f"{daily[0].place} runs `certbot renew`, but no cron was found that would read it"
         yield Finding("SCHEDULE-NO-CRON", fact, "nothing may be renewed", "install one", WARNING)
 

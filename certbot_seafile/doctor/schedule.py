@@ -54,7 +54,7 @@ class Job:
     text: its commands, and theirs. renews: it runs `certbot renew`. flaw: why that does not keep the certificates of
     the configuration folder (None: it does). cert_names: those that it is for; (): all. has_plugin: its certbot was
     seen to run by the Python that runs this program. is_packaged: a package brought it, so it is not for people to
-    remove. is_timer: systemd runs it, not cron.
+    remove.
     """
 
     place: str
@@ -65,7 +65,6 @@ class Job:
     cert_names: tuple[str, ...] = ()
     has_plugin: bool = False
     is_packaged: bool = False
-    is_timer: bool = False
 
     def renews_daily(self, name: str) -> bool:
         """Tell whether it renews the certificate called name, as far as can be seen."""
@@ -164,17 +163,10 @@ class _Reader:
             commands = "\n".join(_values(service.text, "Exec(?:Start|StartPre|StartPost)"))
             flaw = timer.flaw or service.flaw
             is_packaged = name.startswith("snap.") or not timer.path.startswith(self._path("etc"))
-            yield from self._job(timer.path, commands, flaw, is_timer=True, is_packaged=is_packaged)
+            yield from self._job(timer.path, commands, flaw, is_packaged=is_packaged)
 
     def _job(
-        self,
-        place: str,
-        command: str,
-        flaw: str | None,
-        folders: str = _PROGRAM_FOLDERS,
-        *,
-        is_timer: bool = False,
-        is_packaged: bool = False,
+        self, place: str, command: str, flaw: str | None, folders: str = _PROGRAM_FOLDERS, *, is_packaged: bool = False
     ) -> Iterator[Job]:
         """Yield the job that runs these commands, where it has to do with certificates. flaw: of its place and time."""
         is_debians = _NOT_UNDER_SYSTEMD.search(command) is not None
@@ -197,7 +189,6 @@ class _Reader:
             tuple(name for names in named for name in names) if all(named) else (),
             any(self._has_plugin(renewal["program"], folders) for renewal in renewals),
             is_packaged or is_debians,
-            is_timer,
         )
 
     def _flaw_of(self, renewal: re.Match[str], text: str) -> str | None:

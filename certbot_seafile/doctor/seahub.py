@@ -6,6 +6,7 @@ The law: a settings file is read as text and never run. What cannot be read, or 
 from __future__ import annotations
 
 import ast
+import contextlib
 import glob
 import os
 import re
@@ -156,15 +157,11 @@ def settings(top: str) -> list[Setting]:
 
 def _assignments(path: str, tree: ast.Module) -> Iterator[Setting]:
     for statement in [statement for statement in tree.body if isinstance(statement, ast.Assign)]:
-        for target in [target for target in statement.targets if isinstance(target, ast.Name)]:
-            yield Setting(path, statement.lineno, target.id, _literal(statement.value))
-
-
-def _literal(value: ast.expr) -> object:
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return None
+        value: object = None
+        with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            value = ast.literal_eval(statement.value)
+        names = [target.id for target in statement.targets if isinstance(target, ast.Name)]
+        yield from (Setting(path, statement.lineno, name, value) for name in names)
 
 
 def line_settings(path: str) -> dict[str, Setting]:

@@ -52,11 +52,6 @@ class Standing:
     served_until: datetime.datetime | None
 
     @property
-    def is_in_front(self) -> bool:
-        """Tell whether TLS ends in front of nginx, where nobody can look from here."""
-        return self.site is not None and plan.find_front(self.site) is not None
-
-    @property
     def last_run(self) -> datetime.datetime | None:
         """Return when `certbot renew` last came by; None where it never did, or another user or machine runs it."""
         return None if isinstance(self.lineage, Version) else self.record.last_run
