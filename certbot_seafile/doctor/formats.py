@@ -279,8 +279,8 @@ def as_nagios(results: Sequence[findings.Finding], standings: Sequence[Standing]
     told = [finding.text for finding in results if finding.severity != findings.NOTE]
     state = "WARNING" if told else "OK" if standings else "UNKNOWN"
     state = "CRITICAL" if any(map(_is_hurting, standings)) else state
-    told = told or [finding.text for finding in results]
-    told = told or ["all is well" if standings else "no certificate uses the seafile plugin"]
+    nothing = "all is well" if standings else "no certificate uses the seafile plugin"
+    told = told or [finding.text for finding in results] or [nothing]
     more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
     line = apply.escaped(f"{told[0]}{more}".replace("|", "/"))
     data = " ".join(_performance(results, standings))

@@ -11,12 +11,10 @@ from collections.abc import Iterator
 
 from certbot_seafile import errors
 from certbot_seafile.doctor.findings import NOTE, Finding
-from certbot_seafile.doctor.subject import Machine
+from certbot_seafile.doctor.subject import Machine, certificate_lines
 from certbot_seafile.sealed import versions
 from certbot_seafile.system import journal, lineages
 from certbot_seafile.usecases import undo
-
-_CERTIFICATE_LINES = (b"ssl_certificate", b"ssl_certificate_key", b"ssl_trusted_certificate", b"ssl_stapling_file")
 
 
 def nginx_refuses(machine: Machine) -> Iterator[Finding]:
@@ -32,18 +30,12 @@ def nginx_refuses(machine: Machine) -> Iterator[Finding]:
 
 def orphans(machine: Machine) -> Iterator[Finding]:
     """Yield the site's lines that name the files of a lineage that is no longer there, as after `certbot delete`."""
-    live = os.path.join(machine.context.config_dir, "live") + "/"
-    try:
-        statements = machine.context.nginx.configuration().mentioning(os.fsencode(live))
-    except errors.Error:
-        return  # nginx itself says it better
-    places: dict[str, str] = {}
-    for statement in statements:
-        path = os.fsdecode(statement.arguments[0])
-        if statement.name in _CERTIFICATE_LINES and path.startswith(live) and not os.path.exists(path):
-            places.setdefault(path[len(live) :].split("/")[0], f"{statement.path}:{statement.line}")
-    for name in sorted(places.keys() - lineages.all_names(machine.context.config_dir)):
-        place = places[name]
+    live, known = os.path.join(machine.context.config_dir, "live"), lineages.all_names(machine.context.config_dir)
+    for folder, uses in certificate_lines(machine.context).items():
+        name, line = os.path.basename(folder), uses[0][1]
+        if os.path.dirname(folder) != live or name in known or os.path.exists(os.fsdecode(line.arguments[0])):
+            continue
+        place = f"{line.path}:{line.line}"
         fact = f"{place} names a certificate of {name}, which was deleted"
         fix = (
             f"run `certbot-seafile undo --cert-name {name}` for the site as it was; then `certbot certonly -a seafile "
