@@ -187,28 +187,26 @@ def _span(span: datetime.timedelta) -> str:
 
 def _details(standing: Standing) -> Iterator[str]:
     """Yield the lines below a row: a label and a text each, which is wrapped, but for paths and options."""
+    lineage, record, staple, asked = standing.lineage, standing.record, standing.staple, standing.ca_asked_from
+    sooner = f"; the CA may name another time (ARI), and is asked again from {moment(asked)} on" if asked else ""
+    run = f"{moment(standing.last_run)}, " if standing.last_run else ""
+    texts = {
+        "names": ", ".join(lineage.names),
+        "key": f"{lineage.key_type}, serial number {lineage.leaf.serial_number:x}",
+        "expires": moment(lineage.not_after),
+        "renewal": f"from {moment(standing.renewal_due)} on{sooner}",
+        "last renew": run + (record.last_failure or ("well" if run else "-")),
+        "responder": lineage.responder_url or "none",
+        "must-staple": "yes" if lineage.is_must_staple else "no",
+        "staple": record.revocation or (f"until {moment(staple.end)}" if staple else _staple_cell(standing)),
+        "served": standing.failure or _served_cell(standing),
+        "next": standing.next_action,
+    }
     wrapper = textwrap.TextWrapper(_WIDTH, break_long_words=False, break_on_hyphens=False)
-    for label, text in _labelled(standing):
+    for label, text in texts.items():
         wrapper.initial_indent = f"    {label:<12}"
         wrapper.subsequent_indent = " " * len(wrapper.initial_indent)
         yield wrapper.fill(apply.escaped(text))
-
-
-def _labelled(standing: Standing) -> Iterator[tuple[str, str]]:
-    lineage, record, staple = standing.lineage, standing.record, standing.staple
-    yield "names", ", ".join(lineage.names)
-    yield "key", f"{lineage.key_type}, serial number {lineage.leaf.serial_number:x}"
-    yield "expires", moment(lineage.not_after)
-    asked = standing.ca_asked_from
-    sooner = f"; the CA may name another time (ARI), and is asked again from {moment(asked)} on" if asked else ""
-    yield "renewal", f"from {moment(standing.renewal_due)} on{sooner}"
-    run = f"{moment(standing.last_run)}, " if standing.last_run else ""
-    yield "last renew", run + (record.last_failure or ("well" if run else "-"))
-    yield "responder", lineage.responder_url or "none"
-    yield "must-staple", "yes" if lineage.is_must_staple else "no"
-    yield "staple", record.revocation or (f"until {moment(staple.end)}" if staple else _staple_cell(standing))
-    yield "served", standing.failure or _served_cell(standing)
-    yield "next", standing.next_action
 
 
 # --- Prometheus -------------------------------------------------------------------------------------------------------

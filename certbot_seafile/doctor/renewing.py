@@ -169,8 +169,7 @@ def superseded(machine: Machine) -> Iterator[Finding]:
 def certbot_settings(machine: Machine) -> Iterator[Finding]:
     """Yield the lines of certbot's cli.ini that win over the renewal files, and let this plugin renew nothing."""
     plugins = {lineage.renewal.get(key) for lineage in machine.renewed for key in ("authenticator", "installer")}
-    for path in schedule.cli_ini_paths(machine.root) if machine.renewed else ():
-        stated = schedule.stated(path)
+    for path, stated in schedule.cli_settings(machine.root).items() if machine.renewed else ():
         chosen = {name: stated[name] for name in ("authenticator", "installer", "configurator") if name in stated}
         stronger: dict[str, str] = {name: value for name, value in chosen.items() if value not in plugins}
         if "http" not in stated.get("preferred_challenges", "http"):

@@ -32,7 +32,7 @@ _ASK_SECONDS = 10
 # What stands before the program are prefixes of systemd.service(5).
 _CERTBOT = re.compile(r"""[-@:+!]*(?P<program>[^\s;&|()'"`$]*\bcertbot(?:-auto)?)[ \t](?P<words>[^;&|#\n]*)""")
 _RENEW = re.compile(r"(?<![\w-])renew(?![\w-])")
-_PRE_HOOK = re.compile(r"""--pre-hook[ =](?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>\S+))""")
+_PRE_HOOK = re.compile(r"""--pre-hook[ =]("[^"]*"|'[^']*'|\S+)""")
 _STOPS_NGINX = re.compile(
     r"\bstop\b[^\n;&|]*\bnginx\b|\bnginx\b[^\n;&|]*\b(?:stop|quit)\b|\b(?:pkill|killall)\b[^\n;&|]*\bnginx\b"
 )
@@ -77,7 +77,7 @@ class Job:
     @property
     def pre_hooks(self) -> str:
         """Return what its commands give certbot to run before a renewal; "" without."""
-        return "\n".join("".join(filter(None, hook.groups())) for hook in _PRE_HOOK.finditer(self.text))
+        return "\n".join(hook.strip("\"'") for hook in _PRE_HOOK.findall(self.text))
 
 
 def has_cron(root: str = "/") -> bool:
@@ -102,20 +102,18 @@ def places_that_stop_nginx(known: Iterable[Job], config_dir: str, root: str = "/
     for path in glob.glob(os.path.join(glob.escape(config_dir), "renewal-hooks", "pre", "*")):
         if os.access(path, os.X_OK) and not path.endswith("~"):  # certbot's hooks.list_hooks()
             hooks[path] = read_script(path)
-    hooks |= {path: stated(path).get("pre_hook", "") for path in cli_ini_paths(root)}
+    hooks |= {path: stated.get("pre_hook", "") for path, stated in cli_settings(root).items()}
     return [place for place, hook in hooks.items() if stops_nginx(hook)]
 
 
-def cli_ini_paths(root: str = "/") -> list[str]:
-    """Return where certbot's own settings may be on the system below root."""
-    folders = "/etc", os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    return [os.path.join(root, folder.lstrip("/"), "letsencrypt", "cli.ini") for folder in folders]
-
-
-def stated(path: str) -> dict[str, str]:
-    """Return the lines `name = value` of a cli.ini, where it can be read; the last one counts."""
-    pairs = (line.partition("=") for line in read_script(path).splitlines() if "=" in line)
-    return {name.strip().replace("-", "_"): value.strip().strip("\"'") for name, _, value in pairs}
+def cli_settings(root: str = "/") -> dict[str, dict[str, str]]:
+    """Return what stands in certbot's own settings on the system below root, by path and name; the last line counts."""
+    settings = {}
+    for folder in ("/etc", os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")):
+        path = os.path.join(root, folder.lstrip("/"), "letsencrypt", "cli.ini")
+        pairs = [line.partition("=") for line in read_script(path).splitlines() if "=" in line]
+        settings[path] = {name.strip().replace("-", "_"): value.strip().strip("\"'") for name, _, value in pairs}
+    return settings
 
 
 @dataclass(frozen=True)
