@@ -23,7 +23,7 @@ def no_port(subject: Subject) -> Iterator[Finding]:
     """Yield that no server block of the site answers where the CA looks."""
     if not subject.site.plain:
         fact = f"no server block of the site answers on port {subject.context.options.http_port}, where the CA looks"
-        yield Finding("CHALLENGE-NO-PORT", fact, "the next renewal fails", subject.deploy)
+        yield Finding("CHALLENGE-NO-PORT", fact, "the next renewal fails", subject.fix("deploy"))
 
 
 def unanswered(subject: Subject) -> Iterator[Finding]:
@@ -48,8 +48,9 @@ def unanswered(subject: Subject) -> Iterator[Finding]:
     yield from (finding for finding in results if finding not in shadowed)
     bare = [server for server in site.plain if not plan.has_challenge_location(server, wanted)]
     if bare and (shadowed or not is_written):
-        fact = f"the challenge location of the server block at {bare[0]} is missing or shadowed by other lines"
-        yield Finding("CHALLENGE-SHADOWED", fact, "the next renewal may fail", subject.deploy, place=str(bare[0]))
+        place = str(bare[0])
+        fact = f"the challenge location of the server block at {place} is missing or shadowed by other lines"
+        yield Finding("CHALLENGE-SHADOWED", fact, "the next renewal may fail", subject.fix("deploy"), place=place)
     elif is_written:
         yield from shadowed
 

@@ -74,7 +74,7 @@ def shared(subject: Subject) -> Iterator[Finding]:
     """Yield that nginx reads nothing of the certificate, because the site has another one for the same names."""
     name = subject.lineage.name
     fact = f"the site has the certificate {subject.owner}, which is for the names of {name} too"
-    fix = f"`certbot delete --cert-name {name}` removes it, or {subject.deploy} to serve it instead"
+    fix = f"`certbot delete --cert-name {name}` removes it, or {subject.fix('deploy')} to serve it instead"
     yield Finding("CERT-SHARED", fact, f"{name} is renewed but not served", fix, WARNING)
 
 
@@ -108,7 +108,7 @@ def no_tls(subject: Subject) -> Iterator[Finding]:
     """Yield why a handshake with the site fails."""
     if subject.standing.failure:
         fact = f"clients get no certificate: {subject.standing.failure}"
-        yield Finding("SITE-NO-TLS", fact, "they cannot come in over https", f"fix that, then {subject.deploy}")
+        yield Finding("SITE-NO-TLS", fact, "they cannot come in over https", f"fix that, then {subject.fix('deploy')}")
 
 
 def staple_awaited(subject: Subject) -> Iterator[Finding]:
@@ -117,7 +117,7 @@ def staple_awaited(subject: Subject) -> Iterator[Finding]:
     if earlier is not None and not subject.standing.failure:
         fact = "the site keeps the certificate before, because the new one must be stapled and has no staple yet"
         effect = f"clients notice nothing until {moment(earlier.not_after)}, and each `certbot renew` tries again"
-        yield Finding("STAPLE-AWAITED", fact, effect, f"{subject.deploy} to see why it has none")
+        yield Finding("STAPLE-AWAITED", fact, effect, f"{subject.fix('deploy')} to see why it has none")
 
 
 def not_served(subject: Subject) -> Iterator[Finding]:
@@ -125,7 +125,7 @@ def not_served(subject: Subject) -> Iterator[Finding]:
     standing = subject.standing
     if not standing.is_current and standing.earlier is None and not standing.failure:
         fact = "clients are handed another certificate"
-        yield Finding("CERT-NOT-SERVED", fact, "the certificate on disk is not the one served", subject.deploy)
+        yield Finding("CERT-NOT-SERVED", fact, "the certificate on disk is not the one served", subject.fix("deploy"))
 
 
 def revoked(subject: Subject) -> Iterator[Finding]:

@@ -29,7 +29,7 @@ def no_installer(subject: Subject) -> Iterator[Finding]:
     if subject.lineage.renewal.get("installer") != lineages.PLUGIN_NAME:
         fact = f"{path} does not name the installer {lineages.PLUGIN_NAME}"
         effect = "`certbot renew` will not refresh the staple"
-        yield Finding("RENEWAL-NO-INSTALLER", fact, effect, subject.deploy, place=path)
+        yield Finding("RENEWAL-NO-INSTALLER", fact, effect, subject.fix("deploy"), place=path)
 
 
 def no_hook(subject: Subject) -> Iterator[Finding]:
@@ -37,7 +37,7 @@ def no_hook(subject: Subject) -> Iterator[Finding]:
     path = subject.lineage.renewal_path
     if not renewal.begins_with_ours(subject.lineage.hooks):
         fact = f"{path} has no deploy hook of certbot-seafile"
-        yield Finding("RENEWAL-NO-HOOK", fact, _UNSERVED, subject.deploy, place=path)
+        yield Finding("RENEWAL-NO-HOOK", fact, _UNSERVED, subject.fix("deploy"), place=path)
 
 
 def hook_gone(subject: Subject) -> Iterator[Finding]:
@@ -45,7 +45,7 @@ def hook_gone(subject: Subject) -> Iterator[Finding]:
     path = subject.lineage.renewal_path
     if (program := renewal.program(subject.lineage.renewal)) and not os.access(program, os.X_OK):
         fact = f"the deploy hook in {path} runs {program}, which is not there"
-        yield Finding("RENEWAL-HOOK-GONE", fact, _UNSERVED, subject.deploy, place=path)
+        yield Finding("RENEWAL-HOOK-GONE", fact, _UNSERVED, subject.fix("deploy"), place=path)
 
 
 def failed(subject: Subject) -> Iterator[Finding]:

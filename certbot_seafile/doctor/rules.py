@@ -30,13 +30,10 @@ from certbot_seafile.usecases import status
 #: What is asked of a Subject, or of what is behind its site, or of the Machine.
 _Rules = tuple[Callable[[Any], Iterable[Finding]], ...]
 
-#: Of every certificate; of one that certbot renews here, that another user or machine does, or nobody.
-_FIRST: _Rules = (certificate.clock_wrong,)
+#: Of a certificate that certbot renews here; of one that another user or machine does.
 _RENEWED: _Rules = (certificate.not_renewed, certificate.no_must_staple)
 _HANDED: _Rules = (certificate.not_renewed, certificate.refused)
-_DELETED: _Rules = (certificate.deleted,)
-#: Of one whose site is known; what follows, only where that has no other certificate for the same names.
-_SITE: _Rules = (certificate.shared,)
+#: Of one whose site is known, and has no other certificate for the same names.
 _SERVED: _Rules = (
     network.port_taken, certificate.no_tls, certificate.staple_awaited, certificate.not_served, certificate.revoked,
 )  # fmt: skip
@@ -55,7 +52,6 @@ _PASSED_ON: _Rules = (
     proxying.upload_path, proxying.upload_limit, proxying.seahub_limit, proxying.timeout, proxying.buffer_space,
     proxying.websockets,
 )  # fmt: skip
-_LAST: _Rules = (certificate.other_names,)
 
 _MACHINE: _Rules = (
     left.nginx_refuses, left.orphans, certificate.from_archive, network.compose_starts_caddy, left.staple_left_over,
@@ -75,10 +71,10 @@ def _rules(subject: Subject) -> Iterator[tuple[Subject | Behind, _Rules]]:
     """Yield what is asked, and the rules for that."""
     is_undone = subject.standing.record.is_undone  # a person wants nothing more of it than renewals
     has_site = subject.standing.site is not None and not is_undone
-    yield subject, _FIRST
-    yield subject, _RENEWED if subject.is_renewed_here else _HANDED if subject.entry else _DELETED
+    yield subject, (certificate.clock_wrong,)
+    yield subject, _RENEWED if subject.is_renewed_here else _HANDED if subject.entry else (certificate.deleted,)
     if has_site:
-        yield subject, _SERVED if subject.owner is None else _SITE
+        yield subject, _SERVED if subject.owner is None else (certificate.shared,)
         yield subject, _STAPLED if subject.owner is None and subject.is_stapled else ()
     elif not is_undone:
         yield subject, (certificate.site_not_found,)
@@ -94,7 +90,7 @@ def _rules(subject: Subject) -> Iterator[tuple[Subject | Behind, _Rules]]:
         yield behind, _ASKED if subject.site.tls and not subject.standing.failure else ()
         yield behind, _PASSED_ON
         yield subject, (network.name_astray,)
-    yield subject, _LAST
+    yield subject, (certificate.other_names,)
 
 
 def of_machine(machine: Machine) -> list[Finding]:

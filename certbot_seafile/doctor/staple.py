@@ -40,7 +40,7 @@ def old(subject: Subject) -> Iterator[Finding]:
     staple, success, now = subject.standing.staple, subject.standing.record.last_success, subject.standing.now
     if staple is None or subject.short_life:
         return
-    fix = subject.handing or f"{_refresh(subject)} and see that `certbot renew` runs every day"
+    fix = subject.handing or f"{subject.fix('refresh')} and see that `certbot renew` runs every day"
     if verify.must_withdraw(staple, now):
         end = f"{moment(staple.end)} and no newer one came"
         fact = f"the staple ends on {end}" if subject.entry else f"the staple is stale: it ends on {end}"
@@ -54,7 +54,7 @@ def not_included(subject: Subject) -> Iterator[Finding]:
     """Yield the site's server blocks that do not include the stored staple."""
     for server in _bare_servers(subject) if subject.standing.staple else ():
         fact = f"the server block at {server} has no line `include {_include(subject)};`"
-        yield Finding("SITE-NO-INCLUDE", fact, "the staple is not served", subject.deploy, place=str(server))
+        yield Finding("SITE-NO-INCLUDE", fact, "the staple is not served", subject.fix("deploy"), place=str(server))
 
 
 def not_served(subject: Subject) -> Iterator[Finding]:
@@ -74,11 +74,7 @@ def missing(subject: Subject) -> Iterator[Finding]:
         reason = "there is no good staple" if subject.entry else ""
         fact = reason or _reason_without_staple(subject.context, standing.served or lineage)
         effect = "clients ask the CA, or refuse the certificate where it demands a staple"
-        yield Finding("STAPLE-MISSING", fact, effect, subject.handing or _refresh(subject))
-
-
-def _refresh(subject: Subject) -> str:
-    return f"run `certbot-seafile refresh --cert-name {subject.lineage.name}`"
+        yield Finding("STAPLE-MISSING", fact, effect, subject.handing or subject.fix("refresh"))
 
 
 def _include(subject: Subject) -> str:

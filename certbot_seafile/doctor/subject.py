@@ -119,10 +119,9 @@ class Subject:
             raise errors.SiteNotFound(self.standing.failure or "")
         return self.standing.site
 
-    @property
-    def deploy(self) -> str:
-        """Return the advice to deploy the lineage."""
-        return f"run `certbot-seafile deploy --cert-name {self.lineage.name}`"
+    def fix(self, command: str) -> str:
+        """Return the advice to run a command of this program for the lineage."""
+        return f"run `certbot-seafile {command} --cert-name {self.lineage.name}`"
 
     @property
     def is_renewed_here(self) -> bool:
