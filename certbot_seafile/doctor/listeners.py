@@ -14,7 +14,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from certbot_seafile.system import files
+
 _LISTENING = "0A"  # TCP_LISTEN (include/net/tcp_states.h)
+_MOST_BYTES = 64 * 1024**2  # a row for each connection is among them
 _PLAIN = re.compile(r"[\w.+-]+")
 
 
@@ -41,19 +44,11 @@ def by_port() -> dict[int, list[Listener]]:
 def _listening_sockets() -> Iterator[tuple[str, int]]:
     """Yield inode and port of each socket that listens."""
     for path in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            with open(path, encoding="ascii") as stream:
-                rows = [line.split() for line in stream.readlines()[1:]]
-        except OSError:
-            continue  # there is no IPv6
+        rows = [line.split() for line in files.text(path, at_most_bytes=_MOST_BYTES).splitlines()[1:]]
         yield from ((row[9], int(row[1].rpartition(":")[2], 16)) for row in rows if row[3] == _LISTENING)
 
 
 def _program(process: int) -> str:
     """Return a program's name; "another program" where it has none that could be shown: a process chooses it itself."""
-    try:
-        with open(f"/proc/{process}/comm", encoding="utf-8", errors="replace") as stream:
-            name = stream.read().strip()
-    except OSError:
-        name = ""
+    name = files.text(f"/proc/{process}/comm").strip()
     return name if _PLAIN.fullmatch(name) else "another program"
