@@ -60,7 +60,7 @@ def url_left_over(subject: Subject) -> Iterator[Finding]:
     """Yield the addresses in seahub_settings.py that Seafile from 12 on computes from .env."""
     for top in _tops(subject):
         is_named = any(seahub.value_in(path, _HOSTNAME) for path in seahub.own_env_files(top))
-        is_computed = is_named or (seahub.release(top) or 0) >= _FIRST_TO_COMPUTE
+        is_computed = is_named or seahub.release(top) >= _FIRST_TO_COMPUTE
         for setting in seahub.settings(top) if is_computed else ():
             is_url = setting.is_of_seahub and setting.name in seahub.URLS
             if is_url and setting.text.lower().startswith("https://"):

@@ -69,11 +69,11 @@ class Setting:
         return None
 
 
-def release(top: str) -> int | None:
-    """Return the first number of Seafile's version, 12 for 12.0.5; None where it is not known, as in containers."""
+def release(top: str) -> int:
+    """Return the first number of Seafile's version, 12 for 12.0.5; 0 where it is not known, as in containers."""
     folder = os.path.basename(os.path.realpath(os.path.join(top, "seafile-server-latest")))
     version = re.match(r"seafile(?:-pro)?-server[-_](\d+)\.", folder)
-    return int(version[1]) if version else None
+    return int(version[1]) if version else 0
 
 
 def top_folder(document_root: str) -> str | None:
@@ -149,7 +149,7 @@ def settings(top: str) -> list[Setting]:
         known = line_settings(path)
     else:
         known = {setting.name: setting for setting in _assignments(path, tree)}
-    if (release(top) or 0) <= _LAST_WITH_CCNET:
+    if release(top) <= _LAST_WITH_CCNET:
         former = line_settings(os.path.join(top, "conf", "ccnet.conf"))
         known = {name: former[name] for name in ("SERVICE_URL",) if name in former} | known
     return list(known.values())

@@ -142,10 +142,8 @@ def standing(context: Context, lineage: Lineage) -> Standing:
     is_stapled = failure is None and all(handed.staple is not None for handed in handshakes)
     stored = staple and staple.response
     is_stored = is_stapled and all(handed.staple == stored for handed in handshakes)
-    return Standing(
-        lineage, site, staple, record, now, failure, is_current, is_stapled, is_stored, served,
-        _first_end(handshakes),
-    )  # fmt: skip
+    facts = lineage, site, staple, record, now, failure, is_current, is_stapled, is_stored, served
+    return Standing(*facts, _first_end(handshakes))
 
 
 def _first_end(handshakes: Sequence[Handshake]) -> datetime.datetime | None:
