@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 
 from certbot_seafile import errors
-from certbot_seafile.doctor import seahub
 from certbot_seafile.doctor.findings import WARNING, Finding, listed
 from certbot_seafile.doctor.subject import Machine, Subject
 from certbot_seafile.ocsp import fetch
@@ -53,7 +52,7 @@ def taken(subject: Subject, port: int) -> Iterator[Finding]:
 
 def compose_starts_caddy(machine: Machine) -> Iterator[Finding]:
     """Yield the compose files of Seafile that start Caddy, where nginx is to answer."""
-    for path in seahub.compose_files(machine.root) if machine.readable else ():
+    for path in machine.seafile.compose_files if machine.readable else ():
         text = files.text(path)
         if caddy := _CADDY.search(text):
             place = f"{path}:{text.count(chr(10), 0, caddy.end()) + 1}"

@@ -77,18 +77,17 @@ def _tops(subject: Subject) -> list[str]:
     folders = [os.fsdecode(root.arguments[0]) for root in statements if root.name in (b"root", b"alias")]
     if tops := list(dict.fromkeys(filter(None, map(seahub.top_folder, folders)))):
         return tops
-    is_only = len(subject.machine.readable) == len(subject.machine.installations) == 1
-    return subject.machine.installations if is_only else []
+    installations = subject.machine.seafile.installations
+    return installations if len(subject.machine.readable) == len(installations) == 1 else []
 
 
 def _env_files(subject: Subject) -> list[str]:
     """Return the environment files that are about the site."""
-    machine = subject.machine
+    known, names = subject.machine.seafile.env_files, subject.lineage.names
     own = [path for top in _tops(subject) for path in seahub.own_env_files(top)]
-    if own or len(machine.readable) == len(machine.env_files) == 1:
-        return own or machine.env_files
-    names = subject.lineage.names
-    return [path for path in machine.env_files if model.covers(names, seahub.value_in(path, _HOSTNAME))]
+    if own or len(subject.machine.readable) == len(known) == 1:
+        return own or known
+    return [path for path in known if model.covers(names, seahub.value_in(path, _HOSTNAME))]
 
 
 def _settings(subject: Subject) -> Iterator[Setting]:

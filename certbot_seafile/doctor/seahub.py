@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from certbot_seafile.doctor import docker
 from certbot_seafile.system import files
@@ -82,48 +83,48 @@ def top_folder(document_root: str) -> str | None:
     return installed["top"] if installed else None
 
 
-def env_files(root: str = "/") -> list[str]:
-    """Return the .env files of Seafile's installations on the system below root, as sorted paths.
+@dataclass(frozen=True)
+class Places:
+    """Where the files of Seafile's installations are on the system below root, as sorted paths."""
 
-    Those of running containers, and those that speak of Seafile in /opt, where its manual has them.
-    """
-    named = [_at(root, path) for project in docker.projects() for path in project.env_files]
-    named += [os.path.join(place, name) for place in _below_opt(root) for name in (".env", "conf/.env")]
-    return sorted({path for path in named if "SEAFILE_" in files.text(path)})
+    root: str = "/"
 
+    @cached_property
+    def env_files(self) -> list[str]:
+        """Return the .env files: of running containers, and in /opt, where Seafile's manual has them."""
+        named = [self._at(path) for project in docker.projects() for path in project.env_files]
+        named += [os.path.join(folder, name) for folder in self._below_opt for name in (".env", "conf/.env")]
+        return sorted({path for path in named if "SEAFILE_" in files.text(path)})
 
-def compose_files(root: str = "/") -> list[str]:
-    """Return the compose files of Seafile's installations on the system below root, as sorted paths.
+    @cached_property
+    def compose_files(self) -> list[str]:
+        """Return the compose files with which running containers were started, and those that would be taken.
 
-    Those with which running containers were started, and in the folders of env_files() and in /opt those that `docker
-    compose up` would take: what COMPOSE_FILE in .env lists, else the first of its own names.
-    """
-    named = {_at(root, path) for project in docker.projects() for path in project.compose_files}
-    listed = {os.path.dirname(path): _listed(path) for path in env_files(root)}
-    for folder in [*listed, *_below_opt(root)]:
-        own = (os.path.join(folder, name) for name in _COMPOSE_NAMES)
-        first = next(filter(os.path.lexists, own), None)
-        named.update(listed.get(folder) or ([first] if first else []))
-    return sorted(path for path in named if "seafile" in files.text(path).lower())
+        By `docker compose up` in the folders of env_files and in /opt: what COMPOSE_FILE in .env lists, else the first
+        of its own names.
+        """
+        named = {self._at(path) for project in docker.projects() for path in project.compose_files}
+        listed = {os.path.dirname(path): _listed(path) for path in self.env_files}
+        for folder in [*listed, *self._below_opt]:
+            own = (os.path.join(folder, name) for name in _COMPOSE_NAMES)
+            first = next(filter(os.path.lexists, own), None)
+            named.update(listed.get(folder) or ([first] if first else []))
+        return sorted(path for path in named if "seafile" in files.text(path).lower())
 
+    @cached_property
+    def installations(self) -> list[str]:
+        """Return the folders whose conf/ has Seahub's settings: below /opt, and SEAFILE_VOLUME of containers."""
+        volumes = [self._at(value) for path in self.env_files if (value := value_in(path, "SEAFILE_VOLUME"))]
+        tops = [*self._below_opt, *volumes]
+        tops += [os.path.join(top, "seafile") for top in tops]
+        return sorted({top for top in tops if os.path.isfile(os.path.join(top, "conf", "seahub_settings.py"))})
 
-def installations(root: str = "/") -> list[str]:
-    """Return the folders of the system below root whose conf/ has Seahub's settings, sorted: those below /opt, and
-    those that containers are given as SEAFILE_VOLUME.
-    """
-    volumes = [_at(root, value) for path in env_files(root) if (value := value_in(path, "SEAFILE_VOLUME"))]
-    tops = [*_below_opt(root), *volumes]
-    tops += [os.path.join(top, "seafile") for top in tops]
-    return sorted({top for top in tops if os.path.isfile(os.path.join(top, "conf", "seahub_settings.py"))})
+    @property
+    def _below_opt(self) -> list[str]:
+        return glob.glob(os.path.join(glob.escape(self.root), "opt", "*"))
 
-
-def _below_opt(root: str) -> list[str]:
-    return glob.glob(os.path.join(glob.escape(root), "opt", "*"))
-
-
-def _at(root: str, path: str) -> str:
-    """Return where a path of the system below root is."""
-    return os.path.join(root, path.lstrip("/"))
+    def _at(self, path: str) -> str:
+        return os.path.join(self.root, path.lstrip("/"))
 
 
 def _listed(env_path: str) -> list[str]:

@@ -74,14 +74,9 @@ class Machine:
         return [lineage for lineage in own if not records.is_undone(self.context.state_dir, lineage.name)]
 
     @cached_property
-    def env_files(self) -> list[str]:
-        """Return the .env files of Seafile's installations, running containers' too."""
-        return seahub.env_files(self.root)
-
-    @cached_property
-    def installations(self) -> list[str]:
-        """Return the folders of Seafile's installations, whose conf/ has Seahub's settings."""
-        return seahub.installations(self.root)
+    def seafile(self) -> seahub.Places:
+        """Return where the files of Seafile's installations are."""
+        return seahub.Places(self.root)
 
     @cached_property
     def listeners(self) -> dict[int, list[listeners.Listener]]:
