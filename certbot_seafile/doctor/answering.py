@@ -15,21 +15,19 @@ from certbot_seafile.doctor import network
 from certbot_seafile.doctor.findings import Finding
 from certbot_seafile.doctor.subject import Subject
 from certbot_seafile.site import plan
-from certbot_seafile.system import challenge, handshake, lineages, serving, webroot
+from certbot_seafile.system import challenge, handshake, serving, webroot
 from certbot_seafile.system.lineages import Lineage
 
 
 def no_port(subject: Subject) -> Iterator[Finding]:
     """Yield that no server block of the site answers where the CA looks."""
-    if _is_authenticated_here(subject) and not subject.site.plain:
+    if not subject.site.plain:
         fact = f"no server block of the site answers on port {subject.context.options.http_port}, where the CA looks"
-        yield Finding("CHALLENGE-NO-PORT", fact, "the next renewal fails", subject.deploy)
+        yield Finding("CHALLENGE-NO-PORT", fact, "the next renewal fails", subject.fix("deploy"))
 
 
 def unanswered(subject: Subject) -> Iterator[Finding]:
     """Yield why the site does not hand a validation file out."""
-    if not _is_authenticated_here(subject):
-        return
     context, site, wanted = subject.context, subject.site, challenge.wanted_challenge(subject.context.options)
     token = f"certbot-seafile-check-{os.getpid()}"
     with contextlib.ExitStack() as opened:
@@ -50,14 +48,11 @@ def unanswered(subject: Subject) -> Iterator[Finding]:
     yield from (finding for finding in results if finding not in shadowed)
     bare = [server for server in site.plain if not plan.has_challenge_location(server, wanted)]
     if bare and (shadowed or not is_written):
-        fact = f"the challenge location of the server block at {bare[0]} is missing or shadowed by other lines"
-        yield Finding("CHALLENGE-SHADOWED", fact, "the next renewal may fail", subject.deploy, place=str(bare[0]))
+        place = str(bare[0])
+        fact = f"the challenge location of the server block at {place} is missing or shadowed by other lines"
+        yield Finding("CHALLENGE-SHADOWED", fact, "the next renewal may fail", subject.fix("deploy"), place=place)
     elif is_written:
         yield from shadowed
-
-
-def _is_authenticated_here(subject: Subject) -> bool:
-    return subject.lineage.renewal.get("authenticator") == lineages.PLUGIN_NAME
 
 
 def _answers(endpoint: handshake.Endpoint, lineage: Lineage, token: str) -> Iterator[Finding]:

@@ -8,19 +8,16 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from certbot_seafile import errors
-from certbot_seafile.doctor import schedule
-from certbot_seafile.doctor import subject as subjects
 from certbot_seafile.doctor.findings import WARNING, Finding, moment
-from certbot_seafile.doctor.subject import Machine, Subject
-from certbot_seafile.ocsp import verify
+from certbot_seafile.doctor.subject import Machine, Subject, certificate_lines
+from certbot_seafile.ocsp import store, verify
 from certbot_seafile.site import model, plan
 from certbot_seafile.system import lineages
 from certbot_seafile.system.lineages import Lineage
-from certbot_seafile.usecases import status
 
 
 def clock_wrong(subject: Subject) -> Iterator[Finding]:
@@ -39,22 +36,32 @@ def clock_wrong(subject: Subject) -> Iterator[Finding]:
 
 
 def not_renewed(subject: Subject) -> Iterator[Finding]:
-    """Yield that this machine's certbot did not renew the certificate in time."""
-    lineage = subject.lineage
-    if subject.is_renewed_here:
-        fix = f"run `certbot renew --cert-name {lineage.name}` and read what it says"
-        yield from expiry(lineage, subject.standing.renewal_due, subject.standing.now, fix)
-
-
-def expiry(lineage: Lineage, due: datetime, now: datetime, fix: str) -> Iterator[Finding]:
-    """Yield that a certificate expired, or was to be renewed long ago. due: from when on."""
-    end = moment(lineage.not_after)
-    if lineage.not_after <= now:
+    """Yield that the certificate expired, or was to be renewed long ago: here, or where it is handed over."""
+    lineage, standing, end = subject.lineage, subject.standing, moment(subject.lineage.not_after)
+    fix = subject.handing or f"run `certbot renew --cert-name {lineage.name}` and read what it says"
+    if lineage.not_after <= standing.now:
         yield Finding("CERT-EXPIRED", f"the certificate expired on {end}", "clients refuse it", fix)
-    elif status.is_renewal_late(lineage, due, now):
-        share = status.share_left(lineage, now)
+    elif standing.is_renewal_late:
+        share = standing.share_left
         fact = f"the certificate expires on {end} ({share:.0%} of its lifetime is left) and was not renewed"
         yield Finding("CERT-NOT-RENEWED", fact, "clients will refuse it from then on", fix)
+
+
+def deleted(subject: Subject) -> Iterator[Finding]:
+    """Yield that certbot knows a sealed certificate no more."""
+    name, end = subject.lineage.name, moment(subject.lineage.not_after)
+    fact = "nginx serves a sealed copy of this certificate, but certbot knows it no more"
+    get = f"get a new one with `certbot certonly -a seafile --cert-name {name}`"
+    fix = f"{get}, or take it out with `certbot-seafile undo --cert-name {name}`"
+    yield Finding("CERT-DELETED", fact, f"it is never renewed and ends on {end}", fix)
+
+
+def refused(subject: Subject) -> Iterator[Finding]:
+    """Yield why root's step does not serve what it was handed."""
+    failure = subject.standing.record.last_failure
+    if subject.entry and failure:
+        effect = "nginx goes on with what it served before"
+        yield Finding("HANDOVER-REFUSED", failure, effect, place=subject.entry.path)
 
 
 def site_not_found(subject: Subject) -> Iterator[Finding]:
@@ -66,17 +73,15 @@ def site_not_found(subject: Subject) -> Iterator[Finding]:
 def shared(subject: Subject) -> Iterator[Finding]:
     """Yield that nginx reads nothing of the certificate, because the site has another one for the same names."""
     name = subject.lineage.name
-    if (owner := subject.owner) is not None:
-        fact = f"the site has the certificate {owner}, which is for the names of {name} too"
-        fix = f"`certbot delete --cert-name {name}` removes it, or {subject.deploy} to serve it instead"
-        yield Finding("CERT-SHARED", fact, f"{name} is renewed but not served", fix, WARNING)
+    fact = f"the site has the certificate {subject.owner}, which is for the names of {name} too"
+    fix = f"`certbot delete --cert-name {name}` removes it, or {subject.fix('deploy')} to serve it instead"
+    yield Finding("CERT-SHARED", fact, f"{name} is renewed but not served", fix, WARNING)
 
 
 def no_must_staple(subject: Subject) -> Iterator[Finding]:
     """Yield that the CA left must-staple out, which was asked for (RFC 7633)."""
-    path = subject.lineage.renewal_path
-    is_asked_for = subject.is_renewed_here and schedule.stated(path).get("must_staple", "").lower() == "true"
-    if is_asked_for and not subject.lineage.is_must_staple:
+    lineage, path = subject.lineage, subject.lineage.renewal_path
+    if lineage.renewal.get("must_staple", "").lower() == "true" and not lineage.is_must_staple:
         fact = f"{path} asks for must-staple, and the certificate came without"
         fix = "ask another CA for that, or take that line out"
         yield Finding("CERT-NO-MUST-STAPLE", fact, "clients do not insist on a staple", fix, WARNING, place=path)
@@ -86,12 +91,8 @@ def from_archive(machine: Machine) -> Iterator[Finding]:
     """Yield the lines of sites that name one version of a certificate for good: in archive/, or by a link to that."""
     config_dir = os.path.realpath(machine.context.config_dir)
     archive = os.path.join(config_dir, "archive") + "/"
-    try:
-        servers = model.http_servers(machine.context.nginx.configuration().outline())
-    except errors.Error:
-        return  # nginx itself says it better
-    lines = {line: None for server in servers for line in server.level(b"ssl_certificate") if line.arguments}
-    for line in lines:
+    lines = (line for uses in certificate_lines(machine.context).values() for _, line in uses)
+    for line in dict.fromkeys(lines):
         path = os.fsdecode(line.arguments[0])
         first = os.path.join(os.path.dirname(path), os.readlink(path)) if os.path.islink(path) else path
         is_live = os.path.realpath(os.path.dirname(path)).startswith(os.path.join(config_dir, "live") + "/")
@@ -107,7 +108,7 @@ def no_tls(subject: Subject) -> Iterator[Finding]:
     """Yield why a handshake with the site fails."""
     if subject.standing.failure:
         fact = f"clients get no certificate: {subject.standing.failure}"
-        yield Finding("SITE-NO-TLS", fact, "they cannot come in over https", f"fix that, then {subject.deploy}")
+        yield Finding("SITE-NO-TLS", fact, "they cannot come in over https", f"fix that, then {subject.fix('deploy')}")
 
 
 def staple_awaited(subject: Subject) -> Iterator[Finding]:
@@ -116,7 +117,7 @@ def staple_awaited(subject: Subject) -> Iterator[Finding]:
     if earlier is not None and not subject.standing.failure:
         fact = "the site keeps the certificate before, because the new one must be stapled and has no staple yet"
         effect = f"clients notice nothing until {moment(earlier.not_after)}, and each `certbot renew` tries again"
-        yield Finding("STAPLE-AWAITED", fact, effect, f"{subject.deploy} to see why it has none")
+        yield Finding("STAPLE-AWAITED", fact, effect, f"{subject.fix('deploy')} to see why it has none")
 
 
 def not_served(subject: Subject) -> Iterator[Finding]:
@@ -124,14 +125,21 @@ def not_served(subject: Subject) -> Iterator[Finding]:
     standing = subject.standing
     if not standing.is_current and standing.earlier is None and not standing.failure:
         fact = "clients are handed another certificate"
-        yield Finding("CERT-NOT-SERVED", fact, "the certificate on disk is not the one served", subject.deploy)
+        yield Finding("CERT-NOT-SERVED", fact, "the certificate on disk is not the one served", subject.fix("deploy"))
 
 
 def revoked(subject: Subject) -> Iterator[Finding]:
-    """Yield that the CA revoked the certificate."""
-    lineage = subject.lineage
-    if (revocation := subject.revocation) is not None:
-        where = " where it is renewed" if subject.is_handed else ""
+    """Yield when and why the CA revoked the certificate, as far as is known.
+
+    The responder is asked where no staple is to be served, unless that is another machine's or user's matter.
+    """
+    lineage, context, revocation = subject.lineage, subject.context, subject.standing.record.revocation
+    if revocation is None and not subject.is_stapled and subject.is_renewed_here:
+        due = store.find_due(context, lineage, unstapled="no staple is to be served")
+        outcome = store.verify_response(context, lineage, due, due.fetch) if isinstance(due, store.Due) else due
+        revocation = outcome.record.revocation
+    if revocation:
+        where = " where it is renewed" if subject.entry else ""
         fix = f"get a new certificate with `certbot renew --force-renewal --cert-name {lineage.name}`{where}"
         yield Finding("CERT-REVOKED", revocation, "clients that ask the CA refuse it", fix)
 
@@ -141,24 +149,16 @@ def other_names(subject: Subject) -> Iterator[Finding]:
 
     A name beside others of the certificate's was its owner's choice, unless an earlier certificate was for it.
     """
-    try:
-        used = subjects.servers_by_folder(subject.context.nginx.configuration())
-    except errors.Error:
-        return  # nginx itself says it better
-    lineage = subject.lineage
+    lineage, used = subject.lineage, certificate_lines(subject.context)
     folders = {current.folder for current in (lineage, subject.standing.served) if current is not None}
-    for server in dict.fromkeys(server for folder in sorted(folders) for server in used.get(folder, ())):
-        names = [name for name in plan.strangers(server, lineage.names) if not _covers(lineage.names, name)]
-        is_covered = any(_covers(lineage.names, name) for name in server.names)
+    for server in dict.fromkeys(server for folder in sorted(folders) for server, _ in used.get(folder, ())):
+        names = [name for name in plan.strangers(server, lineage.names) if not model.covers(lineage.names, name)]
+        is_covered = any(model.covers(lineage.names, name) for name in server.names)
         if lost := [name for name in names if not is_covered or name in _earlier_names(lineage)]:
             fact = f"the server block at {server} uses this certificate for {', '.join(lost)}, and it is not for that"
             get = f"get one for all names with `certbot certonly -a seafile --cert-name {lineage.name} -d NAME...`"
             fix = f"{get}, or give the block another certificate"
             yield Finding("CERT-OTHER-NAMES", fact, "clients that ask for that are warned", fix, place=str(server))
-
-
-def _covers(names: Sequence[str], name: str) -> bool:
-    return name.lower() in names or f"*.{name.lower().partition('.')[2]}" in names
 
 
 def _earlier_names(lineage: Lineage) -> set[str]:

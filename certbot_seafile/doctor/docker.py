@@ -5,6 +5,7 @@ The law: docker is only asked what runs; nothing is started or changed. Where it
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -19,9 +20,8 @@ _FORMAT = "[" + ",".join(f"{{{{json {field}}}}}" for field in _FIELDS) + "]"
 
 @dataclass(frozen=True)
 class Project:
-    """What `docker compose` was run with: its folder, its compose files, its environment files (none: FOLDER/.env)."""
+    """What `docker compose` was run with: its compose files and its environment files."""
 
-    folder: str
     compose_files: tuple[str, ...]
     env_files: tuple[str, ...]
 
@@ -39,16 +39,11 @@ def projects() -> tuple[Project, ...]:
         )
     except (OSError, subprocess.TimeoutExpired):
         return ()
-    lines = done.stdout.decode("utf-8", "replace").splitlines()
-    return tuple(dict.fromkeys(project for line in lines if (project := _read(line)) is not None))
-
-
-def _read(line: str) -> Project | None:
-    try:
-        image, folder, *files = json.loads(line)
-        if "seafile" not in image.lower() or not folder:
-            return None
-        compose, env = (tuple(os.path.join(folder, name) for name in names.split(",") if name) for names in files)
-    except (ValueError, TypeError, AttributeError):
-        return None
-    return Project(folder, compose, env)
+    found: dict[Project, None] = {}
+    for line in done.stdout.decode("utf-8", "replace").splitlines():
+        with contextlib.suppress(ValueError, TypeError, AttributeError):  # the line is none of ours
+            image, folder, *files = json.loads(line)
+            compose, env = ([os.path.join(folder, name) for name in names.split(",") if name] for names in files)
+            if "seafile" in image.lower() and folder:
+                found[Project(tuple(compose), tuple(env or [os.path.join(folder, ".env")]))] = None
+    return tuple(found)

@@ -9,15 +9,17 @@ from __future__ import annotations
 import datetime
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from certbot_seafile.doctor import findings
+from certbot_seafile.doctor.findings import moment
 from certbot_seafile.ocsp import store
 from certbot_seafile.sealed import apply
 from certbot_seafile.sealed.versions import Version
+from certbot_seafile.site import plan
 from certbot_seafile.usecases.boundary import Failure
-from certbot_seafile.usecases.status import LATE_AFTER, Standing, is_renewal_late, share_left
+from certbot_seafile.usecases.status import LATE_AFTER, Standing
 
 # --- JSON -------------------------------------------------------------------------------------------------------------
 
@@ -77,8 +79,8 @@ def _fields(standing: Standing) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _time(moment: datetime.datetime) -> str:
-    return moment.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _time(at: datetime.datetime) -> str:
+    return f"{at:%Y-%m-%dT%H:%M:%SZ}"
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -127,7 +129,7 @@ def _line(row: Sequence[str], widths: Sequence[int], is_coloured: bool) -> str:
 
 
 def _row(standing: Standing) -> tuple[str, ...]:
-    left, share = standing.lineage.not_after - standing.now, share_left(standing.lineage, standing.now)
+    left, share = standing.lineage.not_after - standing.now, standing.share_left
     expiry = f"{_span(left)} {share:.0%}" if share > 0 else "EXPIRED"
     cells = _renewal_cell(standing), _run_cell(standing), _staple_cell(standing), _served_cell(standing)
     return (standing.lineage.name, expiry, *cells)
@@ -136,7 +138,7 @@ def _row(standing: Standing) -> tuple[str, ...]:
 def _renewal_cell(standing: Standing) -> str:
     if isinstance(standing.lineage, Version) and not standing.lineage.for_names:
         return "NEVER"  # certbot knows it no more
-    if is_renewal_late(standing.lineage, standing.renewal_due, standing.now):
+    if standing.is_renewal_late:
         return "LATE"
     return "due" if standing.renewal_due <= standing.now else f"in {_span(standing.renewal_due - standing.now)}"
 
@@ -164,8 +166,8 @@ def _served_cell(standing: Standing) -> str:
         return "undone"
     if standing.failure:
         return "NOTHING"
-    if standing.is_in_front:
-        return "in front"
+    if standing.site is not None and plan.find_front(standing.site):
+        return "in front"  # where nobody can look from here
     if standing.earlier is not None:
         return "the one BEFORE"
     if not standing.is_current:
@@ -185,80 +187,49 @@ def _span(span: datetime.timedelta) -> str:
 
 def _details(standing: Standing) -> Iterator[str]:
     """Yield the lines below a row: a label and a text each, which is wrapped, but for paths and options."""
+    lineage, record, staple, asked = standing.lineage, standing.record, standing.staple, standing.ca_asked_from
+    sooner = f"; the CA may name another time (ARI), and is asked again from {moment(asked)} on" if asked else ""
+    run = f"{moment(standing.last_run)}, " if standing.last_run else ""
+    texts = {
+        "names": ", ".join(lineage.names),
+        "key": f"{lineage.key_type}, serial number {lineage.leaf.serial_number:x}",
+        "expires": moment(lineage.not_after),
+        "renewal": f"from {moment(standing.renewal_due)} on{sooner}",
+        "last renew": run + (record.last_failure or ("well" if run else "-")),
+        "responder": lineage.responder_url or "none",
+        "must-staple": "yes" if lineage.is_must_staple else "no",
+        "staple": record.revocation or (f"until {moment(staple.end)}" if staple else _staple_cell(standing)),
+        "served": standing.failure or _served_cell(standing),
+        "next": standing.next_action,
+    }
     wrapper = textwrap.TextWrapper(_WIDTH, break_long_words=False, break_on_hyphens=False)
-    for label, text in _labelled(standing):
+    for label, text in texts.items():
         wrapper.initial_indent = f"    {label:<12}"
         wrapper.subsequent_indent = " " * len(wrapper.initial_indent)
         yield wrapper.fill(apply.escaped(text))
 
 
-def _labelled(standing: Standing) -> Iterator[tuple[str, str]]:
-    lineage, record, staple = standing.lineage, standing.record, standing.staple
-    yield "names", ", ".join(lineage.names)
-    yield "key", f"{lineage.key_type}, serial number {lineage.leaf.serial_number:x}"
-    yield "expires", _moment(lineage.not_after)
-    asked = standing.ca_asked_from
-    sooner = f"; the CA may name another time (ARI), and is asked again from {_moment(asked)} on" if asked else ""
-    yield "renewal", f"from {_moment(standing.renewal_due)} on{sooner}"
-    run = f"{_moment(standing.last_run)}, " if standing.last_run else ""
-    yield "last renew", run + (record.last_failure or ("well" if run else "-"))
-    yield "responder", lineage.responder_url or "none"
-    yield "must-staple", "yes" if lineage.is_must_staple else "no"
-    yield "staple", record.revocation or (f"until {_moment(staple.end)}" if staple else _staple_cell(standing))
-    yield "served", standing.failure or _served_cell(standing)
-    yield "next", standing.next_action
-
-
-def _moment(moment: datetime.datetime) -> str:
-    return f"{moment.astimezone(datetime.UTC):%Y-%m-%d %H:%M} UTC"
-
-
 # --- Prometheus -------------------------------------------------------------------------------------------------------
 
-_Value = Callable[[Standing], float | None]
-#: A metric's name behind certbot_seafile_, what it says, and its value (None: no sample).
-_METRICS: tuple[tuple[str, str, _Value], ...] = (
-    (
-        "certificate_not_before_timestamp_seconds",
-        "When the stored certificate began to hold.",
-        lambda standing: standing.lineage.not_before.timestamp(),
-    ),
-    (
-        "certificate_not_after_timestamp_seconds",
-        "When the stored certificate expires.",
-        lambda standing: standing.lineage.not_after.timestamp(),
-    ),
-    (
-        "served_not_after_timestamp_seconds",
-        "When the first of the certificates that TLS clients are handed expires.",
-        lambda standing: _seconds(None if standing.record.is_undone else standing.served_until),
-    ),
-    (
-        "served_matches",
-        "1 where TLS clients are handed the stored certificate, with the stored staple where there is one.",
-        lambda standing: None if standing.record.is_undone else standing.is_as_stored,
-    ),
-    (
-        "staple_next_update_timestamp_seconds",
-        "When the CA promises a newer OCSP response than the stored staple.",
-        lambda standing: _seconds(standing.staple.next_update if standing.staple else None),
-    ),
-    (
-        "renewal_due_timestamp_seconds",
-        "From when on certbot renews the certificate.",
-        lambda standing: standing.renewal_due.timestamp(),
-    ),
-    (
-        "last_run_timestamp_seconds",
-        "When certbot renew last came by.",
-        lambda standing: _seconds(standing.last_run),
-    ),
-    (
-        "last_run_success",
-        "1 where the last certbot renew, or certbot-seafile apply, ended well for the certificate.",
-        lambda standing: None if standing.record.last_run is None else standing.record.last_failure is None,
-    ),
-)
+_Value = datetime.datetime | int | None
+
+
+def _metrics(standing: Standing) -> Iterator[tuple[str, str, _Value]]:
+    """Yield each metric: its name behind certbot_seafile_, what it says, and its value (None: no sample)."""
+    lineage, record = standing.lineage, standing.record
+    yield "certificate_not_before_timestamp_seconds", "When the stored certificate began to hold.", lineage.not_before
+    yield "certificate_not_after_timestamp_seconds", "When the stored certificate expires.", lineage.not_after
+    meaning = "When the first of the certificates that TLS clients are handed expires."
+    yield "served_not_after_timestamp_seconds", meaning, None if record.is_undone else standing.served_until
+    meaning = "1 where TLS clients are handed the stored certificate, with the stored staple where there is one."
+    is_as_stored = standing.is_current and (standing.staple is None or standing.is_stored)
+    yield "served_matches", meaning, None if record.is_undone else is_as_stored
+    meaning = "When the CA promises a newer OCSP response than the stored staple."
+    yield "staple_next_update_timestamp_seconds", meaning, standing.staple.next_update if standing.staple else None
+    yield "renewal_due_timestamp_seconds", "From when on certbot renews the certificate.", standing.renewal_due
+    yield "last_run_timestamp_seconds", "When certbot renew last came by.", standing.last_run
+    meaning = "1 where the last certbot renew, or certbot-seafile apply, ended well for the certificate."
+    yield "last_run_success", meaning, None if record.last_run is None else record.last_failure is None
 
 
 def as_prometheus(standings: Sequence[Standing], results: Sequence[findings.Finding]) -> str:
@@ -266,35 +237,34 @@ def as_prometheus(standings: Sequence[Standing], results: Sequence[findings.Find
 
     results: what is wrong on the whole machine; it is counted by severity.
     """
-    lines: list[str] = []
-    for metric, meaning, value_of in _METRICS:
-        values = [(standing.lineage.name, value_of(standing)) for standing in standings]
-        lines += _family(metric, meaning, "name", [(name, value) for name, value in values if value is not None])
+    families: dict[tuple[str, str], dict[str, _Value]] = {}
+    for standing in standings:
+        for metric, meaning, value in _metrics(standing):
+            families.setdefault((metric, meaning), {})[standing.lineage.name] = value
+    lines = [line for family, samples in families.items() for line in _family(*family, "name", samples)]
     lines += _family("findings", "How many things certbot-seafile check tells.", "severity", _counts(results))
     return "\n".join([*lines, ""])
 
 
-def _family(metric: str, meaning: str, label: str, samples: Sequence[tuple[str, float]]) -> Iterator[str]:
-    if samples:
+def _family(metric: str, meaning: str, label: str, samples: Mapping[str, _Value]) -> Iterator[str]:
+    known = {name: value for name, value in samples.items() if value is not None}
+    if known:
         yield f"# HELP certbot_seafile_{metric} {meaning}"
         yield f"# TYPE certbot_seafile_{metric} gauge"
-    for name, value in samples:
+    for name, value in known.items():
         quoted = name.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-        yield f'certbot_seafile_{metric}{{{label}="{quoted}"}} {int(value)}'
+        number = value.timestamp() if isinstance(value, datetime.datetime) else value
+        yield f'certbot_seafile_{metric}{{{label}="{quoted}"}} {int(number)}'
 
 
-def _seconds(moment: datetime.datetime | None) -> float | None:
-    return moment.timestamp() if moment else None
-
-
-def _counts(results: Sequence[findings.Finding]) -> list[tuple[str, int]]:
+def _counts(results: Sequence[findings.Finding]) -> dict[str, int]:
     severities = [finding.severity for finding in results]
-    return [(each, severities.count(each)) for each in (findings.FAULT, findings.WARNING, findings.NOTE)]
+    return {each: severities.count(each) for each in (findings.FAULT, findings.WARNING, findings.NOTE)}
 
 
 # --- Nagios -----------------------------------------------------------------------------------------------------------
 
-_OK, _WARNING, _CRITICAL, _UNKNOWN = range(4)
+#: By exit code.
 _STATES = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 
 
@@ -305,17 +275,14 @@ def as_nagios(results: Sequence[findings.Finding], standings: Sequence[Standing]
     to look at.
     """
     told = [finding.text for finding in results if finding.severity != findings.NOTE]
-    if any(map(_is_hurting, standings)):
-        code = _CRITICAL
-    elif told:
-        code = _WARNING
-    else:
-        code = _OK if standings else _UNKNOWN
-    told = told or [finding.text for finding in results]
-    told = told or ["all is well" if standings else "no certificate uses the seafile plugin"]
+    state = "WARNING" if told else "OK" if standings else "UNKNOWN"
+    state = "CRITICAL" if any(map(_is_hurting, standings)) else state
+    nothing = "all is well" if standings else "no certificate uses the seafile plugin"
+    told = told or [finding.text for finding in results] or [nothing]
     more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
     line = apply.escaped(f"{told[0]}{more}".replace("|", "/"))
-    return code, f"SEAFILE HTTPS {_STATES[code]} - {line} | {' '.join(_performance(results, standings))}"
+    data = " ".join(_performance(results, standings))
+    return _STATES.index(state), f"SEAFILE HTTPS {state} - {line} | {data}"
 
 
 def _is_hurting(standing: Standing) -> bool:
@@ -331,4 +298,4 @@ def _performance(results: Sequence[findings.Finding], standings: Sequence[Standi
         yield f"'{standing.lineage.name}_expiry'={int((standing.lineage.not_after - standing.now).total_seconds())}s"
         if standing.staple is not None:
             yield f"'{standing.lineage.name}_staple'={int((standing.staple.end - standing.now).total_seconds())}s"
-    yield from (f"{severity}s={count}" for severity, count in _counts(results))
+    yield from (f"{severity}s={count}" for severity, count in _counts(results).items())

@@ -11,12 +11,10 @@ from collections.abc import Iterator
 
 from certbot_seafile import errors
 from certbot_seafile.doctor.findings import NOTE, Finding
-from certbot_seafile.doctor.subject import Machine
+from certbot_seafile.doctor.subject import Machine, certificate_lines
 from certbot_seafile.sealed import versions
 from certbot_seafile.system import journal, lineages
 from certbot_seafile.usecases import undo
-
-_CERTIFICATE_LINES = (b"ssl_certificate", b"ssl_certificate_key", b"ssl_trusted_certificate", b"ssl_stapling_file")
 
 
 def nginx_refuses(machine: Machine) -> Iterator[Finding]:
@@ -32,17 +30,12 @@ def nginx_refuses(machine: Machine) -> Iterator[Finding]:
 
 def orphans(machine: Machine) -> Iterator[Finding]:
     """Yield the site's lines that name the files of a lineage that is no longer there, as after `certbot delete`."""
-    live = os.path.join(machine.context.config_dir, "live") + "/"
-    try:
-        statements = machine.context.nginx.configuration().mentioning(os.fsencode(live))
-    except errors.Error:
-        return  # nginx itself says it better
-    places: dict[str, str] = {}
-    for statement in statements:
-        path = os.fsdecode(statement.arguments[0])
-        if statement.name in _CERTIFICATE_LINES and path.startswith(live) and not os.path.exists(path):
-            places.setdefault(path[len(live) :].split("/")[0], f"{statement.path}:{statement.line}")
-    for name, place in [(name, place) for name, place in places.items() if name not in machine.certbots]:
+    live, known = os.path.join(machine.context.config_dir, "live"), lineages.all_names(machine.context.config_dir)
+    for folder, uses in certificate_lines(machine.context).items():
+        name, line = os.path.basename(folder), uses[0][1]
+        if os.path.dirname(folder) != live or name in known or os.path.exists(os.fsdecode(line.arguments[0])):
+            continue
+        place = f"{line.path}:{line.line}"
         fact = f"{place} names a certificate of {name}, which was deleted"
         fix = (
             f"run `certbot-seafile undo --cert-name {name}` for the site as it was; then `certbot certonly -a seafile "
@@ -53,9 +46,11 @@ def orphans(machine: Machine) -> Iterator[Finding]:
 
 def staple_left_over(machine: Machine) -> Iterator[Finding]:
     """Yield the files of staples whose certificate was deleted."""
-    for name in undo.stapled_names(machine.context):
-        if name not in machine.known:
-            folder = os.path.join(machine.context.options.staple_dir, name)
+    context, staple_dir = machine.context, machine.context.options.staple_dir
+    known = {*lineages.all_names(context.config_dir), *versions.names(staple_dir)}
+    for name in undo.stapled_names(context):
+        if name not in known:
+            folder = os.path.join(staple_dir, name)
             fact = f"{folder} and {name}.conf beside it are the staple of {name}, which was deleted"
             fix = f"`certbot-seafile undo --cert-name {name}` removes them"
             yield Finding("STAPLE-LEFT-OVER", fact, "nobody needs them", fix, NOTE)

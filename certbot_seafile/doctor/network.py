@@ -9,16 +9,15 @@ from __future__ import annotations
 import os
 import re
 import socket
-import threading
 import time
 from collections.abc import Iterator
 
 from certbot_seafile import errors
-from certbot_seafile.doctor import seahub
 from certbot_seafile.doctor.findings import WARNING, Finding, listed
 from certbot_seafile.doctor.subject import Machine, Subject
+from certbot_seafile.ocsp import fetch
 from certbot_seafile.site import model
-from certbot_seafile.system import handshake, serving
+from certbot_seafile.system import files, handshake, serving
 from certbot_seafile.system.handshake import Endpoint
 
 #: Where people come who type https://NAME, whatever port a router passes that on to.
@@ -53,8 +52,8 @@ def taken(subject: Subject, port: int) -> Iterator[Finding]:
 
 def compose_starts_caddy(machine: Machine) -> Iterator[Finding]:
     """Yield the compose files of Seafile that start Caddy, where nginx is to answer."""
-    for path in seahub.compose_files(machine.root) if machine.readable else ():
-        text = seahub.text(path)
+    for path in machine.seafile.compose_files if machine.readable else ():
+        text = files.text(path)
         if caddy := _CADDY.search(text):
             place = f"{path}:{text.count(chr(10), 0, caddy.end()) + 1}"
             fact = f"{place} starts Caddy, which takes ports 80 and 443"
@@ -110,20 +109,8 @@ def _leaf_at(machine: Machine, address: str, name: str) -> bytes | None:
 
 def _look_up(name: str) -> list[str] | None:
     """Return the addresses that the system's resolver has for a name; None where it gives no answer in time."""
-    addresses: list[str] | None = None
-
-    def ask() -> None:
-        nonlocal addresses
-        try:
-            rows = socket.getaddrinfo(name, _HTTPS_PORT, type=socket.SOCK_STREAM)
-            addresses = sorted({str(row[4][0]).partition("%")[0] for row in rows})
-        except UnicodeError:
-            return
-        except socket.gaierror as error:
-            addresses = [] if error.errno in (socket.EAI_NONAME, socket.EAI_NODATA) else None
-
-    # getaddrinfo(3) cannot be told to hurry.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(_LOOK_UP_SECONDS)
-    return addresses
+    try:
+        rows = fetch.look_up(name, _HTTPS_PORT, _LOOK_UP_SECONDS)
+    except (OSError, UnicodeError) as error:
+        return [] if getattr(error, "errno", None) in (socket.EAI_NONAME, socket.EAI_NODATA) else None
+    return sorted({str(row[4][0]).partition("%")[0] for row in rows})

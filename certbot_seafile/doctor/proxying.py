@@ -6,7 +6,9 @@ chose is no fault.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 
 from certbot_seafile.doctor.findings import WARNING, Finding
@@ -97,11 +99,9 @@ def _free_bytes(folder: str) -> int | None:
     """Return what is free for others than root in a folder, or in the one that it will be made in; None: not known."""
     while not os.path.exists(folder) and folder != os.path.dirname(folder):
         folder = os.path.dirname(folder)
-    try:
-        status = os.statvfs(folder)
-    except OSError:
-        return None
-    return status.f_bavail * status.f_frsize
+    with contextlib.suppress(OSError):
+        return shutil.disk_usage(folder).free
+    return None
 
 
 def websockets(behind: Behind) -> Iterator[Finding]:
@@ -110,12 +110,13 @@ def websockets(behind: Behind) -> Iterator[Finding]:
         for sent in _routes(behind, f"{beginning}/"):
             if not sent.location.startswith(beginning):
                 continue  # it is not at this address
-            lacks = [] if _speaks_http_1_1(behind, sent) else ["proxy_http_version 1.1;"]
-            lacks += [] if "$" in sent.headers.get("upgrade", "") else ["proxy_set_header Upgrade $http_upgrade;"]
-            is_kept = sent.headers.get("connection", "").lower() == "upgrade" or "$" in sent.headers.get(
-                "connection", ""
-            )
-            lacks += [] if is_kept else ['proxy_set_header Connection "upgrade";']
+            connection = sent.headers.get("connection", "").lower()
+            wanted = {
+                "proxy_http_version 1.1;": _speaks_http_1_1(behind, sent),
+                "proxy_set_header Upgrade $http_upgrade;": "$" in sent.headers.get("upgrade", ""),
+                'proxy_set_header Connection "upgrade";': connection == "upgrade" or "$" in connection,
+            }
+            lacks = [line for line, is_there in wanted.items() if not is_there]
             if lacks:
                 fact = f"the location {sent.location} at {sent.place} hands no websockets on"
                 fix = f"put `{' '.join(lacks)}` into it, then reload nginx"

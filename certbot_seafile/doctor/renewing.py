@@ -26,34 +26,32 @@ _TAKE_OUT = "take that line out"
 def no_installer(subject: Subject) -> Iterator[Finding]:
     """Yield that the renewal file does not name this plugin's installer."""
     path = subject.lineage.renewal_path
-    if subject.is_renewed_here and subject.lineage.renewal.get("installer") != lineages.PLUGIN_NAME:
+    if subject.lineage.renewal.get("installer") != lineages.PLUGIN_NAME:
         fact = f"{path} does not name the installer {lineages.PLUGIN_NAME}"
         effect = "`certbot renew` will not refresh the staple"
-        yield Finding("RENEWAL-NO-INSTALLER", fact, effect, subject.deploy, place=path)
+        yield Finding("RENEWAL-NO-INSTALLER", fact, effect, subject.fix("deploy"), place=path)
 
 
 def no_hook(subject: Subject) -> Iterator[Finding]:
     """Yield that the renewal file has no deploy hook of this program."""
     path = subject.lineage.renewal_path
-    if subject.is_renewed_here and not renewal.begins_with_ours(subject.lineage.hooks):
+    if not renewal.begins_with_ours(subject.lineage.hooks):
         fact = f"{path} has no deploy hook of certbot-seafile"
-        yield Finding("RENEWAL-NO-HOOK", fact, _UNSERVED, subject.deploy, place=path)
+        yield Finding("RENEWAL-NO-HOOK", fact, _UNSERVED, subject.fix("deploy"), place=path)
 
 
 def hook_gone(subject: Subject) -> Iterator[Finding]:
     """Yield that the deploy hook runs a program that is not there."""
     path = subject.lineage.renewal_path
-    if not subject.is_renewed_here or not renewal.begins_with_ours(subject.lineage.hooks):
-        return
     if (program := renewal.program(subject.lineage.renewal)) and not os.access(program, os.X_OK):
         fact = f"the deploy hook in {path} runs {program}, which is not there"
-        yield Finding("RENEWAL-HOOK-GONE", fact, _UNSERVED, subject.deploy, place=path)
+        yield Finding("RENEWAL-HOOK-GONE", fact, _UNSERVED, subject.fix("deploy"), place=path)
 
 
 def failed(subject: Subject) -> Iterator[Finding]:
     """Yield that certbot tried to renew the certificate, and could not."""
     record, lineage = subject.standing.record, subject.lineage
-    if subject.is_renewed_here and record.last_failure == deploy.UNFINISHED and record.last_run is not None:
+    if record.last_failure == deploy.UNFINISHED and record.last_run is not None:
         fact = f"`certbot renew` could not renew the certificate on {moment(record.last_run)}"
         fix = f"run `certbot renew --cert-name {lineage.name}` and read what it says"
         effect = f"clients are warned from {moment(lineage.not_after)} on, unless a later run can"
@@ -63,8 +61,7 @@ def failed(subject: Subject) -> Iterator[Finding]:
 def file_gone(subject: Subject) -> Iterator[Finding]:
     """Yield the files that certbot needs to renew the certificate, and that somebody removed."""
     lineage, name = subject.lineage, subject.lineage.name
-    gone = filter(_is_gone, (lineage.key_path, lineage.fullchain_path)) if subject.is_renewed_here else ()
-    for path in gone:
+    for path in filter(_is_gone, (lineage.key_path, lineage.fullchain_path)):
         asked = " ".join(f"-d {domain}" for domain in lineage.names) or "-d NAME"
         fix = (
             f"run `certbot-seafile undo --cert-name {name}` for the site as it was, `certbot delete --cert-name "
@@ -86,7 +83,7 @@ def _is_gone(path: str) -> bool:
 def off(subject: Subject) -> Iterator[Finding]:
     """Yield that certbot is told to pass the certificate over."""
     path = subject.lineage.renewal_path
-    if _stated(subject).get("autorenew", "").lower() == "false":
+    if subject.lineage.renewal.get("autorenew", "").lower() == "false":
         fact = f"{path} has autorenew = False"
         yield Finding("RENEWAL-OFF", fact, "`certbot renew` passes it over", _TAKE_OUT, place=path)
 
@@ -94,7 +91,7 @@ def off(subject: Subject) -> Iterator[Finding]:
 def no_http(subject: Subject) -> Iterator[Finding]:
     """Yield that certbot is told not to take the one challenge that this plugin answers."""
     path = subject.lineage.renewal_path
-    if _is_authenticated_here(subject.lineage) and "http" not in _stated(subject).get("pref_challs", "http"):
+    if "http" not in subject.lineage.renewal.get("pref_challs", "http"):
         fact = f"{path} has pref_challs without http-01"
         effect = "this plugin, which knows no other, cannot renew"
         yield Finding("RENEWAL-NO-HTTP", fact, effect, _TAKE_OUT, place=path)
@@ -102,16 +99,9 @@ def no_http(subject: Subject) -> Iterator[Finding]:
 
 def hook_stops_nginx(subject: Subject) -> Iterator[Finding]:
     """Yield that the renewal file's own hook stops nginx."""
-    if _is_authenticated_here(subject.lineage) and schedule.stops_nginx(_stated(subject).get("pre_hook", "")):
-        yield _stops_nginx(f"pre_hook in {subject.lineage.renewal_path}", subject.lineage.renewal_path)
-
-
-def _stated(subject: Subject) -> dict[str, str]:
-    return schedule.stated(subject.lineage.renewal_path) if subject.is_renewed_here else {}
-
-
-def _is_authenticated_here(lineage: Lineage) -> bool:
-    return lineage.renewal.get("authenticator") == lineages.PLUGIN_NAME
+    path = subject.lineage.renewal_path
+    if schedule.stops_nginx(subject.lineage.renewal.get("pre_hook", "")):
+        yield _stops_nginx(f"pre_hook in {path}", path)
 
 
 def _stops_nginx(place: str, path: str) -> Finding:
@@ -145,7 +135,7 @@ def nobody_renews(machine: Machine) -> Iterator[Finding]:
         place = f"although {daily[0].place} is to run it"
         fact = f"`certbot renew` did not come by for {listed(late)} since {last}, {place}"
         yield Finding("SCHEDULE-LATE", fact, effect, "run `certbot renew` and read what it says")
-    elif daily and not any(job.is_timer for job in daily) and not schedule.has_cron(machine.root):
+    elif daily and not any(job.place.endswith(".timer") for job in daily) and not schedule.has_cron(machine.root):
         fact = f"{daily[0].place} runs `certbot renew`, but no cron was found that would read it"
         yield Finding("SCHEDULE-NO-CRON", fact, "nothing may be renewed", "install one", WARNING)
 
@@ -161,16 +151,15 @@ def superseded(machine: Machine) -> Iterator[Finding]:
     jobs, staple_dir = machine.jobs, machine.context.options.staple_dir
     folders = {staple_dir, "/" + os.path.relpath(staple_dir, machine.root)}
     names = [lineage.name for lineage in machine.renewed]
-    proven = [job for job in jobs if job.has_plugin and all(map(job.renews_daily, names))]
+    proven = [job for job in jobs if job.is_packaged and job.has_plugin and all(map(job.renews_daily, names))]
     ours = units.RENEW, units.APPLY
     for job in [job for job in jobs if not job.is_packaged and not os.path.basename(job.place).startswith(ours)]:
         things = " and ".join(dict.fromkeys([job.place, *job.scripts]))
-        others = [other for other in proven if other is not job and other.is_packaged]
         if any(map(job.stores_staples, folders)):
             fact = f"{things} can go: it stores OCSP responses without verifying them, over the plugin's own"
             yield Finding("OCSP-SCRIPT", fact, "clients may be handed a staple that they refuse", "remove it")
-        elif job.renews and others:
-            fact = f"{things} can go: `certbot renew` is run by {others[0].place} already"
+        elif job.renews and proven:
+            fact = f"{things} can go: `certbot renew` is run by {proven[0].place} already"
             yield Finding("SCHEDULE-TWICE", fact, "the work is done twice", "remove it", NOTE)
 
 
@@ -180,8 +169,7 @@ def superseded(machine: Machine) -> Iterator[Finding]:
 def certbot_settings(machine: Machine) -> Iterator[Finding]:
     """Yield the lines of certbot's cli.ini that win over the renewal files, and let this plugin renew nothing."""
     plugins = {lineage.renewal.get(key) for lineage in machine.renewed for key in ("authenticator", "installer")}
-    for path in schedule.cli_ini_paths(machine.root) if machine.renewed else ():
-        stated = schedule.stated(path)
+    for path, stated in schedule.cli_settings(machine.root).items() if machine.renewed else ():
         chosen = {name: stated[name] for name in ("authenticator", "installer", "configurator") if name in stated}
         stronger: dict[str, str] = {name: value for name, value in chosen.items() if value not in plugins}
         if "http" not in stated.get("preferred_challenges", "http"):
@@ -193,7 +181,6 @@ def certbot_settings(machine: Machine) -> Iterator[Finding]:
 
 def hooks_stop_nginx(machine: Machine) -> Iterator[Finding]:
     """Yield the hooks for all certificates that stop nginx: in certbot's folder, its cli.ini, and in what runs it."""
-    if not any(map(_is_authenticated_here, machine.renewed)):
-        return
-    for place in schedule.places_that_stop_nginx(machine.jobs, machine.context.config_dir, machine.root):
-        yield _stops_nginx(place, place)
+    if any(lineage.is_authenticated for lineage in machine.renewed):
+        for place in schedule.places_that_stop_nginx(machine.jobs, machine.context.config_dir, machine.root):
+            yield _stops_nginx(place, place)

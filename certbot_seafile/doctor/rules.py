@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import partial
+from typing import Any
 
 from certbot_seafile.doctor import (
     answering,
     certificate,
-    handed,
     left,
     network,
     outcome,
@@ -28,61 +27,70 @@ from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
 from certbot_seafile.usecases import status
 
-_Rules = tuple[Callable[[Subject], Iterable[Finding]], ...]
+#: What is asked of a Subject, or of what is behind its site, or of the Machine.
+_Rules = tuple[Callable[[Any], Iterable[Finding]], ...]
 
-#: Of every certificate.
-_FIRST: _Rules = (certificate.clock_wrong, certificate.not_renewed, certificate.no_must_staple)
-#: Of one whose site is known; what follows, only where that has no other certificate for the same names.
-_SITE: _Rules = (certificate.shared,)
+#: Of a certificate that certbot renews here; of one that another user or machine does.
+_RENEWED: _Rules = (certificate.not_renewed, certificate.no_must_staple)
+_HANDED: _Rules = (certificate.not_renewed, certificate.refused)
+#: Of one whose site is known, and has no other certificate for the same names.
 _SERVED: _Rules = (
     network.port_taken, certificate.no_tls, certificate.staple_awaited, certificate.not_served, certificate.revoked,
-    staple.short, staple.old, staple.not_included, staple.not_served, staple.missing,
 )  # fmt: skip
-#: What lets its next renewal fail: of one that is kept, then of every one.
+_STAPLED: _Rules = (staple.short, staple.old, staple.not_included, staple.not_served, staple.missing)
+#: What lets its next renewal fail: of one that is kept, then of every one, and where this plugin answers the CA.
 _KEPT: _Rules = (renewing.no_installer, renewing.no_hook, renewing.hook_gone)
-_OBSTACLES: _Rules = (renewing.failed, renewing.file_gone, renewing.off, renewing.no_http, renewing.hook_stops_nginx)
-#: Of one whose site is known: challenges, and Seafile's settings.
-_CHALLENGES: _Rules = (
-    answering.no_port, answering.unanswered, seafile.plain_http, seafile.mixed_content, seafile.other_host,
-    seafile.url_left_over,
+_OBSTACLES: _Rules = (renewing.failed, renewing.file_gone, renewing.off)
+_AUTHENTICATED: _Rules = (renewing.no_http, renewing.hook_stops_nginx)
+_CHALLENGES: _Rules = (answering.no_port, answering.unanswered)
+#: What Seafile's settings say, what it answers, where clients come in over TLS, and what nginx lets through.
+_SETTINGS: _Rules = (seafile.plain_http, seafile.mixed_content, seafile.other_host, seafile.url_left_over)
+_ASKED: _Rules = (
+    outcome.redirects_to_itself, outcome.no_answer, outcome.file_server_astray, outcome.login_forbidden,
 )  # fmt: skip
-
-
-def _of_behind(*rules: Callable[[Behind], Iterable[Finding]]) -> _Rules:
-    return tuple(partial(lambda rule, subject: rule(subject.behind), rule) for rule in rules)
-
-
-#: What Seafile answers, where clients come in over TLS; and what nginx lets through.
-_ASKED = _of_behind(outcome.redirects_to_itself, outcome.no_answer, outcome.file_server_astray, outcome.login_forbidden)
-_PASSED_ON = _of_behind(
+_PASSED_ON: _Rules = (
     proxying.upload_path, proxying.upload_limit, proxying.seahub_limit, proxying.timeout, proxying.buffer_space,
     proxying.websockets,
 )  # fmt: skip
-_LAST: _Rules = (certificate.other_names,)
 
-_MACHINE: tuple[Callable[[Machine], Iterator[Finding]], ...] = (
+_MACHINE: _Rules = (
     left.nginx_refuses, left.orphans, certificate.from_archive, network.compose_starts_caddy, left.staple_left_over,
-    renewing.nobody_renews, renewing.superseded, renewing.certbot_settings, renewing.hooks_stop_nginx, handed.deleted,
-    handed.refused, handed.late, left.pinned, left.handed_over,
+    renewing.nobody_renews, renewing.superseded, renewing.certbot_settings, renewing.hooks_stop_nginx, left.pinned,
+    left.handed_over,
 )  # fmt: skip
 
 
 def of_lineage(context: Context, lineage: Lineage, machine: Machine) -> list[Finding]:
     """Return what is wrong with a lineage, its site, its staple, and Seafile behind it; [] where nothing is."""
     subject = Subject(context, status.standing(context, lineage), machine)
-    results = dict.fromkeys(finding for rule in _rules(subject) for finding in rule(subject))
+    results = dict.fromkeys(finding for asked, rules in _rules(subject) for rule in rules for finding in rule(asked))
     return [replace(finding, name=lineage.name) for finding in results]
 
 
-def _rules(subject: Subject) -> _Rules:
-    if subject.standing.record.is_undone:  # a person wants nothing more of it than renewals
-        return (*_FIRST, *_OBSTACLES, *_LAST)
-    if subject.standing.site is None:
-        return (*_FIRST, certificate.site_not_found, *_KEPT, *_OBSTACLES, *_LAST)
-    served = _SERVED if subject.owner is None else _SITE
-    asked = _ASKED if subject.site.tls and not subject.standing.failure else ()
-    behind = (*_CHALLENGES, *asked, *_PASSED_ON, network.name_astray)
-    return (*_FIRST, *served, *_KEPT, *_OBSTACLES, *behind, *_LAST)
+def _rules(subject: Subject) -> Iterator[tuple[Subject | Behind, _Rules]]:
+    """Yield what is asked, and the rules for that."""
+    is_undone = subject.standing.record.is_undone  # a person wants nothing more of it than renewals
+    has_site = subject.standing.site is not None and not is_undone
+    yield subject, (certificate.clock_wrong,)
+    yield subject, _RENEWED if subject.is_renewed_here else _HANDED if subject.entry else (certificate.deleted,)
+    if has_site:
+        yield subject, _SERVED if subject.owner is None else (certificate.shared,)
+        yield subject, _STAPLED if subject.owner is None and subject.is_stapled else ()
+    elif not is_undone:
+        yield subject, (certificate.site_not_found,)
+    if subject.is_renewed_here:
+        yield subject, () if is_undone else _KEPT
+        yield subject, _OBSTACLES
+    if is_authenticated := subject.lineage.is_authenticated:
+        yield subject, _AUTHENTICATED
+    if has_site:
+        yield subject, _CHALLENGES if is_authenticated else ()
+        yield subject, _SETTINGS
+        behind = Behind(subject.context, subject.site)
+        yield behind, _ASKED if subject.site.tls and not subject.standing.failure else ()
+        yield behind, _PASSED_ON
+        yield subject, (network.name_astray,)
+    yield subject, (certificate.other_names,)
 
 
 def of_machine(machine: Machine) -> list[Finding]:

@@ -7,7 +7,6 @@ not count.
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import os
 import re
@@ -16,7 +15,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from certbot_seafile import errors
 from certbot_seafile.system import files
 
 _CRONTABS = ("etc/crontab", "etc/anacrontab")
@@ -31,9 +29,10 @@ _PROGRAM_FOLDERS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 _SCRIPT_BYTES = 65536
 _ASK_SECONDS = 10
 
-_CERTBOT = re.compile(r"""(?P<program>[^\s;&|()'"`$]*\bcertbot(?:-auto)?)[ \t](?P<words>[^;&|#\n]*)""")
+# What stands before the program are prefixes of systemd.service(5).
+_CERTBOT = re.compile(r"""[-@:+!]*(?P<program>[^\s;&|()'"`$]*\bcertbot(?:-auto)?)[ \t](?P<words>[^;&|#\n]*)""")
 _RENEW = re.compile(r"(?<![\w-])renew(?![\w-])")
-_PRE_HOOK = re.compile(r"""--pre-hook[ =](?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>\S+))""")
+_PRE_HOOK = re.compile(r"""--pre-hook[ =]("[^"]*"|'[^']*'|\S+)""")
 _STOPS_NGINX = re.compile(
     r"\bstop\b[^\n;&|]*\bnginx\b|\bnginx\b[^\n;&|]*\b(?:stop|quit)\b|\b(?:pkill|killall)\b[^\n;&|]*\bnginx\b"
 )
@@ -43,7 +42,7 @@ _NOT_UNDER_SYSTEMD = re.compile(r"!\s+-d\s+/run/systemd/system")
 _WORD = re.compile(r"[^\s;&|<>()'\"$`=]+")
 _FOLDER = re.compile(r"\bcd\s+[\"']?([^\s;&|\"']+)")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-]+")  # run-parts(8), and cron(8) of /etc/cron.d
-_DAYS, _MONTHS = "sunmontuewedthufrisat", "janfebmaraprmayjunjulaugsepoctnovdec"
+_DAYS, _MONTHS = "sun mon tue wed thu fri sat", "jan feb mar apr may jun jul aug sep oct nov dec"
 _TOO_RARE = "it runs less than once a day"
 
 
@@ -55,7 +54,7 @@ class Job:
     text: its commands, and theirs. renews: it runs `certbot renew`. flaw: why that does not keep the certificates of
     the configuration folder (None: it does). cert_names: those that it is for; (): all. has_plugin: its certbot was
     seen to run by the Python that runs this program. is_packaged: a package brought it, so it is not for people to
-    remove. is_timer: systemd runs it, not cron.
+    remove.
     """
 
     place: str
@@ -66,7 +65,6 @@ class Job:
     cert_names: tuple[str, ...] = ()
     has_plugin: bool = False
     is_packaged: bool = False
-    is_timer: bool = False
 
     def renews_daily(self, name: str) -> bool:
         """Tell whether it renews the certificate called name, as far as can be seen."""
@@ -79,7 +77,7 @@ class Job:
     @property
     def pre_hooks(self) -> str:
         """Return what its commands give certbot to run before a renewal; "" without."""
-        return "\n".join("".join(filter(None, hook.groups())) for hook in _PRE_HOOK.finditer(self.text))
+        return "\n".join(hook.strip("\"'") for hook in _PRE_HOOK.findall(self.text))
 
 
 def has_cron(root: str = "/") -> bool:
@@ -104,20 +102,18 @@ def places_that_stop_nginx(known: Iterable[Job], config_dir: str, root: str = "/
     for path in glob.glob(os.path.join(glob.escape(config_dir), "renewal-hooks", "pre", "*")):
         if os.access(path, os.X_OK) and not path.endswith("~"):  # certbot's hooks.list_hooks()
             hooks[path] = read_script(path)
-    hooks |= {path: stated(path).get("pre_hook", "") for path in cli_ini_paths(root)}
+    hooks |= {path: stated.get("pre_hook", "") for path, stated in cli_settings(root).items()}
     return [place for place, hook in hooks.items() if stops_nginx(hook)]
 
 
-def cli_ini_paths(root: str = "/") -> list[str]:
-    """Return where certbot's own settings may be on the system below root."""
-    folders = "/etc", os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    return [os.path.join(root, folder.lstrip("/"), "letsencrypt", "cli.ini") for folder in folders]
-
-
-def stated(path: str) -> dict[str, str]:
-    """Return the lines `name = value` of a renewal file or a cli.ini, where it can be read; the last one counts."""
-    pairs = (line.partition("=") for line in read_script(path).splitlines() if "=" in line)
-    return {name.strip().replace("-", "_"): value.strip().strip("\"'") for name, _, value in pairs}
+def cli_settings(root: str = "/") -> dict[str, dict[str, str]]:
+    """Return what stands in certbot's own settings on the system below root, by path and name; the last line counts."""
+    settings = {}
+    for folder in ("/etc", os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")):
+        path = os.path.join(root, folder.lstrip("/"), "letsencrypt", "cli.ini")
+        pairs = [line.partition("=") for line in read_script(path).splitlines() if "=" in line]
+        settings[path] = {name.strip().replace("-", "_"): value.strip().strip("\"'") for name, _, value in pairs}
+    return settings
 
 
 @dataclass(frozen=True)
@@ -135,11 +131,10 @@ class _Reader:
         for path in paths:
             text = read_script(path)
             flaw = _name_flaw(path) if os.path.dirname(path).endswith("cron.d") else None
-            is_rare = _is_rare_in_anacron if path.endswith("anacrontab") else _is_rare_line
             (*_, folders) = (_PROGRAM_FOLDERS, *re.findall(r"(?m)^PATH\s*=\s*[\"']?([^\"'\n]+)", text))
             for number, line in enumerate(text.splitlines(), 1):
                 if words := line.split():
-                    rarity = _TOO_RARE if is_rare(words) else None
+                    rarity = _TOO_RARE if _is_rare(words, is_anacrons=path.endswith("anacrontab")) else None
                     yield from self._job(f"{path}:{number}", line, flaw or rarity, folders)
 
     def script_folders(self) -> Iterator[Job]:
@@ -147,7 +142,7 @@ class _Reader:
         for path in [path for folder in _SCRIPT_FOLDERS for path in _entries(self._path(folder))]:
             flaw = _name_flaw(path) or (None if os.access(path, os.X_OK) else "it is not executable")
             rarity = _TOO_RARE if path.split("/")[-2].endswith(("weekly", "monthly")) else None
-            yield from self._job(path, read_script(path), flaw or rarity, scripts=(path,))
+            yield from self._job(path, read_script(path), flaw or rarity)
 
     def timers(self) -> Iterator[Job]:
         """Yield the enabled timers, with what their services run: as systemd says, else as the unit files do.
@@ -156,7 +151,8 @@ class _Reader:
         """
         links = [link for folder in _UNITS for link in _entries(self._path(folder), "*.wants/*.timer")]
         names = dict.fromkeys(map(os.path.basename, links))
-        asked = _ask_systemd([*names, "certbot.timer"]) if self.root == "/" else {}
+        asked = _show("*.timer", *names, "certbot.timer") if self.root == "/" else {}
+        asked |= _show(*(name for timer in asked.values() for name in _values(timer.text, "Unit"))) if asked else {}
         for name in [name for name in asked if name.endswith(".timer")] or names:
             timer = asked.get(name) or self._unit(name)
             named = _values(timer.text, "Unit")
@@ -165,18 +161,10 @@ class _Reader:
             commands = "\n".join(_values(service.text, "Exec(?:Start|StartPre|StartPost)"))
             flaw = timer.flaw or service.flaw
             is_packaged = name.startswith("snap.") or not timer.path.startswith(self._path("etc"))
-            yield from self._job(timer.path, commands, flaw, is_timer=True, is_packaged=is_packaged)
+            yield from self._job(timer.path, commands, flaw, is_packaged=is_packaged)
 
     def _job(
-        self,
-        place: str,
-        command: str,
-        flaw: str | None,
-        folders: str = _PROGRAM_FOLDERS,
-        *,
-        scripts: Sequence[str] = (),
-        is_timer: bool = False,
-        is_packaged: bool = False,
+        self, place: str, command: str, flaw: str | None, folders: str = _PROGRAM_FOLDERS, *, is_packaged: bool = False
     ) -> Iterator[Job]:
         """Yield the job that runs these commands, where it has to do with certificates. flaw: of its place and time."""
         is_debians = _NOT_UNDER_SYSTEMD.search(command) is not None
@@ -192,19 +180,18 @@ class _Reader:
         named = [re.findall(r"--cert-name[ =][\"']?([^\s\"']+)", renewal["words"]) for renewal in renewals]
         yield Job(
             place,
-            (*scripts, *(path for path, script in texts.items() if _CERTBOT.search(script) or _OCSP.search(script))),
+            tuple(path for path, script in texts.items() if _CERTBOT.search(script) or _OCSP.search(script)),
             text,
             bool(renewals),
             flaw or (flaws[0] if flaws and all(flaws) else None),
             tuple(name for names in named for name in names) if all(named) else (),
             any(self._has_plugin(renewal["program"], folders) for renewal in renewals),
             is_packaged or is_debians,
-            is_timer,
         )
 
     def _flaw_of(self, renewal: re.Match[str], text: str) -> str | None:
         """Return why a `certbot renew` does not keep the configuration folder's certificates; None where it does."""
-        words, program = renewal["words"], renewal["program"].lstrip("-@:+!")  # prefixes of systemd.service(5)
+        words, program = renewal["words"], renewal["program"]
         tested = re.findall(r"test\s+-x\s+(/\S*certbot)\b", text)
         gone = [path for path in (program, *tested) if path.startswith("/") and not os.path.lexists(self._path(path))]
         if self.root == "/" and not self._find(program, _PROGRAM_FOLDERS):
@@ -219,8 +206,8 @@ class _Reader:
         return None
 
     def _has_plugin(self, program: str, folders: str) -> bool:
-        path = self._find(program.lstrip("-@:+!"), folders)
-        interpreter = re.match(r"#!\s*(\S+)", _text(path)) if path else None
+        path = self._find(program, folders)
+        interpreter = re.match(r"#!\s*(\S+)", files.text(path)) if path else None
         return interpreter is not None and os.path.dirname(interpreter[1]) == os.path.dirname(sys.executable)
 
     def _find(self, program: str, folders: str) -> str | None:
@@ -255,8 +242,8 @@ class _Reader:
         parts = {
             os.path.basename(part): part for place in reversed(places) for part in _entries(f"{place}.d", "*.conf")
         }
-        texts = [_text(self._path(target) if os.path.isabs(target) else os.path.join(os.path.dirname(path), target))]
-        texts += [_text(parts[part]) for part in sorted(parts)]
+        own = self._path(target) if os.path.isabs(target) else os.path.join(os.path.dirname(path), target)
+        texts = [files.text(each) for each in (own, *(parts[part] for part in sorted(parts)))]
         return Unit(path or name, "\n".join(texts).replace("%i", instance))
 
 
@@ -273,14 +260,8 @@ def _masked(name: str) -> str:
     return f"{name} is masked, which `systemctl unmask {name}` ends"
 
 
-def _ask_systemd(timers: Iterable[str]) -> dict[str, Unit]:
-    """Return the timers that systemd has loaded, the named ones and their services; {} where it does not answer."""
-    shown = _show("*.timer", *timers)
-    return shown | _show(*(name for timer in shown.values() for name in _values(timer.text, "Unit")))
-
-
 def _show(*names: str) -> dict[str, Unit]:
-    """Return what `systemctl show` says of units that are there, as the lines of unit files."""
+    """Return what systemd says of units that are there, as the lines of unit files; {} where it does not answer."""
     properties = "--property=Id,LoadState,ActiveState,FragmentPath,Unit,ExecStart"
     try:
         done = subprocess.run(
@@ -305,10 +286,10 @@ def read_shown(block: str) -> tuple[str, Unit | None]:
     return name, Unit(path or name, "\n".join(lines), flaw) if state == "loaded" else None
 
 
-def _is_rare_line(words: Sequence[str]) -> bool:
-    """Tell whether a line of a crontab lets more than a day go by between two runs (crontab(5))."""
-    if words[0].startswith("@"):
-        return words[0] not in ("@daily", "@midnight", "@hourly")
+def _is_rare(words: Sequence[str], *, is_anacrons: bool) -> bool:
+    """Tell whether a line lets more than a day go by between two runs (crontab(5); anacrontab(5): a period in days)."""
+    if is_anacrons or words[0].startswith("@"):
+        return words[0] not in ("1", "@daily", "@midnight", "@hourly")
     if len(words) < 6:
         return True
     days, month, weekdays = words[2:5]
@@ -318,36 +299,21 @@ def _is_rare_line(words: Sequence[str]) -> bool:
     return not (is_daily and _is_full(month, 1, 12, _MONTHS))
 
 
-def _is_rare_in_anacron(words: Sequence[str]) -> bool:
-    return words[0] not in ("1", "@daily")  # anacrontab(5): the period in days
-
-
 def _is_full(field: str, first: int, last: int, names: str = "") -> bool:
-    """Tell whether a field of a crontab names all values from first to last.
-
-    names: those that the values have, three letters each, from first on.
-    """
+    """Tell whether a field of a crontab names all values from first to last. names: of the values, from first on."""
     values: set[int] = set()
-    count = last - first + 1
-
-    def number(word: str) -> int:
-        known = _names(names)
-        return known.index(word[:3]) + first if word[:3] in known else int(word)
-
+    field, count = field.lower(), last - first + 1
+    for number, name in enumerate(names.split(), first):
+        field = field.replace(name, str(number))
     try:
-        for part in field.lower().split(","):
+        for part in field.split(","):
             span, _, step = part.partition("/")
-            begin, _, end = (f"{first}-{last}" if span == "*" else span).partition("-")
-            low = number(begin)
-            high = number(end) if end else (last if step else low)
-            values.update(range(low, high + 1 if high >= low else high + count + 1, int(step or 1)))
+            low, _, high = (f"{first}-{last}" if span == "*" else span).partition("-")
+            begin, end = int(low), int(high or (last if step else low))
+            values.update(range(begin, end + 1 if end >= begin else end + count + 1, int(step or 1)))
     except ValueError:
         return False
     return {(value - first) % count for value in values} == set(range(count))  # cron's 7 is its 0
-
-
-def _names(letters: str) -> list[str]:
-    return [letters[start : start + 3] for start in range(0, len(letters), 3)]
 
 
 def _values(text: str, key: str) -> list[str]:
@@ -366,21 +332,12 @@ def _name_flaw(path: str) -> str | None:
 
 def read_script(path: str) -> str:
     """Return the lines of a small text file that are no comments; "" for anything else."""
-    text = _text(path)
-    return (
-        "" if "\0" in text else "\n".join("" if line.lstrip().startswith("#") else line for line in text.splitlines())
-    )
+    text = files.text(path, at_most_bytes=_SCRIPT_BYTES)  # most commands are large programs
+    lines = () if "\0" in text else text.splitlines()
+    return "\n".join("" if line.lstrip().startswith("#") else line for line in lines)
 
 
 def _entries(folder: str, pattern: str = "*") -> list[str]:
     """Return the paths in a folder that are no folders, sorted, without dot files; none where it cannot be read."""
     paths = sorted(glob.glob(os.path.join(glob.escape(folder), pattern)))
     return [path for path in paths if not os.path.isdir(path)]
-
-
-def _text(path: str) -> str:
-    """Return the text of a small regular file, "" for anything else: most commands are large programs."""
-    with contextlib.suppress(errors.FileRefused):
-        if os.path.isfile(path):  # opening a device would do something already
-            return files.read(path, at_most_bytes=_SCRIPT_BYTES).decode("utf-8", "replace")
-    return ""

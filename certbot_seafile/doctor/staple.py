@@ -17,15 +17,13 @@ from certbot_seafile.site import model, plan
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
 
-#: What a certificate without a staple means to clients.
-UNSTAPLED = "clients ask the CA, or refuse the certificate where it demands a staple"
 #: Two runs of `certbot renew` are at most a day apart; a success that is older than this was missed.
 MISSED_AFTER = timedelta(hours=25)
 
 
 def short(subject: Subject) -> Iterator[Finding]:
     """Yield that the CA's staples are too short: then they are served only where the certificate demands one."""
-    if not subject.is_stapled or (life := subject.short_life) is None:
+    if (life := subject.short_life) is None:
         return
     hours, most = (f"{span / timedelta(hours=1):.3g} h" for span in (life, verify.MARGIN))
     fact = f"the CA's staples hold for {hours} only, and up to {most} may pass between two runs of `certbot renew`"
@@ -38,33 +36,31 @@ def short(subject: Subject) -> Iterator[Finding]:
 
 
 def old(subject: Subject) -> Iterator[Finding]:
-    """Yield that the stored staple is stale, or will be because nobody refreshed it. The handed ones are root's."""
+    """Yield that the stored staple is stale, or will be because nobody refreshed it."""
     staple, success, now = subject.standing.staple, subject.standing.record.last_success, subject.standing.now
-    if not subject.is_stapled or staple is None or subject.is_handed or subject.short_life:
+    if staple is None or subject.short_life:
         return
-    run = f"run `certbot-seafile refresh --cert-name {subject.lineage.name}`"
-    fix = f"{run} and see that `certbot renew` runs every day"
+    fix = subject.handing or f"{subject.fix('refresh')} and see that `certbot renew` runs every day"
     if verify.must_withdraw(staple, now):
-        fact = f"the staple is stale: it ends on {moment(staple.end)} and no newer one came"
+        end = f"{moment(staple.end)} and no newer one came"
+        fact = f"the staple ends on {end}" if subject.entry else f"the staple is stale: it ends on {end}"
         yield Finding("STAPLE-STALE", fact, "clients refuse it from then on", fix)
-    elif success is not None and now - success > MISSED_AFTER and subject.standing.due < now:
+    elif not subject.handing and success is not None and now - success > MISSED_AFTER and subject.standing.due < now:
         fact = f"the staple was last refreshed on {moment(success)}"
         yield Finding("STAPLE-NOT-REFRESHED", fact, "it will end before a newer one comes", fix)
 
 
 def not_included(subject: Subject) -> Iterator[Finding]:
     """Yield the site's server blocks that do not include the stored staple."""
-    for server in _bare_servers(subject) if subject.is_stapled and subject.standing.staple else ():
+    for server in _bare_servers(subject) if subject.standing.staple else ():
         fact = f"the server block at {server} has no line `include {_include(subject)};`"
-        yield Finding("SITE-NO-INCLUDE", fact, "the staple is not served", subject.deploy, place=str(server))
+        yield Finding("SITE-NO-INCLUDE", fact, "the staple is not served", subject.fix("deploy"), place=str(server))
 
 
 def not_served(subject: Subject) -> Iterator[Finding]:
     """Yield that nginx serves another staple than the stored one, though it includes that."""
     standing, nginx = subject.standing, subject.context.nginx
-    if not subject.is_stapled or standing.staple is None or _bare_servers(subject):
-        return
-    if standing.is_current and not standing.is_stored:
+    if standing.staple and standing.is_current and not standing.is_stored and not _bare_servers(subject):
         served = "another staple than" if standing.is_stapled else "no staple in spite of"
         command = nginx.reload_command or shlex.join([nginx.ctl, "-s", "reload"])
         fact = f"nginx serves {served} the stored one"
@@ -74,12 +70,11 @@ def not_served(subject: Subject) -> Iterator[Finding]:
 def missing(subject: Subject) -> Iterator[Finding]:
     """Yield why there is no good staple, where the CA makes some."""
     lineage, standing = subject.lineage, subject.standing
-    if not subject.is_stapled or standing.staple is not None or subject.is_handed:
-        return
-    if lineage.is_must_staple or not subject.short_life:
-        fact = _reason_without_staple(subject.context, standing.served or lineage)
-        run = f"run `certbot-seafile refresh --cert-name {lineage.name}`"
-        yield Finding("STAPLE-MISSING", fact, UNSTAPLED, run)
+    if standing.staple is None and (lineage.is_must_staple or not subject.short_life):
+        reason = "there is no good staple" if subject.entry else ""
+        fact = reason or _reason_without_staple(subject.context, standing.served or lineage)
+        effect = "clients ask the CA, or refuse the certificate where it demands a staple"
+        yield Finding("STAPLE-MISSING", fact, effect, subject.handing or subject.fix("refresh"))
 
 
 def _include(subject: Subject) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,13 +16,11 @@ from functools import cached_property
 from certbot_seafile import errors
 from certbot_seafile.doctor import listeners, schedule, seahub
 from certbot_seafile.ocsp import store, verify
-from certbot_seafile.sealed import versions
 from certbot_seafile.sealed.settings import Entry
 from certbot_seafile.sealed.versions import Version
 from certbot_seafile.site import model, plan
-from certbot_seafile.site.config import Configuration
-from certbot_seafile.system import lineages, records, serving
-from certbot_seafile.system.answers import Behind
+from certbot_seafile.site.config import Configuration, Statement
+from certbot_seafile.system import records, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
 from certbot_seafile.usecases import deploy
@@ -33,14 +30,28 @@ from certbot_seafile.usecases.status import Standing
 CALL_SECONDS = 10.0
 
 
+_Uses = dict[str, list[tuple[model.Server, Statement]]]
+
+
+def certificate_lines(context: Context) -> _Uses:
+    """Return the server blocks with the lines by which they use a certificate, by the folder that it lies in.
+
+    None where nginx's configuration cannot be read, which nginx itself says better.
+    """
+    try:
+        return _certificate_lines(context.nginx.configuration())
+    except errors.Error:
+        return {}
+
+
 @functools.lru_cache(maxsize=1)
-def servers_by_folder(configuration: Configuration) -> dict[str, list[model.Server]]:
-    """Return the server blocks that use a certificate, by the folder that it lies in."""
-    servers = defaultdict(list)
+def _certificate_lines(configuration: Configuration) -> _Uses:
+    used: _Uses = {}
     for server in model.http_servers(configuration.outline()):
         for line in server.level(b"ssl_certificate") or server.http.named(b"ssl_certificate"):
-            servers[os.path.dirname(os.fsdecode(line.arguments[0]))].append(server)
-    return servers
+            if line.arguments:
+                used.setdefault(os.path.dirname(os.fsdecode(line.arguments[0])), []).append((server, line))
+    return used
 
 
 @dataclass(frozen=True)
@@ -57,35 +68,15 @@ class Machine:
     root: str = "/"
 
     @cached_property
-    def certbots(self) -> set[str]:
-        """Return the names of the lineages that certbot knows."""
-        return set(lineages.all_names(self.context.config_dir))
-
-    @cached_property
-    def known(self) -> set[str]:
-        """Return the names of the lineages that certbot knows, or that are sealed."""
-        return self.certbots | set(versions.names(self.context.options.staple_dir))
-
-    @property
-    def sealed(self) -> list[Version]:
-        """Return the readable ones of which nginx has a sealed copy only, as far as this user knows."""
-        return [lineage for lineage in self.readable if isinstance(lineage, Version)]
-
-    @cached_property
     def renewed(self) -> list[Lineage]:
         """Return the lineages that this machine's certbot is to renew and serve."""
         own = [lineage for lineage in self.readable if not isinstance(lineage, Version)]
         return [lineage for lineage in own if not records.is_undone(self.context.state_dir, lineage.name)]
 
     @cached_property
-    def env_files(self) -> list[str]:
-        """Return the .env files of Seafile's installations, running containers' too."""
-        return seahub.env_files(self.root)
-
-    @cached_property
-    def installations(self) -> list[str]:
-        """Return the folders of Seafile's installations, whose conf/ has Seahub's settings."""
-        return seahub.installations(self.root)
+    def seafile(self) -> seahub.Places:
+        """Return where the files of Seafile's installations are."""
+        return seahub.Places(self.root)
 
     @cached_property
     def listeners(self) -> dict[int, list[listeners.Listener]]:
@@ -123,10 +114,9 @@ class Subject:
             raise errors.SiteNotFound(self.standing.failure or "")
         return self.standing.site
 
-    @property
-    def deploy(self) -> str:
-        """Return the advice to deploy the lineage."""
-        return f"run `certbot-seafile deploy --cert-name {self.lineage.name}`"
+    def fix(self, command: str) -> str:
+        """Return the advice to run a command of this program for the lineage."""
+        return f"run `certbot-seafile {command} --cert-name {self.lineage.name}`"
 
     @property
     def is_renewed_here(self) -> bool:
@@ -134,14 +124,20 @@ class Subject:
         return not isinstance(self.lineage, Version)
 
     @property
-    def is_handed(self) -> bool:
-        """Tell whether root is handed it by another user or machine."""
-        return isinstance(self.lineage, Version) and bool(self.lineage.for_names)
+    def entry(self) -> Entry | None:
+        """Return by what root is handed it by another user or machine; None where it is not."""
+        return self.machine.entries.get(self.lineage.name)
+
+    @property
+    def handing(self) -> str:
+        """Return the advice where root is not handed a newer one in time; "" where it is not handed."""
+        path = self.entry.path if self.entry else ""
+        return path and f"see why no newer one came in {path}, and look at the machine or user that renews"
 
     @cached_property
     def owner(self) -> str | None:
         """Return whose certificate the site has in the place of the lineage's, of which nginx reads nothing then."""
-        lineage, used = self.lineage, servers_by_folder(self.context.nginx.configuration())
+        lineage, used = self.lineage, certificate_lines(self.context)
         if self.standing.is_current or used.keys() & {lineage.folder, (self.standing.served or lineage).folder}:
             return None
         return deploy.owner_of_site(self.context, lineage, self.site)
@@ -155,20 +151,6 @@ class Subject:
         return is_wanted and self.standing.record.revocation is None and self.standing.earlier is None
 
     @cached_property
-    def revocation(self) -> str | None:
-        """Return when and why the CA revoked it; None where it did not, as far as is known.
-
-        The responder is asked where no staple is to be served, unless that is another machine's or user's matter.
-        """
-        known = self.standing.record.revocation
-        if known or self.is_stapled or not self.is_renewed_here:
-            return known
-        due = store.find_due(self.context, self.lineage, unstapled="no staple is to be served")
-        if isinstance(due, store.Outcome):
-            return None
-        return store.verify_response(self.context, self.lineage, due, due.fetch).record.revocation
-
-    @cached_property
     def short_life(self) -> timedelta | None:
         """Return how long the CA's staples hold, where that is too short for two runs of `certbot renew`; None else.
 
@@ -176,8 +158,8 @@ class Subject:
         """
         current, staple = self.standing.served or self.lineage, self.standing.staple
         if staple is None:
-            due = store.find_due(self.context, current)
-            if isinstance(due, store.Outcome) or isinstance(self.lineage, Version):
+            due = store.find_due(self.context, current) if self.is_renewed_here else None
+            if not isinstance(due, store.Due):
                 return None
             try:
                 response = due.fetch()
@@ -186,8 +168,3 @@ class Subject:
                 return None
         life = staple.end - staple.this_update
         return life if life <= verify.MARGIN else None
-
-    @cached_property
-    def behind(self) -> Behind:
-        """Return what is behind its site. Raises errors.SiteNotFound."""
-        return Behind(self.context, self.site)

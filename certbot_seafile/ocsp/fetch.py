@@ -209,7 +209,7 @@ class _TlsSocket(_Socket, ssl.SSLSocket):
 def _connect(self: Any) -> socket.socket:
     """Connect to the first address that answers. Each has its share of the time that is left. Raises OSError."""
     _call.is_connected, host, port = False, self._dns_host, self.port
-    addresses = _answered.get((host, port)) or _look_up(host, port)
+    addresses = _answered.get((host, port)) or look_up(host, port, _call.seconds_left())
     failure = OSError("its name has no address")
     for number, (family, kind, protocol, _, address) in enumerate(addresses):
         seconds = _call.seconds_left() / (len(addresses) - number)
@@ -235,8 +235,11 @@ class _TlsPool(urllib3.HTTPSConnectionPool):
         _new_conn = _connect
 
 
-def _look_up(host: str, port: int) -> list[Any]:
-    """Return the host's addresses. Nothing can end a lookup, so it has a thread, which may outlive the call."""
+def look_up(host: str, port: int, seconds: float) -> list[Any]:
+    """Return the host's addresses, as getaddrinfo does. Raises OSError, also after so many seconds, and UnicodeError.
+
+    Nothing can end a lookup, so it has a thread, which may outlive the call.
+    """
     future: Future[list[Any]] = Future()
 
     def look_up() -> None:
@@ -246,7 +249,7 @@ def _look_up(host: str, port: int) -> list[Any]:
             future.set_exception(error)
 
     threading.Thread(target=look_up, name=f"look up {host}", daemon=True).start()
-    return future.result(_call.seconds_left())
+    return future.result(seconds)
 
 
 def _phrase(error: BaseException) -> str:

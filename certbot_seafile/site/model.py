@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import chain
@@ -143,6 +143,11 @@ def is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def covers(names: Collection[str], name: str) -> bool:
+    """Tell whether a certificate's names, in lower case, cover a name: by itself, or by a wildcard (RFC 6125 6.4.3)."""
+    return name.lower() in names or "*." + name.lower().partition(".")[2] in names
 
 
 def http_servers(statements: Iterable[Statement]) -> tuple[Server, ...]:

@@ -59,6 +59,14 @@ def read(path: str, *, at_most_bytes: int = 64 * 1024 * 1024) -> bytes:
             return stream.read(at_most_bytes + 1)
 
 
+def text(path: str, *, at_most_bytes: int = 1024**2) -> str:
+    """Return the text of a regular file that is not too large; "" for anything else, and where it cannot be read."""
+    with contextlib.suppress(errors.FileRefused):
+        if os.path.isfile(path):  # opening a device would do something already
+            return read(path, at_most_bytes=at_most_bytes).decode("utf-8", "replace")
+    return ""
+
+
 def names_in(folder: str) -> list[str]:
     """Return the names in a folder, sorted; none where there is no such folder. Raises errors.FileRefused."""
     with _explained(f"{folder} cannot be read: "), contextlib.suppress(FileNotFoundError, NotADirectoryError):

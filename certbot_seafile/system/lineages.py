@@ -139,6 +139,11 @@ class Lineage(Paths):
         return renewal.hook(self.renewal)
 
     @property
+    def is_authenticated(self) -> bool:
+        """Tell whether certbot lets this plugin answer the CA's challenges for it."""
+        return self.renewal.get("authenticator") == PLUGIN_NAME
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Return the leaf's DNS names and IP addresses (RFC 5280 4.2.1.6), in its order."""
         return certificate_names(self.leaf)

@@ -27,14 +27,20 @@ _JOINT = " || trap 'exit 1' EXIT; "  # between our hook and a person's: both run
 
 
 def parameters(path: str) -> dict[str, str]:
-    """Return what the file says in its section [renewalparams]. Raises errors.LineageRefused where it is not whole."""
-    section = _read(path).get("renewalparams")
+    """Return what the file says, above its sections and in them; a list is one text again.
+
+    Raises errors.LineageRefused where it is not whole.
+    """
+    whole = _read(path)
+    section = whole.get("renewalparams")
     if not isinstance(section, dict) or "authenticator" not in section:
         raise errors.LineageRefused(
             f"the renewal file {path} is cut off or empty, so nothing is done for its certificate; bring it back from "
             "a backup, or get the certificate again with `certbot certonly -a seafile`"
         )
-    return {key: value for key, value in section.items() if isinstance(value, str)}
+    parts = [whole, *(part for part in whole.values() if isinstance(part, dict)), section]
+    known = {key: value for part in parts for key, value in part.items() if not isinstance(value, dict)}
+    return {key: value if isinstance(value, str) else ",".join(value) for key, value in known.items()}
 
 
 def _read(path: str) -> configobj.ConfigObj:

@@ -82,7 +82,7 @@ def _naming_pre_hook(context: Context, lineage: Lineage) -> Iterator[None]:
         if not context.nginx.is_pid_file_stale:
             raise
         path, config_dir = lineage.renewal_path, context.config_dir
-        places = [f"pre_hook in {path}"] if schedule.stops_nginx(schedule.stated(path).get("pre_hook", "")) else []
+        places = [f"pre_hook in {path}"] if schedule.stops_nginx(lineage.renewal.get("pre_hook", "")) else []
         places += schedule.places_that_stop_nginx(schedule.jobs(config_dir=config_dir), config_dir)
         if not places:
             raise

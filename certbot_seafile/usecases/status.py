@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import datetime
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
 
 from certbot_seafile import errors
-from certbot_seafile.doctor import schedule
+from certbot_seafile.doctor.findings import moment
 from certbot_seafile.ocsp import store, verify
 from certbot_seafile.sealed import versions
 from certbot_seafile.sealed.versions import Version
@@ -50,18 +50,6 @@ class Standing:
     is_stored: bool
     served: Version | None
     served_until: datetime.datetime | None
-    renewal_due: datetime.datetime
-    ca_asked_from: datetime.datetime | None
-
-    @property
-    def is_as_stored(self) -> bool:
-        """Tell whether clients are handed the lineage's leaf, and its staple where one is stored."""
-        return self.is_current and (self.staple is None or self.is_stored)
-
-    @property
-    def is_in_front(self) -> bool:
-        """Tell whether TLS ends in front of nginx, where nobody can look from here."""
-        return self.site is not None and plan.find_front(self.site) is not None
 
     @property
     def last_run(self) -> datetime.datetime | None:
@@ -81,6 +69,43 @@ class Standing:
         return verify.due_at(self.staple, self.record.last_success)
 
     @property
+    def renewal_due(self) -> datetime.datetime:
+        """Return from when on certbot renews: by its setting, else by what the certbot that wrote the file does."""
+        known, begin, end = self.lineage.renewal, self.lineage.not_before, self.lineage.not_after
+        interval = re.match(r"(\d+)\s*([a-z]*?)s?\Z", known.get("renew_before_expiry", ""))
+        release = re.match(r"\d+", known.get("version", ""))
+        if interval:
+            left = int(interval[1]) * _INTERVAL_DAYS.get(interval[2], 1) * _DAY
+        elif release and int(release[0]) < 4:
+            left = 30 * _DAY
+        else:  # certbot's renewal._default_renewal_time()
+            left = (end - begin) / (2 if end - begin < 10 * _DAY else 3)
+        return max(end - left, begin)
+
+    @property
+    def is_renewal_late(self) -> bool:
+        """Tell whether certbot should have renewed the lineage by now.
+
+        Of a short-lived certificate, two days may be all that is left: then the half of that is enough.
+        """
+        return self.now - self.renewal_due > min(LATE_AFTER, (self.lineage.not_after - self.renewal_due) / 2)
+
+    @property
+    def share_left(self) -> float:
+        """Return which share of the certificate's lifetime is left: 1 at its begin, 0 at its end, then below 0."""
+        lineage = self.lineage
+        return (lineage.not_after - self.now) / (lineage.not_after - lineage.not_before)
+
+    @property
+    def ca_asked_from(self) -> datetime.datetime | None:
+        """Return when certbot asks the CA again (ARI), kept in local time; the CA's window itself it does not keep."""
+        try:
+            kept = datetime.datetime.fromisoformat(self.lineage.renewal.get("ari_retry_after", ""))
+        except ValueError:
+            return None
+        return kept.astimezone(datetime.UTC)
+
+    @property
     def next_action(self) -> str:
         """Return what the next `certbot renew` will do for the lineage, or what a person should."""
         if self.earlier is not None and not self.failure:
@@ -95,7 +120,7 @@ class Standing:
             return "renew: fetch a staple"
         if not self.is_stored:
             return "you: run `certbot-seafile check`"
-        start = "" if self.due <= self.now else f" from {self.due:%Y-%m-%d %H:%M} UTC on"
+        start = "" if self.due <= self.now else f" from {moment(self.due)} on"
         return f"renew: refresh the staple{start}"
 
 
@@ -117,11 +142,8 @@ def standing(context: Context, lineage: Lineage) -> Standing:
     is_stapled = failure is None and all(handed.staple is not None for handed in handshakes)
     stored = staple and staple.response
     is_stored = is_stapled and all(handed.staple == stored for handed in handshakes)
-    settings = {} if isinstance(lineage, Version) else schedule.stated(lineage.renewal_path)
-    return Standing(
-        lineage, site, staple, record, now, failure, is_current, is_stapled, is_stored, served,
-        _first_end(handshakes), renewal_due(lineage, settings), _ca_asked_from(settings),
-    )  # fmt: skip
+    facts = lineage, site, staple, record, now, failure, is_current, is_stapled, is_stored, served
+    return Standing(*facts, _first_end(handshakes))
 
 
 def _first_end(handshakes: Sequence[Handshake]) -> datetime.datetime | None:
@@ -131,41 +153,3 @@ def _first_end(handshakes: Sequence[Handshake]) -> datetime.datetime | None:
         with contextlib.suppress(ValueError):
             ends.append(verify.time_of(x509.load_der_x509_certificate(leaf_der), "not_valid_after"))
     return min(ends, default=None)
-
-
-def renewal_due(lineage: Lineage, settings: Mapping[str, str]) -> datetime.datetime:
-    """Return from when on certbot renews: by its setting, else by what the certbot that wrote the file does.
-
-    settings: what the lineage's renewal file says; {} where another user or machine renews.
-    """
-    interval = re.match(r"(\d+)\s*([a-z]*?)s?\Z", settings.get("renew_before_expiry", ""))
-    release = re.match(r"\d+", settings.get("version", ""))
-    lifetime = lineage.not_after - lineage.not_before
-    if interval:
-        left = int(interval[1]) * _INTERVAL_DAYS.get(interval[2], 1) * _DAY
-    elif release and int(release[0]) < 4:
-        left = 30 * _DAY
-    else:  # certbot's renewal._default_renewal_time()
-        left = lifetime / 2 if lifetime < 10 * _DAY else lifetime / 3
-    return max(lineage.not_after - left, lineage.not_before)
-
-
-def share_left(lineage: Lineage, now: datetime.datetime) -> float:
-    """Return which share of the certificate's lifetime is left: 1 at its begin, 0 at its end, then below 0."""
-    return (lineage.not_after - now) / (lineage.not_after - lineage.not_before)
-
-
-def is_renewal_late(lineage: Lineage, due: datetime.datetime, now: datetime.datetime) -> bool:
-    """Tell whether certbot should have renewed the lineage by now; due: from when on it renews.
-
-    Of a short-lived certificate, two days may be all that is left: then the half of that is enough.
-    """
-    return now - due > min(LATE_AFTER, (lineage.not_after - due) / 2)
-
-
-def _ca_asked_from(settings: Mapping[str, str]) -> datetime.datetime | None:
-    """Return what certbot keeps of ARI: when to ask again, in local time; the CA's window itself it does not keep."""
-    try:
-        return datetime.datetime.fromisoformat(settings.get("ari_retry_after", "")).astimezone(datetime.UTC)
-    except ValueError:
-        return None

@@ -44,6 +44,7 @@ def lineage_of(name: str = NAME, *, must_staple: bool = False, has_responder: bo
 
 
 PLAIN, UNSTAPLED, DEMANDING = lineage_of(), lineage_of(has_responder=False), lineage_of(must_staple=True)
+DUE = replace(PLAIN, renewal={"renew_before_expiry": "64 days"})
 OLDER = Version(*(getattr(lineage_of(), key) for key in ("name", "config_dir", "options", "leaf", "chain", "renewal")))
 HANDED = replace(OLDER, for_names=(NAME,))
 
@@ -54,7 +55,6 @@ def standing_of(lineage: Lineage = PLAIN, *, record: Mapping[str, Any] | None = 
     well: dict[str, Any] = {
         "lineage": lineage, "site": None, "staple": STAPLE, "record": Record("1", **known), "now": NOW, "failure": None,
         "is_current": True, "is_stapled": True, "is_stored": True, "served": None, "served_until": lineage.not_after,
-        "renewal_due": lineage.not_before + 60 * DAY, "ca_asked_from": None,
     }  # fmt: skip
     return Standing(**well | facts)
 
@@ -80,10 +80,10 @@ ROWS: Mapping[str, tuple[Standing, Sequence[str]]] = {
         standing_of(record={"revocation": "revoked"}, **BARE), ["64 d 71%", "in 34 d", "ok 3 h ago", "REVOKED", "yes"]
     ),
     "expired": (
-        standing_of(now=NOW + 65 * DAY, renewal_due=NOW + 34 * DAY, **BARE),
+        standing_of(now=NOW + 65 * DAY, **BARE),
         ["EXPIRED", "LATE", "LATE 65 d ago", "NONE", "yes"],
     ),
-    "due": (standing_of(renewal_due=NOW), ["64 d 71%", "due", "ok 3 h ago", "3 d", "yes, stapled"]),
+    "due": (standing_of(DUE), ["64 d 71%", "due", "ok 3 h ago", "3 d", "yes, stapled"]),
     "never run": (standing_of(record={"last_run": None}), ["64 d 71%", "in 34 d", "-", "3 d", "yes, stapled"]),
     "run failed": (
         standing_of(record={"last_failure": "the CA was down"}),
@@ -137,7 +137,8 @@ def test_the_table_fits_80_columns() -> None:
 def test_details_stand_below_their_row() -> None:
     """Full name, times, reasons: wrapped at 80 columns, and what could steer a terminal is shown, not done."""
     failure = f"the responder said \x1b[2J and {'then nothing more ' * 8}"
-    standing = standing_of(record={"last_failure": failure}, ca_asked_from=NOW + 6 * HOUR)
+    asked = replace(PLAIN, renewal={"ari_retry_after": (NOW + 6 * HOUR).isoformat()})
+    standing = standing_of(asked, record={"last_failure": failure})
     _, row, *details = formats.as_table([standing, standing_of()], is_detailed=True).splitlines()
     assert row.startswith(NAME)
     assert all(line.startswith("    ") for line in details[:14])
@@ -190,7 +191,8 @@ def test_json_says_when_renewals_are_due_and_came() -> None:
     assert well["last_run"] == "2026-11-26T09:00:00Z"
     assert well["served_until"] == "2027-01-29T12:00:00Z"
     assert (well["last_failure"], well["ca_asked_from"]) == (None, None)
-    failed = standing_of(record={"last_run": None, "last_failure": "why"}, ca_asked_from=NOW, served_until=None)
+    asked = replace(PLAIN, renewal={"ari_retry_after": NOW.isoformat()})
+    failed = standing_of(asked, record={"last_run": None, "last_failure": "why"}, served_until=None)
     (failed,) = formats.as_json([failed])["lineages"]
     keys = ("last_run", "last_failure", "ca_asked_from", "served_until")
     assert [failed[key] for key in keys] == [None, "why", "2026-11-26T12:00:00Z", None]

@@ -38,7 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "doctor.left",
         "doctor.network",
     ),
-    ("doctor.handed", "doctor.answering"),
+    ("doctor.answering",),
     ("doctor.rules",),
     ("assembly",),
     ("plugin", "commands"),

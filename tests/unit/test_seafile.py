@@ -100,6 +100,14 @@ def test_seafile_url_left_over_in_the_only_containers_volume(tmp_path: Path) -> 
     assert (fault.id, fault.place) == ("SEAFILE-PLAIN-HTTP", f"{host.root}{VOLUME}:1")
 
 
+def test_the_folder_that_the_site_names_counts_wherever_it_is(tmp_path: Path) -> None:
+    """SEAFILE-PLAIN-HTTP is found in an installation outside of /opt."""
+    host = Host(tmp_path)
+    path = host.write("/srv/x/conf/.env", NAMED.replace("https", "http"))
+    found = host.of_site(f"location /media {{ root {host.root}/srv/x/seafile-server-latest/seahub; }}")
+    assert [each.place for each in found if each.id.startswith("SEAFILE-")] == [f"{path}:2"]
+
+
 # --- what holds the ports --------------------------------------------------------------------------------------------
 
 COMPOSE = """\

@@ -28,9 +28,10 @@ def names(folder: Path, file_name: str, text: str) -> list[tuple[str, int, str]]
     path = folder / "conf" / file_name
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
-    found = seahub.plain_http_settings(str(folder))
-    assert {one.path for one in found} <= {str(path)}
-    return [(one.name, one.line, one.wanted) for one in found]
+    found = [*seahub.settings(str(folder)), *seahub.line_settings(str(folder / "conf" / ".env")).values()]
+    plain = [(one, one.over_https) for one in found]
+    assert {one.path for one, wanted in plain if wanted} <= {str(path)}
+    return [(one.name, one.line, wanted) for one, wanted in plain if wanted]
 
 
 PYTHON = {
@@ -92,7 +93,8 @@ def test_environment_file(tmp_path: Path, text: str, wanted: list[tuple[str, int
 def test_no_settings_say_nothing(tmp_path: Path) -> None:
     """Where there is no conf folder, or a folder in a file's place, nothing is said."""
     (tmp_path / "conf" / ".env").mkdir(parents=True)
-    assert seahub.plain_http_settings(str(tmp_path)) == []
+    assert seahub.settings(str(tmp_path)) == []
+    assert seahub.line_settings(str(tmp_path / "conf" / ".env")) == {}
 
 
 MANUALS_ENV = "COMPOSE_FILE='seafile-server.yml,caddy.yml'\nCOMPOSE_PATH_SEPARATOR=','\nSEAFILE_SERVER_PROTOCOL=http\n"
@@ -136,18 +138,9 @@ def test_what_the_manual_puts_in_opt_is_found(tmp_path: Path, monkeypatch: pytes
     tree |= {"opt/other/.env": "PORT=80\n", "opt/other/compose.yaml": "services: {}\n"}
     tree |= {"opt/old/docker-compose.yml": SERVICE, "opt/binary/conf/.env": "SEAFILE_SERVER_PROTOCOL=http\n"}
     root = system(tmp_path, tree)
-    assert below(root, seahub.env_files(str(root))) == ["opt/binary/conf/.env", "opt/seafile/.env"]
+    assert below(root, seahub.Places(str(root)).env_files) == ["opt/binary/conf/.env", "opt/seafile/.env"]
     listed = ["opt/old/docker-compose.yml", "opt/seafile/caddy.yml", "opt/seafile/seafile-server.yml"]
-    assert below(root, seahub.compose_files(str(root))) == listed
-
-
-def test_a_further_folder_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The folder of a site's installation is looked at wherever it is."""
-    monkeypatch.setenv("PATH", "/nowhere")
-    root = system(tmp_path, {"srv/x/conf/.env": MANUALS_ENV, "srv/x/conf/seahub_settings.py": ""})
-    assert seahub.env_files(str(root)) == []
-    assert below(root, seahub.env_files(str(root), ["/srv/x"])) == ["srv/x/conf/.env"]
-    assert below(root, seahub.installations(str(root), ["/srv/x"])) == ["srv/x"]
+    assert below(root, seahub.Places(str(root)).compose_files) == listed
 
 
 def test_a_containers_settings_are_found_through_its_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +149,7 @@ def test_a_containers_settings_are_found_through_its_volume(tmp_path: Path, monk
     tree = {"opt/seafile/.env": MANUALS_ENV + "SEAFILE_VOLUME=/srv/data\n"}
     tree |= {f"{top}/seafile/conf/seahub_settings.py": "" for top in ("srv/data", "opt/seafile-data")}
     root = system(tmp_path, tree)
-    assert below(root, seahub.installations(str(root))) == ["opt/seafile-data/seafile", "srv/data/seafile"]
+    assert below(root, seahub.Places(str(root)).installations) == ["opt/seafile-data/seafile", "srv/data/seafile"]
 
 
 def test_running_containers_tell_where_their_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,8 +166,12 @@ def test_running_containers_tell_where_their_files_are(tmp_path: Path, monkeypat
     tree = {f"srv/{name}": SERVICE for name in ("s/a.yml", "s/caddy.yml", "n/compose.yaml", "p/compose.yaml")}
     tree |= {f"srv/{name}": MANUALS_ENV for name in ("s/.env", "n/.env", "p/prod.env", "p/.env")}
     root = system(tmp_path / "root", tree)
-    assert below(root, seahub.env_files(str(root))) == ["srv/p/prod.env", "srv/s/.env"]
-    assert below(root, seahub.compose_files(str(root))) == ["srv/p/compose.yaml", "srv/s/a.yml", "srv/s/caddy.yml"]
+    assert below(root, seahub.Places(str(root)).env_files) == ["srv/p/prod.env", "srv/s/.env"]
+    assert below(root, seahub.Places(str(root)).compose_files) == [
+        "srv/p/compose.yaml",
+        "srv/s/a.yml",
+        "srv/s/caddy.yml",
+    ]
 
 
 @pytest.mark.parametrize("script", ["echo 'permission denied' >&2; exit 1", "exec sleep 60"])
@@ -183,4 +180,4 @@ def test_docker_that_does_not_answer_is_no_error(tmp_path: Path, monkeypatch: py
     stand_in(tmp_path / "bin", monkeypatch, script)
     monkeypatch.setattr(docker, "ASK_SECONDS", 0.2)
     root = system(tmp_path / "root", {"opt/seafile/.env": MANUALS_ENV})
-    assert below(root, seahub.env_files(str(root))) == ["opt/seafile/.env"]
+    assert below(root, seahub.Places(str(root)).env_files) == ["opt/seafile/.env"]
