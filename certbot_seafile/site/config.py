@@ -87,7 +87,7 @@ class Statement:
         return Block(self.name, self.path, self.directive.start)
 
     def flat(self) -> Iterator[Statement]:
-        """Yield a block's statements as nginx sees them: an include's own in its place."""
+        """Yield a block's statements as nginx sees them: an include, and then its own."""
         return flat(self.children)
 
     def named(self, *names: bytes) -> list[Statement]:
@@ -95,19 +95,18 @@ class Statement:
         return [child for child in self.flat() if child.name in names]
 
     def walk(self) -> Iterator[Statement]:
-        """Yield every statement below this one, includes expanded, in order."""
-        for child in self.flat():
+        """Yield every statement below this one, includes and what they include, in order."""
+        for child in self.children:
             yield child
             yield from child.walk()
 
 
 def flat(statements: Iterable[Statement]) -> Iterator[Statement]:
-    """Yield the statements as nginx sees them: an include's own in its place."""
+    """Yield the statements as nginx sees them: an include, and then its own."""
     for statement in statements:
-        if statement.name == b"include" and statement.directive.block is None:
+        yield statement
+        if statement.name == b"include":
             yield from statement.flat()
-        else:
-            yield statement
 
 
 def text(word: bytes) -> str:
@@ -193,9 +192,7 @@ class Configuration:
             return tuple(self._include(self._root, self._main, (), is_whole=True))
         for file in self._faulty:
             _ = file.directives  # which says why
-        wanted = self._servers.wanted(domains)
-        if site_path:
-            wanted |= self._reading({site_path})
+        wanted = self._servers.wanted(domains) | self._reading({site_path or ""})
         return self._http(map(self.whole, self._servers.chosen(wanted)))
 
     def servers_reading(self, paths: Collection[str]) -> list[Statement]:
@@ -296,7 +293,7 @@ class Configuration:
                     if child.name == b"server" and child.directive.block is not None:
                         read = (self.files[path].source for path in self._read.get(child.block, ()))
                         servers.add(child, [child.written, *read])
-                    else:
+                    elif child.name != b"include":
                         servers.inherited.append(child)
         return servers
 

@@ -145,6 +145,11 @@ def is_address(name: str) -> bool:
     return True
 
 
+def covers(names: Iterable[str], name: str) -> bool:
+    """Tell whether names, in lower case, hold this one, or a wildcard for its left-most label (RFC 6125 6.4.3)."""
+    return not {name, name.lower(), f"*.{name.lower().partition('.')[2]}"}.isdisjoint(names)
+
+
 def http_servers(statements: Iterable[Statement]) -> tuple[Server, ...]:
     """Return the server blocks of every http block, in nginx's order."""
     spoken: dict[Socket, set[bytes]] = {}

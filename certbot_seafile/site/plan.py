@@ -7,10 +7,9 @@ be done safely is refused with a reason before anything is planned. Pure: statem
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, takewhile
-from typing import NoReturn
+from itertools import takewhile
 
 from certbot_seafile import errors
 from certbot_seafile.site import edits, model, syntax
@@ -118,18 +117,25 @@ def find(
     tls: dict[Server, None] = {}
     plain: dict[Server, None] = {}
     nameless: dict[tuple[Server, str], None] = {}
+    elsewhere: dict[Socket, Server] = {}
     for domain in domains:
         members = _members(every, domain, site_path)
-        own = set(model.sockets(members))
-        for socket in filter(own.__contains__, model.sockets(every)):
+        for socket in model.sockets(members):
             server, is_chosen = _answering(every, members, socket, domain)
             is_tls = server.is_tls(server.sockets[socket]) or _is_meant_for_tls(server, socket, https_port)
-            if is_tls or socket.port == http_port:
-                (tls if is_tls else plain)[server] = None
-                if not is_chosen:
-                    nameless[server, domain] = None
-    if not plain:
-        _refuse_other_ports(_members(every, domains[0], site_path), http_port)
+            if not is_tls and socket.port != http_port:
+                elsewhere[socket] = server
+                continue
+            (tls if is_tls else plain)[server] = None
+            if not is_chosen:
+                nameless[server, domain] = None
+    if elsewhere and not plain:  # a router may forward, and only people know
+        ports = ", ".join(dict.fromkeys(str(socket.port) for socket in elsewhere))
+        raise errors.SiteRefused(
+            f"the site in {next(iter(elsewhere.values()))} listens on port {ports}, not on port {http_port}, where the "
+            f"CA looks: add `listen {http_port};` to it, or name the port that port 80 is forwarded to with "
+            "--http-01-port"
+        )
     return Site(tuple(domains), tuple(tls), tuple(plain), tuple(nameless), tuple(every))
 
 
@@ -138,25 +144,13 @@ def _is_meant_for_tls(server: Server, socket: Socket, https_port: int) -> bool:
     return socket.port == https_port and server.effective(b"ssl_certificate") is not None
 
 
-def _refuse_other_ports(members: Sequence[Server], http_port: int) -> None:
-    """Refuse a site that listens in clear, but not where the CA looks: a router may forward, and only people know."""
-    clear = [(server, listen) for server in members for listen in server.listens if not server.is_tls(listen)]
-    if clear:
-        ports = ", ".join(dict.fromkeys(str(listen.socket.port) for _, listen in clear))
-        raise errors.SiteRefused(
-            f"the site in {clear[0][0]} listens on port {ports}, not on port {http_port}, where the CA looks: add "
-            f"`listen {http_port};` to it, or name the port that port 80 is forwarded to with --http-01-port"
-        )
-
-
 def _answering(every: Sequence[Server], members: Sequence[Server], socket: Socket, domain: str) -> tuple[Server, bool]:
     """Return the member that answers (or is to answer) on a socket of theirs, and whether nginx chooses it already."""
-    is_address = model.is_address(domain)
-    speaks_tls = any(server.is_tls(server.sockets[socket]) for server in model.on_socket(every, socket))
-    chosen = model.choose(every, socket, None if is_address and speaks_tls else domain)
+    is_address, member = model.is_address(domain), model.on_socket(members, socket)[0]
+    is_unnamed = is_address and member.is_tls(member.sockets[socket])
+    chosen = model.choose(every, socket, None if is_unnamed else domain)
     if chosen is not None and chosen in members:
         return chosen, True
-    member = model.on_socket(members, socket)[0]
     if is_address:
         raise errors.SiteRefused(
             f"a client that connects to {domain} is answered by {chosen}, the default server of port {socket.port}, "
@@ -167,22 +161,16 @@ def _answering(every: Sequence[Server], members: Sequence[Server], socket: Socke
 
 def _members(every: Sequence[Server], domain: str, site_path: str | None) -> list[Server]:
     """Return the server blocks that belong to the domain's site, whatever nginx chooses today."""
-    if site_path is not None:
-        return _members_in(every, domain, site_path)
-    members = _with_nameless(every, _named(every, domain))
-    if members and not any(map(_is_seafile, members)) and not any(map(_speaks_tls, members)):
-        return _with_target(every, domain, members)
-    return members or _recognised(every, domain)
-
-
-def _members_in(every: Sequence[Server], domain: str, site_path: str) -> list[Server]:
+    if site_path is None:
+        members = _named(every, domain) or _recognised(every, domain)
+        return _with_target(every, domain, _with_parts(every, members, {server.path for server in members}))
     pool = [s for s in every if site_path in (s.path, *(inner.path for inner in s.statement.walk()))]
     if not pool:
         raise errors.SiteNotFound(
             f"nginx loads no server block from {site_path}: --seafile-site must name a file that it includes"
         )
-    if members := _named(pool, domain) + list(filter(_is_part, pool)):
-        return list(dict.fromkeys(members))
+    if members := _with_parts(pool, _named(pool, domain), {server.path for server in pool}):
+        return members
     if len({server.names for server in pool}) > 1:
         raise errors.SiteRefused(
             f"{site_path} has several sites, and none for {domain}: put {domain} into the server_name of the one that "
@@ -191,14 +179,11 @@ def _members_in(every: Sequence[Server], domain: str, site_path: str) -> list[Se
     return pool
 
 
-def _with_nameless(every: Sequence[Server], members: list[Server]) -> list[Server]:
-    homes = {server.path for server in members}
-    return members + [s for s in every if s.path in homes and _is_part(s) and s not in members]
-
-
-def _is_part(server: Server) -> bool:
-    """Tell whether a block that names nobody is part of a site in the same file; a catch-all for TLS is not."""
-    return _is_nameless(server) and (_is_seafile(server) or not _speaks_tls(server))
+def _with_parts(every: Sequence[Server], members: list[Server], paths: Collection[str]) -> list[Server]:
+    """Return members with the blocks in the files that name nobody; a catch-all for TLS is no part of the site."""
+    nameless = (server for server in every if server.path in paths and _is_nameless(server))
+    parts = [server for server in nameless if _is_seafile(server) or not _speaks_tls(server)]
+    return list(dict.fromkeys(members + parts))
 
 
 def _speaks_tls(server: Server) -> bool:
@@ -207,30 +192,25 @@ def _speaks_tls(server: Server) -> bool:
 
 def _with_target(every: Sequence[Server], domain: str, members: list[Server]) -> list[Server]:
     """Return members with the nameless Seafile site to which they redirect: with TLS, they would do so without end."""
-    if not all(map(redirects_all, members)):
+    if any(_is_seafile(server) or _speaks_tls(server) or not redirects_all(server) for server in members):
         return members
     targets = [server for server in every if _is_nameless(server) and _is_seafile(server) and _speaks_tls(server)]
-    if len({server.path for server in targets}) > 1:
-        _refuse_ambiguous(domain, targets)
+    _refuse_several(domain, targets)
     return members + targets
 
 
 def _named(every: Sequence[Server], domain: str) -> list[Server]:
     """Return the servers whose names match and that win some socket for the domain."""
     matching = [server for server in every if model.match_rank(server, domain) is not None]
-    contested = set(model.sockets(matching))
-    winners: dict[Server, None] = {}
-    for socket in filter(contested.__contains__, model.sockets(every)):
-        chosen = model.choose(every, socket, domain)
-        exact = [server for server in model.on_socket(every, socket) if domain.lower() in server.names]
-        if chosen in exact and len({server.path for server in exact}) > 1:
-            _refuse_ambiguous(domain, exact)
-        if chosen is not None:
-            winners[chosen] = None
-    if any(domain.lower() in server.names and _is_seafile(server) for server in winners):
+    exact = [server for server in matching if domain.lower() in server.names]
+    sockets = model.sockets(matching)
+    for socket in sockets:
+        _refuse_several(domain, model.on_socket(exact, socket))
+    winners = list(dict.fromkeys(filter(None, (model.choose(matching, socket, domain) for socket in sockets))))
+    if any(server in exact and _is_seafile(server) for server in winners):
         # A wildcard that happens to win elsewhere is somebody else's.
-        return [server for server in winners if domain.lower() in server.names or _is_seafile(server)]
-    return list(winners)
+        return [server for server in winners if server in exact or _is_seafile(server)]
+    return winners
 
 
 def _recognised(every: Sequence[Server], domain: str) -> list[Server]:
@@ -240,10 +220,9 @@ def _recognised(every: Sequence[Server], domain: str) -> list[Server]:
         fitting = [s for s in seafile if any(model.default_server(every, socket) is s for socket in s.sockets)]
     # Where an address has a socket of its own, its clients come to no other one.
     fitting = [s for s in fitting if any(socket.address == domain for socket in s.sockets)] or fitting
-    if len({server.path for server in fitting}) > 1:
-        _refuse_ambiguous(domain, fitting)
+    _refuse_several(domain, fitting)
     if fitting:
-        return _with_nameless(every, fitting)
+        return fitting
     if seafile:
         others = "; ".join(f"{server} is for {', '.join(server.names)}" for server in seafile)
         raise errors.SiteNotFound(
@@ -255,11 +234,12 @@ def _recognised(every: Sequence[Server], domain: str) -> list[Server]:
     )
 
 
-def _refuse_ambiguous(domain: str, candidates: Sequence[Server]) -> NoReturn:
+def _refuse_several(domain: str, candidates: Sequence[Server]) -> None:
     paths = sorted({server.path for server in candidates})
-    raise errors.SiteRefused(
-        f"several files could be the Seafile site of {domain}: {', '.join(paths)}; name one with --seafile-site"
-    )
+    if len(paths) > 1:
+        raise errors.SiteRefused(
+            f"several files could be the Seafile site of {domain}: {', '.join(paths)}; name one with --seafile-site"
+        )
 
 
 # --- where lines are put ---------------------------------------------------------------------------------------------
@@ -285,15 +265,7 @@ def _insert(planned: edits.Edits, server: Server, lines: Sequence[bytes], *ancho
 def _at(level: Statement, statement: Statement) -> Statement:
     """Return the statement in a block's own file through which one of its level comes: itself, or the include of it."""
     includes = (child for child in level.children if child.name == b"include")
-    return next((child for child in includes if statement in (*child.walk(), *_includes(child.children))), statement)
-
-
-def _includes(statements: Iterable[Statement]) -> Iterator[Statement]:
-    """Yield every include that takes part in one level, those within included files too."""
-    for statement in statements:
-        if statement.name == b"include" and statement.directive.block is None:
-            yield statement
-            yield from _includes(statement.children)
+    return next((child for child in includes if statement in child.walk()), statement)
 
 
 def _word(path: str) -> bytes:
@@ -367,18 +339,11 @@ def _take_names_from(planned: edits.Edits, server: Server, names: Collection[str
 
 def take_in(planned: edits.Edits, servers: Iterable[Server], paths: Collection[str]) -> None:
     """Let what files say stand in the servers themselves, in place of the includes by which they read them."""
-    for include in dict.fromkeys(chain.from_iterable(_leading(server.statement, paths) for server in servers)):
-        planned.replace(include, [child.written for child in include.children])
-
-
-def _leading(block: Statement, paths: Collection[str]) -> Iterator[Statement]:
-    """Yield the includes in the block's own file by which it reads one of the files."""
-    for child in block.children:
-        if child.name == b"include" and child.path == block.path:
-            if any(inner.path in paths for inner in (*child.walk(), *_includes(child.children))):
-                yield child
-        elif child.path == block.path:
-            yield from _leading(child, paths)
+    for server in servers:
+        for include in server.statement.walk():
+            is_own = include.name == b"include" and include.path == server.path
+            if is_own and any(inner.path in paths for inner in include.walk()):
+                planned.replace(include, [child.written for child in include.children])
 
 
 # --- the challenge ---------------------------------------------------------------------------------------------------
@@ -555,7 +520,7 @@ def install(planned: edits.Edits, server: Server, wanted: Certificate, https_por
         if listen.socket.port == https_port and listen.statement and not server.is_tls(listen):
             planned.replace(listen.statement, [_with_word(listen.statement, b"ssl")])
     ours = wanted.snippet.rpartition("/")[0] + "/"  # the folder of all snippets of this package
-    snippets = [include for include in _includes(server.statement.children) if _path(include).startswith(ours)]
+    snippets = [include for include in server.level(b"include") if _path(include).startswith(ours)]
     inner = {statement for snippet in snippets for statement in snippet.flat()}
     is_included = wanted.include in map(_path, snippets)
     gone = [statement for statement in server.level(*_STAPLING) if statement not in inner]
@@ -600,7 +565,7 @@ def _stand_in(planned: edits.Edits, server: Server, replaced: Sequence[Statement
 
 def used(server: Server) -> set[str]:
     """Return the paths of a server's certificates, and the arguments of its includes."""
-    return {_path(line) for line in (*server.level(b"ssl_certificate"), *_includes(server.statement.children))}
+    return {_path(line) for line in server.level(b"ssl_certificate", b"include")}
 
 
 def strangers(server: Server, domains: Sequence[str]) -> list[str]:

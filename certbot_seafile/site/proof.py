@@ -45,9 +45,6 @@ class Hurt:
     paths: tuple[str, ...]
     block: Block
 
-    def __str__(self) -> str:
-        return self.who
-
 
 #: A server block of others, a socket of it, and a name for which it answers there.
 Neighbour = tuple[Server, Socket, str]
@@ -140,7 +137,7 @@ def _set_apart(prepared: Edits, site: plan.Site, hurt: Collection[Hurt]) -> None
 
 
 def _refusal(names: Collection[str], hurt: Collection[Hurt]) -> errors.SiteRefused:
-    others = "; ".join(dict.fromkeys(map(str, hurt)))
+    others = "; ".join(dict.fromkeys(each.who for each in hurt))
     return errors.SiteRefused(
         f"nothing was changed, because the edits for {', '.join(names)} would also change what others get: {others}. "
         "Give the Seafile site files and server blocks of its own"
@@ -175,8 +172,7 @@ class _State:
         if block is None or block not in self.touched:
             return block
         if block not in self._answers:
-            statements = flat(self.configuration.whole(self.touched[block]).children)
-            self._answers[block] = _content(each for each in statements if each.name not in _CHOOSING)
+            self._answers[block] = _content(self.configuration.whole(self.touched[block]).children, _CHOOSING)
         return self._answers[block]
 
 
@@ -208,7 +204,7 @@ def _find_neighbours(old: _State, new: _State, names: Collection[str]) -> tuple[
     for socket in dict.fromkeys(filter(None, (model.socket_at(old.servers, each) for each in wished))):
         own = {model.owner(old.servers, socket, name) for name in names}
         for server in model.on_socket(old.servers, socket):
-            others = (name for name in _names(server.statement) if not is_asked_for(name, names) and _PLAIN.match(name))
+            others = (n for n in _names(server.statement) if not model.covers(names, n) and _PLAIN.match(n))
             name = next((name for name in others if model.owner(old.servers, socket, name) is server), None)
             if name is None and server not in own and server is model.default_server(old.servers, socket):
                 name = _NOBODY
@@ -234,7 +230,7 @@ def _find_clients(old: _State, new: _State, socket: Socket, asked: Collection[st
         for state in (old, new):
             state.look_up(None)
         touched = {name for server in model.on_socket(old.servers, there) for name in _names(server.statement)}
-    for name in sorted(name for name in touched if not is_asked_for(name, asked)):
+    for name in sorted(name for name in touched if not model.covers(asked, name)):
         server = model.owner(old.servers, there, name)
         if server and (server is not default or name in set(_names(server.statement))):
             successor = model.owner(new.servers, then, name)
@@ -249,36 +245,25 @@ def _find_relying(state: _State, default: Server, socket: Socket, asked: Collect
     """
 
     def is_redirecting(server: Server) -> bool:
-        if not _may_redirect(server.statement):
-            return False
+        written = server.statement.written
+        if b"https://" not in written and b"include" not in written:
+            return False  # without looking at all that it says
         return plan.redirects_all(replace(server, statement=state.configuration.whole(server.statement)))
 
     is_tls = b"ssl" in default.spoken[socket]
-    if is_tls:
-        blocks = [each for http in flat(state.configuration.outline()) for each in http.named(b"server")]
-        sent = {name for each in blocks if _may_redirect(each) for name in _names(each)}
-        has_senders = any(not is_asked_for(name, asked) for name in sent)
-    else:
-        has_senders = is_redirecting(default)
-    if not has_senders:
+    if not is_tls and not is_redirecting(default):
         return []
     every = model.http_servers(state.configuration.outline())
     alike = [server for server in every if any(server.is_tls(listen) == is_tls for listen in server.listens)]
     others = [server for server in every if any(server.is_tls(listen) != is_tls for listen in server.listens)]
     known = {name for server in alike for name in _names(server.statement)}
-    by_name = {name: server for server in others for name in {*_names(server.statement)} - known}
-    return [
+    sent = {
         name
-        for name, server in sorted(by_name.items(), key=lambda item: item[0])
-        if not is_asked_for(name, asked) and model.owner(state.servers, socket, name) is default
-        if not is_tls or is_redirecting(server)
-    ]
-
-
-def _may_redirect(block: Statement) -> bool:
-    """Tell whether a server block may redirect to https, without looking at all that it says."""
-    written = block.written
-    return b"https://" in written or b"include" in written
+        for server in others
+        for name in {*_names(server.statement)} - known
+        if not model.covers(asked, name) and (not is_tls or is_redirecting(server))
+    }
+    return [name for name in sorted(sent) if model.owner(state.servers, socket, name) is default]
 
 
 def _is_same(server: Server, successor: Server) -> bool:
@@ -304,11 +289,6 @@ def _only_name(pattern: str) -> str | None:
     plain = re.sub(r"\(\?P?<\w+>|\((?!\?)|\)", "", pattern)
     literal = re.fullmatch(r"~\^((?:[\w-]|\\\.)+)\$", plain)
     return literal[1].replace("\\.", ".").lower() if literal else None
-
-
-def is_asked_for(name: str, asked: Collection[str]) -> bool:
-    """Tell whether a name of a server block is one of those that were asked for, or below a wildcard of them."""
-    return name in asked or "*." + name.partition(".")[2] in asked
 
 
 def _paths(state: _State, server: Server) -> tuple[str, ...]:
@@ -344,8 +324,9 @@ def _written(directive: syntax.Directive) -> tuple[object, ...]:
     return directive.name, directive.arguments, body
 
 
-def _content(statements: Iterable[Statement]) -> _Content:
+def _content(statements: Iterable[Statement], left_out: Collection[bytes] = ()) -> _Content:
     return tuple(
         (each.name, each.arguments, _content(each.children) if each.children else _written(each.directive))
         for each in flat(statements)
+        if each.name not in (b"include", *left_out)
     )
