@@ -192,7 +192,9 @@ class Configuration:
             return tuple(self._include(self._root, self._main, (), is_whole=True))
         for file in self._faulty:
             _ = file.directives  # which says why
-        wanted = self._servers.wanted(domains) | self._reading({site_path or ""})
+        wanted = self._servers.wanted(domains)
+        if site_path:
+            wanted |= self._reading({site_path})
         return self._http(map(self.whole, self._servers.chosen(wanted)))
 
     def servers_reading(self, paths: Collection[str]) -> list[Statement]:
