@@ -18,10 +18,9 @@ from typing import NamedTuple
 from certbot_seafile import errors
 from certbot_seafile.site import syntax
 
-# What stands in each server block that proxies Seafile, one of them (plan._is_seafile).
-_SIGNS_OF_SEAFILE = (
-    b"/seafhttp", b"/seafmedia", b"/seafdav", b"/sdoc-server", b"/notification", b"/onlyofficeds", b"/socket.io",
-)  # fmt: skip
+# Paths of Seafile alone, and those that other programs have, too: a server block that proxies Seafile has one.
+SEAFILE_PATHS = (b"/seafhttp", b"/seafmedia", b"/seafdav", b"/sdoc-server")
+SHARED_PATHS = (b"/notification", b"/onlyofficeds", b"/socket.io")
 
 # Every directive that anyone asks for outside of a site's server blocks has its name here: of other files, only these
 # are seen.
@@ -323,7 +322,7 @@ class _Servers:
 
     def add(self, block: Statement, sources: Sequence[bytes]) -> None:
         """Add a server block, in nginx's order: its outline, and the bytes that nginx reads of it and for it."""
-        may_proxy = any(sign in source for source in sources for sign in _SIGNS_OF_SEAFILE)
+        may_proxy = any(path in source for source in sources for path in SEAFILE_PATHS + SHARED_PATHS)
         names = [text(name).lower() for child in block.named(b"server_name") for name in child.arguments]
         is_nameless = all("." not in name or _ADDRESS.fullmatch(name) for name in names)
         # A socket's default is the one that is marked so, else the first, and the socket is what all its listen lines

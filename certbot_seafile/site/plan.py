@@ -13,15 +13,15 @@ from itertools import takewhile
 
 from certbot_seafile import errors
 from certbot_seafile.site import edits, model, syntax
-from certbot_seafile.site.config import Statement, text
-from certbot_seafile.site.model import Listen, Server, Socket
+from certbot_seafile.site.config import SEAFILE_PATHS, SHARED_PATHS, Statement, text
+from certbot_seafile.site.model import Server, Socket
 
 CHALLENGE_PATH = "/.well-known/acme-challenge/"
 _TOKEN_URI = CHALLENGE_PATH + "certbot-seafile"
 
-# Paths of Seafile alone; those that other programs have, too; and the ports that Seafile's manual gives its programs.
-_SEAFILE_PATH = re.compile(rb"/(?:seafhttp|seafmedia|seafdav|sdoc-server)\b")
-_SHARED_PATH = re.compile(rb"/(?:notification|onlyofficeds|socket\.io)\b")
+_SEAFILE_PATH = re.compile(rb"(?:%s)\b" % b"|".join(map(re.escape, SEAFILE_PATHS)))
+_SHARED_PATH = re.compile(rb"(?:%s)\b" % b"|".join(map(re.escape, SHARED_PATHS)))
+# The ports that Seafile's manual gives its programs.
 _SEAFILE_PORT = re.compile(rb":(?:8000|8082|8083|8888|6233)(?:/|$|\s)")
 _REDIRECTS = (b"return", b"rewrite", b"if")
 _HEADER = b"proxy_set_header"
@@ -122,7 +122,9 @@ def find(
         members = _members(every, domain, site_path)
         for socket in model.sockets(members):
             server, is_chosen = _answering(every, members, socket, domain)
-            is_tls = server.is_tls(server.sockets[socket]) or _is_meant_for_tls(server, socket, https_port)
+            # A certificate is for a socket that speaks TLS once a listen line says ssl.
+            is_meant = socket.port == https_port and server.effective(b"ssl_certificate") is not None
+            is_tls = server.is_tls(socket) or is_meant
             if not is_tls and socket.port != http_port:
                 elsewhere[socket] = server
                 continue
@@ -139,16 +141,10 @@ def find(
     return Site(tuple(domains), tuple(tls), tuple(plain), tuple(nameless), tuple(every))
 
 
-def _is_meant_for_tls(server: Server, socket: Socket, https_port: int) -> bool:
-    """Tell whether a server has a certificate for a socket on which nginx speaks no TLS, because no listen says ssl."""
-    return socket.port == https_port and server.effective(b"ssl_certificate") is not None
-
-
 def _answering(every: Sequence[Server], members: Sequence[Server], socket: Socket, domain: str) -> tuple[Server, bool]:
     """Return the member that answers (or is to answer) on a socket of theirs, and whether nginx chooses it already."""
     is_address, member = model.is_address(domain), model.on_socket(members, socket)[0]
-    is_unnamed = is_address and member.is_tls(member.sockets[socket])
-    chosen = model.choose(every, socket, None if is_unnamed else domain)
+    chosen = model.choose(every, socket, None if is_address and member.is_tls(socket) else domain)
     if chosen is not None and chosen in members:
         return chosen, True
     if is_address:
@@ -187,7 +183,7 @@ def _with_parts(every: Sequence[Server], members: list[Server], paths: Collectio
 
 
 def _speaks_tls(server: Server) -> bool:
-    return any(map(server.is_tls, server.listens))
+    return any(map(server.is_tls, server.sockets))
 
 
 def _with_target(every: Sequence[Server], domain: str, members: list[Server]) -> list[Server]:
@@ -285,8 +281,7 @@ def separate(planned: edits.Edits, site: Site, server: Server) -> None:
     Raises errors.SiteRefused.
     """
     block = server.statement
-    chosen = [[model.choose(site.every, socket, name) for socket in server.sockets] for name in site.domains]
-    own = [name for name, answering in zip(site.domains, chosen, strict=True) if server in answering]
+    own = [n for n in site.domains if server in (model.choose(site.every, socket, n) for socket in server.sockets)]
     _refuse_captures(server)
     source, at = block.directive.source, block.directive.start
     pieces, is_named = [], bool(server.level(b"server_name"))
@@ -516,8 +511,8 @@ def staple_include(snippet_path: str) -> str:
 
 def install(planned: edits.Edits, server: Server, wanted: Certificate, https_port: int = 443) -> None:
     """Let a TLS server use the certificate and the staple's snippet, and comment out what they take the place of."""
-    for listen in server.listens:
-        if listen.socket.port == https_port and listen.statement and not server.is_tls(listen):
+    for socket, listen in server.sockets.items():
+        if socket.port == https_port and listen.statement and not server.is_tls(socket):
             planned.replace(listen.statement, [_with_word(listen.statement, b"ssl")])
     ours = wanted.snippet.rpartition("/")[0] + "/"  # the folder of all snippets of this package
     snippets = [include for include in server.level(b"include") if _path(include).startswith(ours)]
@@ -586,10 +581,10 @@ def add_name(planned: edits.Edits, server: Server, domain: str) -> None:
 def add_plain_server(planned: edits.Edits, site: Site, server: Server, challenge: Challenge, http_port: int) -> None:
     """Make the port-80 server of an HTTPS-only site: it answers challenges and redirects everything else."""
     step = edits.indentation_step(server.statement)
-    listens = [listen for listen in server.listens if server.is_tls(listen)]
-    body = _twins(planned, site, server, listens, http_port)
+    sockets = [socket for socket in server.sockets if server.is_tls(socket)]
+    body = _twins(planned, site, server, sockets, http_port)
     body += [_name_line(site.domains), *_location_lines(server, challenge)]
-    body += [b"location / {", step + _redirect_line(listens[0].socket.port), b"}"]
+    body += [b"location / {", step + _redirect_line(sockets[0].port), b"}"]
     planned.insert_after(server.statement, [b"", b"server {", *(step + line for line in body), b"}"])
 
 
@@ -606,7 +601,7 @@ def add_tls(
             f"{server} answers for {names} and only redirects to https, where no server block answers for it: put "
             f"{names} into the server_name of the one that serves Seafile"
         )
-    clear = [listen for listen in server.listens if listen.socket.port == ports[0] and not server.is_tls(listen)]
+    clear = [socket for socket in server.sockets if socket.port == ports[0] and not server.is_tls(socket)]
     lines = _twins(planned, site, server, clear, ports[1], b"ssl")
     is_shared = any(socket.port == ports[1] for socket in server.spoken)
     for name in site.domains if is_shared and (server, site.domains[0]) not in site.nameless else ():
@@ -621,16 +616,16 @@ def add_tls(
 
 
 def _twins(
-    planned: edits.Edits, site: Site, server: Server, listens: Sequence[Listen], port: int, *extra: bytes
+    planned: edits.Edits, site: Site, server: Server, sockets: Sequence[Socket], port: int, *extra: bytes
 ) -> list[bytes]:
     """Return the lines for listening on another port where the server is reached; default servers stay what they are.
 
     An address that only this machine reaches is left out where there are others. Raises errors.SiteRefused.
     """
-    by_socket = {Socket(listen.socket.address, port): listen for listen in listens}
-    reached = [socket for socket in by_socket if not socket.is_internal]
+    like = {Socket(socket.address, port): server.sockets[socket].parameters for socket in sockets}
+    reached = [socket for socket in like if not socket.is_internal]
     lines: dict[Socket, bytes] = {}
-    for wish in reached or [socket for socket in by_socket if socket.port]:
+    for wish in reached or like:
         if not (chosen := model.places(site.every, wish)):
             raise errors.SiteRefused(
                 f"the site needs `listen {port};`, which a running nginx cannot open beside the sockets on port {port} "
@@ -644,10 +639,10 @@ def _twins(
                     f"the site needs `listen {socket};`, and a `listen` line for port {port} names a host, which may "
                     "be the same address or another: write the address there, and run again"
                 )
-            like = by_socket[wish].parameters if is_new else server.spoken[socket]
-            words = [*extra, *(word for word in like if word == b"proxy_protocol")]
+            told = like[wish] if is_new else server.spoken[socket]
+            words = [*extra, *(word for word in told if word == b"proxy_protocol")]
             # These describe the socket itself and may stand only once for it (ngx_http_core_listen).
-            words += [word for word in like if is_new and word.startswith(b"ipv6only=")]
+            words += [word for word in told if is_new and word.startswith(b"ipv6only=")]
             lines[socket] = b" ".join([b"listen", str(socket).removeprefix("*:").encode(), *words]) + b";"
     for socket in lines:
         _keep_default(planned, site, server, socket)
@@ -698,7 +693,7 @@ def redirect(planned: edits.Edits, server: Server, ports: tuple[int, int], *, is
     ports: of HTTP and of HTTPS. is_alone: no TLS is being added to the server.
     """
     lines, step = [_redirect_line(ports[1])], edits.indentation_step(server.statement)
-    if {listen.socket.port for listen in server.listens if not server.is_tls(listen)} != {ports[0]}:
+    if {socket.port for socket in server.sockets if not server.is_tls(socket)} != {ports[0]}:
         lines = [b"if ($server_port = %d) {" % ports[0], step + lines[0], b"}"]
     elif _speaks_tls(server) or not is_alone:
         lines = [b"if ($scheme = http) {", step + lines[0], b"}"]
@@ -753,8 +748,8 @@ def find_front(site: Site) -> Statement | None:
 
     A site in clear that reads what a proxy has told it of the client, or tells Seahub of https itself.
     """
-    levels = [(server.statement.walk(), server.http.named(_HEADER)) for server in site.plain if not site.tls]
-    lines = (line for inner, outer in levels for line in (*inner, *outer))
+    servers = () if site.tls else site.plain
+    lines = (line for server in servers for line in (*server.statement.walk(), *server.http.named(_HEADER)))
     return next(filter(_is_of_front, lines), None)
 
 
@@ -764,18 +759,13 @@ def _is_of_front(statement: Statement) -> bool:
     return is_told or any(b"$http_x_forwarded_proto" in word for word in words)
 
 
-def has_hsts(server: Server) -> bool:
-    """Tell whether the server sends Strict-Transport-Security (RFC 6797): its own level says so, else http does."""
-    headers = server.level(b"add_header") or server.http.named(b"add_header")
-    return _has_header(headers, b"strict-transport-security")
-
-
 def add_hsts(planned: edits.Edits, server: Server) -> None:
-    """Send Strict-Transport-Security for a year with every answer of the server (RFC 6797 6.1).
+    """Send Strict-Transport-Security for a year with every answer of the server (RFC 6797 6.1), unless it is sent.
 
     A level's own headers hide those of the http level (ngx_http_headers_merge), so these are repeated.
     """
-    hidden = [] if server.level(b"add_header") else server.http.named(b"add_header")
-    lines = [*(statement.written for statement in hidden)]
-    lines.append(b'add_header Strict-Transport-Security "max-age=31536000" always;')
-    _insert(planned, server, lines, _NEAR)
+    own = server.level(b"add_header")
+    hidden = [] if own else server.http.named(b"add_header")
+    if not _has_header(own + hidden, b"strict-transport-security"):
+        line = b'add_header Strict-Transport-Security "max-age=31536000" always;'
+        _insert(planned, server, [*(statement.written for statement in hidden), line], _NEAR)

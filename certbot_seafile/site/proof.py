@@ -254,8 +254,8 @@ def _find_relying(state: _State, default: Server, socket: Socket, asked: Collect
     if not is_tls and not is_redirecting(default):
         return []
     every = model.http_servers(state.configuration.outline())
-    alike = [server for server in every if any(server.is_tls(listen) == is_tls for listen in server.listens)]
-    others = [server for server in every if any(server.is_tls(listen) != is_tls for listen in server.listens)]
+    alike = [server for server in every if is_tls in map(server.is_tls, server.sockets)]
+    others = [server for server in every if (not is_tls) in map(server.is_tls, server.sockets)]
     known = {name for server in alike for name in _names(server.statement)}
     sent = {
         name

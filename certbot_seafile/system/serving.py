@@ -108,7 +108,7 @@ def endpoints(servers: Sequence[model.Server], port: int | None = None, *, tls: 
 
 def _every_endpoint(servers: Sequence[model.Server], port: int | None, *, tls: bool) -> list[Endpoint]:
     spoken = servers[0].spoken if servers else {}
-    sockets = [each.socket for server in servers for each in server.listens if server.is_tls(each) == tls]
+    sockets = [socket for server in servers for socket in server.sockets if server.is_tls(socket) == tls]
     sockets = [socket for socket in sockets if port in (None, socket.port)]
     return _endpoints([socket for socket in sockets if tls or b"http2" not in spoken[socket]] or sockets, spoken)
 
