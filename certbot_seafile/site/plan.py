@@ -422,13 +422,8 @@ def _answers(server: Server, challenge: Challenge) -> bool:
     if challenge.forward is None:
         return challenge_folder(server) is not None
     chosen = model.locations_for(server, _TOKEN_URI)[-1:]
-    return {_proxy_line(challenge.forward), _ENDS_LOOPS} <= {
-        child.written for level in chosen for child in level.flat()
-    }
-
-
-def _proxy_line(url: str) -> bytes:
-    return b"proxy_pass " + _word(url) + b";"
+    lines = {child.written for level in chosen for child in level.flat()}
+    return {b"proxy_pass " + _word(challenge.forward) + b";", _ENDS_LOOPS} <= lines
 
 
 def _follows_links(location: Statement) -> bool:
@@ -462,7 +457,7 @@ def _is_guarded(server: Server) -> bool:
 def _location_lines(server: Server, challenge: Challenge) -> list[bytes]:
     lines = [b"root " + _word(challenge.webroot) + b";", b"default_type text/plain;"]
     if challenge.forward is not None:
-        lines = [_proxy_line(challenge.forward), *_FORWARD]
+        lines = [b"proxy_pass " + _word(challenge.forward) + b";", *_FORWARD]
     lines += [b"auth_basic off;", b"allow all;"]
     lines += [b"auth_request off;"] if server.level(b"auth_request") else []
     lines += [_NO_LINKS] if challenge.is_users else []

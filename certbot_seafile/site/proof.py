@@ -83,7 +83,8 @@ def plan_harmless(
             if earlier is None:
                 raise
             break  # a block of its own does not answer for an address, whose clients name nobody
-        names = (*site.domains, *site.wildcards, *_partners(site, own))
+        partners = [server for server in site.tls if not plan.used(server).isdisjoint(own)]
+        names = (*site.domains, *site.wildcards, *(name for server in partners for name in _names(server.statement)))
         planned = Edits(names, earlier)
         add_edits(planned, site)
         verdict = _judge(configuration, planned)
@@ -92,17 +93,11 @@ def plan_harmless(
             return planned
         prepared = Edits(names, earlier)
         _set_apart(prepared, site, verdict.hurt)
-        state = configuration.changed(_contents(prepared))
-        if state.is_same(configuration) or _judge(configuration, prepared).hurt:
+        before = _judge(configuration, prepared)
+        if before.hurt or before.after.is_same(configuration):
             break
-        configuration, earlier = state, prepared
+        configuration, earlier = before.after, prepared
     raise _refusal(names, verdict.hurt)
-
-
-def _partners(site: plan.Site, own: Collection[str]) -> Iterator[str]:
-    for server in site.tls:
-        if not plan.used(server).isdisjoint(own):
-            yield from _names(server.statement)
 
 
 def judge(configuration: Configuration, planned: Edits) -> Verdict:
@@ -118,11 +113,8 @@ def judge(configuration: Configuration, planned: Edits) -> Verdict:
 def _judge(configuration: Configuration, planned: Edits) -> Verdict:
     if not planned:  # as at each renewal
         return Verdict(configuration, configuration, [], ())
-    return compare(configuration, configuration.changed(_contents(planned)), planned.names)
-
-
-def _contents(planned: Edits) -> dict[str, bytes]:
-    return {path: planned.after(path) for path in planned.paths}
+    contents = {path: planned.after(path) for path in planned.paths}
+    return compare(configuration, configuration.changed(contents), planned.names)
 
 
 def _set_apart(prepared: Edits, site: plan.Site, hurt: Collection[Hurt]) -> None:
@@ -162,10 +154,6 @@ class _State:
         """Look for who answers for the names; None for all of them."""
         self.servers = model.http_servers(self.configuration.outline(names))
 
-    def own(self) -> list[Server]:
-        """Return the touched servers."""
-        return [server for server in self.servers if server.statement.block in self.touched]
-
     def answer(self, server: Server | None) -> object:
         """Return what two servers have in common that answer alike: their place, or, of a touched one, what it says."""
         block = server.statement.block if server else None
@@ -186,20 +174,21 @@ def compare(before: Configuration, after: Configuration, names: Collection[str])
     old, new = _State(before, changed), _State(after, changed)
     for state in (old, new):
         state.look_up({*names, *old.names, *new.names})
+    own = [server for state in (old, new) for server in state.servers if server.statement.block in state.touched]
+    sockets = model.sockets(own)
     hurt = [
         *_find_readers(before, after, changed),
         *(
             Hurt(f"{who} at {socket} ({server})", _paths(old, server), server.statement.block)
-            for socket in model.sockets((*old.own(), *new.own()))
+            for socket in sockets
             for who, server in _find_clients(old, new, socket, names)
         ),
     ]
-    return Verdict(before, after, hurt, _find_neighbours(old, new, names))
+    return Verdict(before, after, hurt, _find_neighbours(old, sockets, names))
 
 
-def _find_neighbours(old: _State, new: _State, names: Collection[str]) -> tuple[Neighbour, ...]:
+def _find_neighbours(old: _State, wished: Iterable[Socket], names: Collection[str]) -> tuple[Neighbour, ...]:
     """Return clients of others whose server block reads a changed file, or is the default of a socket of the site's."""
-    wished = model.sockets((*old.own(), *new.own()))
     neighbours = []
     for socket in dict.fromkeys(filter(None, (model.socket_at(old.servers, each) for each in wished))):
         own = {model.owner(old.servers, socket, name) for name in names}
