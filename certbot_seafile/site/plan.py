@@ -264,8 +264,8 @@ def _at(level: Statement, statement: Statement) -> Statement:
     return next((child for child in includes if statement in child.walk()), statement)
 
 
-def _word(path: str) -> bytes:
-    return syntax.quote(path.encode("utf-8", "surrogateescape"))
+def _word(written: str) -> bytes:
+    return syntax.quote(written.encode("utf-8", "surrogateescape"))
 
 
 def _path(statement: Statement) -> str:
@@ -312,8 +312,7 @@ def _name_line(names: Iterable[str]) -> bytes:
 
 def _refuse_captures(server: Server) -> None:
     """Refuse a block that uses what a regular expression of its names has found. Raises errors.SiteRefused."""
-    groups = [group for name in server.names if name.startswith("~") for group in re.findall(r"\(\?P?<(\w+)>", name)]
-    for group in groups:
+    for group in re.findall(r"\(\?P?<(\w+)>", " ".join(server.names)):
         if re.search(rb"\$\{?%s\b" % group.encode(), server.statement.written):
             raise errors.SiteRefused(
                 f"{server} answers for other names too, and makes ${group} of the name that was asked for: give the "
@@ -328,8 +327,7 @@ def _take_names_from(planned: edits.Edits, server: Server, names: Collection[str
         kept = [word for word in words if word.lower().removeprefix(".") not in names]
         kept += [f"*{word}" for word in words if word.startswith(".") and word not in kept]
         if kept != words:
-            line = [b"server_name", *(syntax.quote(word.encode("utf-8", "surrogateescape")) for word in kept or ["_"])]
-            planned.replace(statement, [b" ".join(line) + b";"])
+            planned.replace(statement, [b" ".join([b"server_name", *map(_word, kept or ["_"])]) + b";"])
 
 
 def take_in(planned: edits.Edits, servers: Iterable[Server], paths: Collection[str]) -> None:
@@ -412,9 +410,9 @@ def add_challenge_location(planned: edits.Edits, server: Server, challenge: Chal
 
 def has_challenge_location(server: Server, challenge: Challenge) -> bool:
     """Tell whether the server answers challenges in this way already, as far as its configuration tells."""
-    if not _answers(server, challenge) or not _is_guarded(server):
-        return False
-    return not (challenge.is_users and _follows_links(model.locations_for(server, _TOKEN_URI)[-1]))
+    chosen = model.locations_for(server, _TOKEN_URI)[-1:]
+    is_led_away = challenge.is_users and any(map(_follows_links, chosen))
+    return _answers(server, challenge) and _is_guarded(server) and not is_led_away
 
 
 def _answers(server: Server, challenge: Challenge) -> bool:
