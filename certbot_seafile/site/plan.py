@@ -742,14 +742,12 @@ def find_front(site: Site) -> Statement | None:
     A site in clear that reads what a proxy has told it of the client, or tells Seahub of https itself.
     """
     servers = () if site.tls else site.plain
-    lines = (line for server in servers for line in (*server.statement.walk(), *server.http.named(_HEADER)))
-    return next(filter(_is_of_front, lines), None)
-
-
-def _is_of_front(statement: Statement) -> bool:
-    words = tuple(word.lower() for word in statement.arguments)
-    is_told = statement.name == _HEADER and words == (b"x-forwarded-proto", b"https")
-    return is_told or any(b"$http_x_forwarded_proto" in word for word in words)
+    for line in (line for server in servers for line in (*server.statement.walk(), *server.http.named(_HEADER))):
+        words = tuple(word.lower() for word in line.arguments)
+        is_told = line.name == _HEADER and words == (b"x-forwarded-proto", b"https")
+        if is_told or any(b"$http_x_forwarded_proto" in word for word in words):
+            return line
+    return None
 
 
 def add_hsts(planned: edits.Edits, server: Server) -> None:

@@ -37,8 +37,8 @@ _Content = tuple[tuple[object, ...], ...]
 class Hurt:
     """Somebody whom an edit would hurt.
 
-    who: a phrase. paths: the changed files that are read for them. block: the server block that answers today, or the
-    block that reads the file.
+    who: a phrase. paths: the changed files that are read for them: those that their server block includes, else its
+    own. block: the server block that answers today, or the block that reads the file.
     """
 
     who: str
@@ -139,12 +139,12 @@ def _refusal(names: Collection[str], hurt: Collection[Hurt]) -> errors.SiteRefus
 class _State:
     """One of two states of the configuration, as far as they may differ.
 
-    changed: the files in which they do. touched: the outlines of the server blocks that read one of these, by block.
-    servers: these, and those that take part in who answers for the names.
+    touched: the outlines of the server blocks that read a file in which they do, by block. servers: these, and those
+    that take part in who answers for the names.
     """
 
     def __init__(self, configuration: Configuration, changed: Collection[str]) -> None:
-        self.configuration, self.changed = configuration, changed
+        self.configuration = configuration
         self.touched = {statement.block: statement for statement in configuration.servers_reading(changed)}
         self.names = {name for statement in self.touched.values() for name in _names(statement)}
         self.servers: tuple[Server, ...] = ()
@@ -176,14 +176,12 @@ def compare(before: Configuration, after: Configuration, names: Collection[str])
         state.look_up({*names, *old.names, *new.names})
     own = [server for state in (old, new) for server in state.servers if server.statement.block in state.touched]
     sockets = model.sockets(own)
-    hurt = [
-        *_find_readers(before, after, changed),
-        *(
-            Hurt(f"{who} at {socket} ({server})", _paths(old, server), server.statement.block)
-            for socket in sockets
-            for who, server in _find_clients(old, new, socket, names)
-        ),
-    ]
+    hurt = [*_find_readers(before, after, changed)]
+    for socket in sockets:
+        for who, server in _find_clients(old, new, socket, names):
+            block = server.statement.block
+            included = tuple(path for path in changed if block in before.readers(path))
+            hurt.append(Hurt(f"{who} at {socket} ({server})", included or (server.path,), block))
     return Verdict(before, after, hurt, _find_neighbours(old, sockets, names))
 
 
@@ -278,12 +276,6 @@ def _only_name(pattern: str) -> str | None:
     plain = re.sub(r"\(\?P?<\w+>|\((?!\?)|\)", "", pattern)
     literal = re.fullmatch(r"~\^((?:[\w-]|\\\.)+)\$", plain)
     return literal[1].replace("\\.", ".").lower() if literal else None
-
-
-def _paths(state: _State, server: Server) -> tuple[str, ...]:
-    """Return the changed files that a server includes; its own where it includes none of them."""
-    block = server.statement.block
-    return tuple(path for path in state.changed if block in state.configuration.readers(path)) or (server.path,)
 
 
 def _find_readers(before: Configuration, after: Configuration, changed: Collection[str]) -> Iterator[Hurt]:
