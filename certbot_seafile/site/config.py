@@ -85,13 +85,9 @@ class Statement:
         """Return what tells it from every other block."""
         return Block(self.name, self.path, self.directive.start)
 
-    def flat(self) -> Iterator[Statement]:
-        """Yield a block's statements as nginx sees them: an include, and then its own."""
-        return flat(self.children)
-
     def named(self, *names: bytes) -> list[Statement]:
-        """Return those of them that have one of these names."""
-        return [child for child in self.flat() if child.name in names]
+        """Return a block's statements that have one of these names, included ones among them."""
+        return [child for child in flat(self.children) if child.name in names]
 
     def walk(self) -> Iterator[Statement]:
         """Yield every statement below this one, includes and what they include, in order."""
@@ -105,7 +101,7 @@ def flat(statements: Iterable[Statement]) -> Iterator[Statement]:
     for statement in statements:
         yield statement
         if statement.name == b"include":
-            yield from statement.flat()
+            yield from flat(statement.children)
 
 
 def text(word: bytes) -> str:
@@ -290,7 +286,7 @@ class Configuration:
         for http in flat(self._outline):
             if http.name == b"http" and http.directive.block is not None:
                 servers.http = http
-                for child in http.flat():
+                for child in flat(http.children):
                     if child.name == b"server" and child.directive.block is not None:
                         read = (self.files[path].source for path in self._read.get(child.block, ()))
                         servers.add(child, [child.written, *read])

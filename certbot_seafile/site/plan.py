@@ -13,7 +13,7 @@ from itertools import takewhile
 
 from certbot_seafile import errors
 from certbot_seafile.site import edits, model, syntax
-from certbot_seafile.site.config import SEAFILE_PATHS, SHARED_PATHS, Statement, text
+from certbot_seafile.site.config import SEAFILE_PATHS, SHARED_PATHS, Statement, flat, text
 from certbot_seafile.site.model import Server, Socket
 
 CHALLENGE_PATH = "/.well-known/acme-challenge/"
@@ -420,7 +420,7 @@ def _answers(server: Server, challenge: Challenge) -> bool:
     if challenge.forward is None:
         return challenge_folder(server) is not None
     chosen = model.locations_for(server, _TOKEN_URI)[-1:]
-    lines = {child.written for level in chosen for child in level.flat()}
+    lines = {child.written for level in chosen for child in flat(level.children)}
     return {b"proxy_pass " + _word(challenge.forward) + b";", _ENDS_LOOPS} <= lines
 
 
@@ -509,7 +509,7 @@ def install(planned: edits.Edits, server: Server, wanted: Certificate, https_por
             planned.replace(listen.statement, [_with_word(listen.statement, b"ssl")])
     ours = wanted.snippet.rpartition("/")[0] + "/"  # the folder of all snippets of this package
     snippets = [include for include in server.level(b"include") if _path(include).startswith(ours)]
-    inner = {statement for snippet in snippets for statement in snippet.flat()}
+    inner = {statement for snippet in snippets for statement in flat(snippet.children)}
     is_included = wanted.include in map(_path, snippets)
     gone = [statement for statement in server.level(*_STAPLING) if statement not in inner]
     gone += [snippet for snippet in snippets if _path(snippet) != wanted.include]
