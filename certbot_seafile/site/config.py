@@ -18,10 +18,9 @@ from typing import NamedTuple
 from certbot_seafile import errors
 from certbot_seafile.site import syntax
 
-# What stands in each server block that proxies Seafile, one of them (plan._is_seafile).
-_SIGNS_OF_SEAFILE = (
-    b"/seafhttp", b"/seafmedia", b"/seafdav", b"/sdoc-server", b"/notification", b"/onlyofficeds", b"/socket.io",
-)  # fmt: skip
+# Paths of Seafile alone, and those that other programs have, too: a server block that proxies Seafile has one.
+SEAFILE_PATHS = (b"/seafhttp", b"/seafmedia", b"/seafdav", b"/sdoc-server")
+SHARED_PATHS = (b"/notification", b"/onlyofficeds", b"/socket.io")
 
 # Every directive that anyone asks for outside of a site's server blocks has its name here: of other files, only these
 # are seen.
@@ -86,28 +85,23 @@ class Statement:
         """Return what tells it from every other block."""
         return Block(self.name, self.path, self.directive.start)
 
-    def flat(self) -> Iterator[Statement]:
-        """Yield a block's statements as nginx sees them: an include's own in its place."""
-        return flat(self.children)
-
     def named(self, *names: bytes) -> list[Statement]:
-        """Return those of them that have one of these names."""
-        return [child for child in self.flat() if child.name in names]
+        """Return a block's statements that have one of these names, included ones among them."""
+        return [child for child in flat(self.children) if child.name in names]
 
     def walk(self) -> Iterator[Statement]:
-        """Yield every statement below this one, includes expanded, in order."""
-        for child in self.flat():
+        """Yield every statement below this one, includes and what they include, in order."""
+        for child in self.children:
             yield child
             yield from child.walk()
 
 
 def flat(statements: Iterable[Statement]) -> Iterator[Statement]:
-    """Yield the statements as nginx sees them: an include's own in its place."""
+    """Yield the statements as nginx sees them: an include, and then its own."""
     for statement in statements:
-        if statement.name == b"include" and statement.directive.block is None:
-            yield from statement.flat()
-        else:
-            yield statement
+        yield statement
+        if statement.name == b"include":
+            yield from flat(statement.children)
 
 
 def text(word: bytes) -> str:
@@ -292,11 +286,11 @@ class Configuration:
         for http in flat(self._outline):
             if http.name == b"http" and http.directive.block is not None:
                 servers.http = http
-                for child in http.flat():
+                for child in flat(http.children):
                     if child.name == b"server" and child.directive.block is not None:
                         read = (self.files[path].source for path in self._read.get(child.block, ()))
                         servers.add(child, [child.written, *read])
-                    else:
+                    elif child.name != b"include":
                         servers.inherited.append(child)
         return servers
 
@@ -324,7 +318,7 @@ class _Servers:
 
     def add(self, block: Statement, sources: Sequence[bytes]) -> None:
         """Add a server block, in nginx's order: its outline, and the bytes that nginx reads of it and for it."""
-        may_proxy = any(sign in source for source in sources for sign in _SIGNS_OF_SEAFILE)
+        may_proxy = any(path in source for source in sources for path in SEAFILE_PATHS + SHARED_PATHS)
         names = [text(name).lower() for child in block.named(b"server_name") for name in child.arguments]
         is_nameless = all("." not in name or _ADDRESS.fullmatch(name) for name in names)
         # A socket's default is the one that is marked so, else the first, and the socket is what all its listen lines

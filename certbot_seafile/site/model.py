@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import chain
@@ -48,9 +48,8 @@ class Socket:
 
 @dataclass(frozen=True)
 class Listen:
-    """One listen directive, read (ngx_http_core_listen); statement is None for nginx's implied `listen 80`."""
+    """What a listen directive says of a socket; statement is None for nginx's implied `listen 80`."""
 
-    socket: Socket
     parameters: tuple[bytes, ...] = ()
     statement: Statement | None = None
 
@@ -89,15 +88,10 @@ class Server:
         return statements[-1] if statements else None
 
     @cached_property
-    def listens(self) -> tuple[Listen, ...]:
+    def sockets(self) -> dict[Socket, Listen]:
         """Return what it listens on; nginx implies *:80 where it says nothing (ngx_http_core_server)."""
         statements = self.level(b"listen")
-        return tuple(chain.from_iterable(map(_read_listen, statements))) if statements else (Listen(Socket("*", 80)),)
-
-    @cached_property
-    def sockets(self) -> dict[Socket, Listen]:
-        """Return what it listens on by socket."""
-        return {listen.socket: listen for listen in self.listens}
+        return dict(chain.from_iterable(map(_read_listen, statements))) if statements else {Socket("*", 80): Listen()}
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -105,16 +99,16 @@ class Server:
         names = [text(name) for statement in self.level(b"server_name") for name in statement.arguments]
         return tuple(name if name.startswith("~") else name.lower() for name in names) or ("",)
 
-    def is_tls(self, listen: Listen) -> bool:
-        """Tell whether this listen of it speaks TLS."""
-        return b"ssl" in self.spoken[listen.socket]
+    def is_tls(self, socket: Socket) -> bool:
+        """Tell whether it speaks TLS on a socket of its own."""
+        return b"ssl" in self.spoken[socket]
 
 
-def _read_listen(statement: Statement) -> list[Listen]:
-    """Read a listen directive: the sockets of its ports; none where it speaks QUIC."""
+def _read_listen(statement: Statement) -> list[tuple[Socket, Listen]]:
+    """Read a listen directive (ngx_http_core_listen): the sockets of its ports; none where it speaks QUIC."""
     words = statement.arguments
     sockets = _sockets(text(words[0])) if words and b"quic" not in words[1:] else ()
-    return [Listen(socket, words[1:], statement) for socket in sockets]
+    return [(socket, Listen(words[1:], statement)) for socket in sockets]
 
 
 @lru_cache(maxsize=4096)  # many servers listen on the same sockets
@@ -145,9 +139,9 @@ def is_address(name: str) -> bool:
     return True
 
 
-def covers(names: Collection[str], name: str) -> bool:
-    """Tell whether a certificate's names, in lower case, cover a name: by itself, or by a wildcard (RFC 6125 6.4.3)."""
-    return name.lower() in names or "*." + name.lower().partition(".")[2] in names
+def covers(names: Iterable[str], name: str) -> bool:
+    """Tell whether names, in lower case, hold this one, or a wildcard for its left-most label (RFC 6125 6.4.3)."""
+    return not {name, name.lower(), f"*.{name.lower().partition('.')[2]}"}.isdisjoint(names)
 
 
 def http_servers(statements: Iterable[Statement]) -> tuple[Server, ...]:
@@ -161,8 +155,8 @@ def http_servers(statements: Iterable[Statement]) -> tuple[Server, ...]:
         if child.directive.block is not None
     )
     for server in servers:
-        for listen in server.listens:
-            spoken.setdefault(listen.socket, set()).update(listen.parameters)
+        for socket, listen in server.sockets.items():
+            spoken.setdefault(socket, set()).update(listen.parameters)
     _hear_ssl_on(servers, spoken)
     for words in spoken.values():
         words -= {b"default_server", b"default"}

@@ -7,22 +7,21 @@ be done safely is refused with a reason before anything is planned. Pure: statem
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, takewhile
-from typing import NoReturn
+from itertools import takewhile
 
 from certbot_seafile import errors
 from certbot_seafile.site import edits, model, syntax
-from certbot_seafile.site.config import Statement, text
-from certbot_seafile.site.model import Listen, Server, Socket
+from certbot_seafile.site.config import SEAFILE_PATHS, SHARED_PATHS, Statement, flat, text
+from certbot_seafile.site.model import Server, Socket
 
 CHALLENGE_PATH = "/.well-known/acme-challenge/"
 _TOKEN_URI = CHALLENGE_PATH + "certbot-seafile"
 
-# Paths of Seafile alone; those that other programs have, too; and the ports that Seafile's manual gives its programs.
-_SEAFILE_PATH = re.compile(rb"/(?:seafhttp|seafmedia|seafdav|sdoc-server)\b")
-_SHARED_PATH = re.compile(rb"/(?:notification|onlyofficeds|socket\.io)\b")
+_SEAFILE_PATH = re.compile(rb"(?:%s)\b" % b"|".join(map(re.escape, SEAFILE_PATHS)))
+_SHARED_PATH = re.compile(rb"(?:%s)\b" % b"|".join(map(re.escape, SHARED_PATHS)))
+# The ports that Seafile's manual gives its programs.
 _SEAFILE_PORT = re.compile(rb":(?:8000|8082|8083|8888|6233)(?:/|$|\s)")
 _REDIRECTS = (b"return", b"rewrite", b"if")
 _HEADER = b"proxy_set_header"
@@ -118,45 +117,36 @@ def find(
     tls: dict[Server, None] = {}
     plain: dict[Server, None] = {}
     nameless: dict[tuple[Server, str], None] = {}
+    elsewhere: dict[Socket, Server] = {}
     for domain in domains:
         members = _members(every, domain, site_path)
-        own = set(model.sockets(members))
-        for socket in filter(own.__contains__, model.sockets(every)):
+        for socket in model.sockets(members):
             server, is_chosen = _answering(every, members, socket, domain)
-            is_tls = server.is_tls(server.sockets[socket]) or _is_meant_for_tls(server, socket, https_port)
-            if is_tls or socket.port == http_port:
-                (tls if is_tls else plain)[server] = None
-                if not is_chosen:
-                    nameless[server, domain] = None
-    if not plain:
-        _refuse_other_ports(_members(every, domains[0], site_path), http_port)
-    return Site(tuple(domains), tuple(tls), tuple(plain), tuple(nameless), tuple(every))
-
-
-def _is_meant_for_tls(server: Server, socket: Socket, https_port: int) -> bool:
-    """Tell whether a server has a certificate for a socket on which nginx speaks no TLS, because no listen says ssl."""
-    return socket.port == https_port and server.effective(b"ssl_certificate") is not None
-
-
-def _refuse_other_ports(members: Sequence[Server], http_port: int) -> None:
-    """Refuse a site that listens in clear, but not where the CA looks: a router may forward, and only people know."""
-    clear = [(server, listen) for server in members for listen in server.listens if not server.is_tls(listen)]
-    if clear:
-        ports = ", ".join(dict.fromkeys(str(listen.socket.port) for _, listen in clear))
+            # A certificate is for a socket that speaks TLS once a listen line says ssl.
+            is_meant = socket.port == https_port and server.effective(b"ssl_certificate") is not None
+            is_tls = server.is_tls(socket) or is_meant
+            if not is_tls and socket.port != http_port:
+                elsewhere[socket] = server
+                continue
+            (tls if is_tls else plain)[server] = None
+            if not is_chosen:
+                nameless[server, domain] = None
+    if elsewhere and not plain:  # a router may forward, and only people know
+        ports = ", ".join(dict.fromkeys(str(socket.port) for socket in elsewhere))
         raise errors.SiteRefused(
-            f"the site in {clear[0][0]} listens on port {ports}, not on port {http_port}, where the CA looks: add "
-            f"`listen {http_port};` to it, or name the port that port 80 is forwarded to with --http-01-port"
+            f"the site in {next(iter(elsewhere.values()))} listens on port {ports}, not on port {http_port}, where the "
+            f"CA looks: add `listen {http_port};` to it, or name the port that port 80 is forwarded to with "
+            "--http-01-port"
         )
+    return Site(tuple(domains), tuple(tls), tuple(plain), tuple(nameless), tuple(every))
 
 
 def _answering(every: Sequence[Server], members: Sequence[Server], socket: Socket, domain: str) -> tuple[Server, bool]:
     """Return the member that answers (or is to answer) on a socket of theirs, and whether nginx chooses it already."""
-    is_address = model.is_address(domain)
-    speaks_tls = any(server.is_tls(server.sockets[socket]) for server in model.on_socket(every, socket))
-    chosen = model.choose(every, socket, None if is_address and speaks_tls else domain)
+    is_address, member = model.is_address(domain), model.on_socket(members, socket)[0]
+    chosen = model.choose(every, socket, None if is_address and member.is_tls(socket) else domain)
     if chosen is not None and chosen in members:
         return chosen, True
-    member = model.on_socket(members, socket)[0]
     if is_address:
         raise errors.SiteRefused(
             f"a client that connects to {domain} is answered by {chosen}, the default server of port {socket.port}, "
@@ -167,22 +157,16 @@ def _answering(every: Sequence[Server], members: Sequence[Server], socket: Socke
 
 def _members(every: Sequence[Server], domain: str, site_path: str | None) -> list[Server]:
     """Return the server blocks that belong to the domain's site, whatever nginx chooses today."""
-    if site_path is not None:
-        return _members_in(every, domain, site_path)
-    members = _with_nameless(every, _named(every, domain))
-    if members and not any(map(_is_seafile, members)) and not any(map(_speaks_tls, members)):
-        return _with_target(every, domain, members)
-    return members or _recognised(every, domain)
-
-
-def _members_in(every: Sequence[Server], domain: str, site_path: str) -> list[Server]:
+    if site_path is None:
+        members = _named(every, domain) or _recognised(every, domain)
+        return _with_target(every, domain, _with_parts(every, members, {server.path for server in members}))
     pool = [s for s in every if site_path in (s.path, *(inner.path for inner in s.statement.walk()))]
     if not pool:
         raise errors.SiteNotFound(
             f"nginx loads no server block from {site_path}: --seafile-site must name a file that it includes"
         )
-    if members := _named(pool, domain) + list(filter(_is_part, pool)):
-        return list(dict.fromkeys(members))
+    if members := _with_parts(pool, _named(pool, domain), {server.path for server in pool}):
+        return members
     if len({server.names for server in pool}) > 1:
         raise errors.SiteRefused(
             f"{site_path} has several sites, and none for {domain}: put {domain} into the server_name of the one that "
@@ -191,46 +175,38 @@ def _members_in(every: Sequence[Server], domain: str, site_path: str) -> list[Se
     return pool
 
 
-def _with_nameless(every: Sequence[Server], members: list[Server]) -> list[Server]:
-    homes = {server.path for server in members}
-    return members + [s for s in every if s.path in homes and _is_part(s) and s not in members]
-
-
-def _is_part(server: Server) -> bool:
-    """Tell whether a block that names nobody is part of a site in the same file; a catch-all for TLS is not."""
-    return _is_nameless(server) and (_is_seafile(server) or not _speaks_tls(server))
+def _with_parts(every: Sequence[Server], members: list[Server], paths: Collection[str]) -> list[Server]:
+    """Return members with the blocks in the files that name nobody; a catch-all for TLS is no part of the site."""
+    nameless = (server for server in every if server.path in paths and _is_nameless(server))
+    parts = [server for server in nameless if _is_seafile(server) or not _speaks_tls(server)]
+    return list(dict.fromkeys(members + parts))
 
 
 def _speaks_tls(server: Server) -> bool:
-    return any(map(server.is_tls, server.listens))
+    return any(map(server.is_tls, server.sockets))
 
 
 def _with_target(every: Sequence[Server], domain: str, members: list[Server]) -> list[Server]:
     """Return members with the nameless Seafile site to which they redirect: with TLS, they would do so without end."""
-    if not all(map(redirects_all, members)):
+    if any(_is_seafile(server) or _speaks_tls(server) or not redirects_all(server) for server in members):
         return members
     targets = [server for server in every if _is_nameless(server) and _is_seafile(server) and _speaks_tls(server)]
-    if len({server.path for server in targets}) > 1:
-        _refuse_ambiguous(domain, targets)
+    _refuse_several(domain, targets)
     return members + targets
 
 
 def _named(every: Sequence[Server], domain: str) -> list[Server]:
     """Return the servers whose names match and that win some socket for the domain."""
     matching = [server for server in every if model.match_rank(server, domain) is not None]
-    contested = set(model.sockets(matching))
-    winners: dict[Server, None] = {}
-    for socket in filter(contested.__contains__, model.sockets(every)):
-        chosen = model.choose(every, socket, domain)
-        exact = [server for server in model.on_socket(every, socket) if domain.lower() in server.names]
-        if chosen in exact and len({server.path for server in exact}) > 1:
-            _refuse_ambiguous(domain, exact)
-        if chosen is not None:
-            winners[chosen] = None
-    if any(domain.lower() in server.names and _is_seafile(server) for server in winners):
+    exact = [server for server in matching if domain.lower() in server.names]
+    sockets = model.sockets(matching)
+    for socket in sockets:
+        _refuse_several(domain, model.on_socket(exact, socket))
+    winners = list(dict.fromkeys(filter(None, (model.choose(matching, socket, domain) for socket in sockets))))
+    if any(server in exact and _is_seafile(server) for server in winners):
         # A wildcard that happens to win elsewhere is somebody else's.
-        return [server for server in winners if domain.lower() in server.names or _is_seafile(server)]
-    return list(winners)
+        return [server for server in winners if server in exact or _is_seafile(server)]
+    return winners
 
 
 def _recognised(every: Sequence[Server], domain: str) -> list[Server]:
@@ -240,10 +216,9 @@ def _recognised(every: Sequence[Server], domain: str) -> list[Server]:
         fitting = [s for s in seafile if any(model.default_server(every, socket) is s for socket in s.sockets)]
     # Where an address has a socket of its own, its clients come to no other one.
     fitting = [s for s in fitting if any(socket.address == domain for socket in s.sockets)] or fitting
-    if len({server.path for server in fitting}) > 1:
-        _refuse_ambiguous(domain, fitting)
+    _refuse_several(domain, fitting)
     if fitting:
-        return _with_nameless(every, fitting)
+        return fitting
     if seafile:
         others = "; ".join(f"{server} is for {', '.join(server.names)}" for server in seafile)
         raise errors.SiteNotFound(
@@ -255,11 +230,12 @@ def _recognised(every: Sequence[Server], domain: str) -> list[Server]:
     )
 
 
-def _refuse_ambiguous(domain: str, candidates: Sequence[Server]) -> NoReturn:
+def _refuse_several(domain: str, candidates: Sequence[Server]) -> None:
     paths = sorted({server.path for server in candidates})
-    raise errors.SiteRefused(
-        f"several files could be the Seafile site of {domain}: {', '.join(paths)}; name one with --seafile-site"
-    )
+    if len(paths) > 1:
+        raise errors.SiteRefused(
+            f"several files could be the Seafile site of {domain}: {', '.join(paths)}; name one with --seafile-site"
+        )
 
 
 # --- where lines are put ---------------------------------------------------------------------------------------------
@@ -285,19 +261,11 @@ def _insert(planned: edits.Edits, server: Server, lines: Sequence[bytes], *ancho
 def _at(level: Statement, statement: Statement) -> Statement:
     """Return the statement in a block's own file through which one of its level comes: itself, or the include of it."""
     includes = (child for child in level.children if child.name == b"include")
-    return next((child for child in includes if statement in (*child.walk(), *_includes(child.children))), statement)
+    return next((child for child in includes if statement in child.walk()), statement)
 
 
-def _includes(statements: Iterable[Statement]) -> Iterator[Statement]:
-    """Yield every include that takes part in one level, those within included files too."""
-    for statement in statements:
-        if statement.name == b"include" and statement.directive.block is None:
-            yield statement
-            yield from _includes(statement.children)
-
-
-def _word(path: str) -> bytes:
-    return syntax.quote(path.encode("utf-8", "surrogateescape"))
+def _word(written: str) -> bytes:
+    return syntax.quote(written.encode("utf-8", "surrogateescape"))
 
 
 def _path(statement: Statement) -> str:
@@ -313,8 +281,7 @@ def separate(planned: edits.Edits, site: Site, server: Server) -> None:
     Raises errors.SiteRefused.
     """
     block = server.statement
-    chosen = [[model.choose(site.every, socket, name) for socket in server.sockets] for name in site.domains]
-    own = [name for name, answering in zip(site.domains, chosen, strict=True) if server in answering]
+    own = [n for n in site.domains if server in (model.choose(site.every, socket, n) for socket in server.sockets)]
     _refuse_captures(server)
     source, at = block.directive.source, block.directive.start
     pieces, is_named = [], bool(server.level(b"server_name"))
@@ -345,8 +312,7 @@ def _name_line(names: Iterable[str]) -> bytes:
 
 def _refuse_captures(server: Server) -> None:
     """Refuse a block that uses what a regular expression of its names has found. Raises errors.SiteRefused."""
-    groups = [group for name in server.names if name.startswith("~") for group in re.findall(r"\(\?P?<(\w+)>", name)]
-    for group in groups:
+    for group in re.findall(r"\(\?P?<(\w+)>", " ".join(server.names)):
         if re.search(rb"\$\{?%s\b" % group.encode(), server.statement.written):
             raise errors.SiteRefused(
                 f"{server} answers for other names too, and makes ${group} of the name that was asked for: give the "
@@ -361,24 +327,16 @@ def _take_names_from(planned: edits.Edits, server: Server, names: Collection[str
         kept = [word for word in words if word.lower().removeprefix(".") not in names]
         kept += [f"*{word}" for word in words if word.startswith(".") and word not in kept]
         if kept != words:
-            line = [b"server_name", *(syntax.quote(word.encode("utf-8", "surrogateescape")) for word in kept or ["_"])]
-            planned.replace(statement, [b" ".join(line) + b";"])
+            planned.replace(statement, [b" ".join([b"server_name", *map(_word, kept or ["_"])]) + b";"])
 
 
 def take_in(planned: edits.Edits, servers: Iterable[Server], paths: Collection[str]) -> None:
     """Let what files say stand in the servers themselves, in place of the includes by which they read them."""
-    for include in dict.fromkeys(chain.from_iterable(_leading(server.statement, paths) for server in servers)):
-        planned.replace(include, [child.written for child in include.children])
-
-
-def _leading(block: Statement, paths: Collection[str]) -> Iterator[Statement]:
-    """Yield the includes in the block's own file by which it reads one of the files."""
-    for child in block.children:
-        if child.name == b"include" and child.path == block.path:
-            if any(inner.path in paths for inner in (*child.walk(), *_includes(child.children))):
-                yield child
-        elif child.path == block.path:
-            yield from _leading(child, paths)
+    for server in servers:
+        for include in server.statement.walk():
+            is_own = include.name == b"include" and include.path == server.path
+            if is_own and any(inner.path in paths for inner in include.walk()):
+                planned.replace(include, [child.written for child in include.children])
 
 
 # --- the challenge ---------------------------------------------------------------------------------------------------
@@ -452,9 +410,9 @@ def add_challenge_location(planned: edits.Edits, server: Server, challenge: Chal
 
 def has_challenge_location(server: Server, challenge: Challenge) -> bool:
     """Tell whether the server answers challenges in this way already, as far as its configuration tells."""
-    if not _answers(server, challenge) or not _is_guarded(server):
-        return False
-    return not (challenge.is_users and _follows_links(model.locations_for(server, _TOKEN_URI)[-1]))
+    chosen = model.locations_for(server, _TOKEN_URI)[-1:]
+    is_led_away = challenge.is_users and any(map(_follows_links, chosen))
+    return _answers(server, challenge) and _is_guarded(server) and not is_led_away
 
 
 def _answers(server: Server, challenge: Challenge) -> bool:
@@ -462,13 +420,8 @@ def _answers(server: Server, challenge: Challenge) -> bool:
     if challenge.forward is None:
         return challenge_folder(server) is not None
     chosen = model.locations_for(server, _TOKEN_URI)[-1:]
-    return {_proxy_line(challenge.forward), _ENDS_LOOPS} <= {
-        child.written for level in chosen for child in level.flat()
-    }
-
-
-def _proxy_line(url: str) -> bytes:
-    return b"proxy_pass " + _word(url) + b";"
+    lines = {child.written for level in chosen for child in flat(level.children)}
+    return {b"proxy_pass " + _word(challenge.forward) + b";", _ENDS_LOOPS} <= lines
 
 
 def _follows_links(location: Statement) -> bool:
@@ -502,7 +455,7 @@ def _is_guarded(server: Server) -> bool:
 def _location_lines(server: Server, challenge: Challenge) -> list[bytes]:
     lines = [b"root " + _word(challenge.webroot) + b";", b"default_type text/plain;"]
     if challenge.forward is not None:
-        lines = [_proxy_line(challenge.forward), *_FORWARD]
+        lines = [b"proxy_pass " + _word(challenge.forward) + b";", *_FORWARD]
     lines += [b"auth_basic off;", b"allow all;"]
     lines += [b"auth_request off;"] if server.level(b"auth_request") else []
     lines += [_NO_LINKS] if challenge.is_users else []
@@ -551,12 +504,12 @@ def staple_include(snippet_path: str) -> str:
 
 def install(planned: edits.Edits, server: Server, wanted: Certificate, https_port: int = 443) -> None:
     """Let a TLS server use the certificate and the staple's snippet, and comment out what they take the place of."""
-    for listen in server.listens:
-        if listen.socket.port == https_port and listen.statement and not server.is_tls(listen):
+    for socket, listen in server.sockets.items():
+        if socket.port == https_port and listen.statement and not server.is_tls(socket):
             planned.replace(listen.statement, [_with_word(listen.statement, b"ssl")])
     ours = wanted.snippet.rpartition("/")[0] + "/"  # the folder of all snippets of this package
-    snippets = [include for include in _includes(server.statement.children) if _path(include).startswith(ours)]
-    inner = {statement for snippet in snippets for statement in snippet.flat()}
+    snippets = [include for include in server.level(b"include") if _path(include).startswith(ours)]
+    inner = {statement for snippet in snippets for statement in flat(snippet.children)}
     is_included = wanted.include in map(_path, snippets)
     gone = [statement for statement in server.level(*_STAPLING) if statement not in inner]
     gone += [snippet for snippet in snippets if _path(snippet) != wanted.include]
@@ -600,7 +553,7 @@ def _stand_in(planned: edits.Edits, server: Server, replaced: Sequence[Statement
 
 def used(server: Server) -> set[str]:
     """Return the paths of a server's certificates, and the arguments of its includes."""
-    return {_path(line) for line in (*server.level(b"ssl_certificate"), *_includes(server.statement.children))}
+    return {_path(line) for line in server.level(b"ssl_certificate", b"include")}
 
 
 def strangers(server: Server, domains: Sequence[str]) -> list[str]:
@@ -621,10 +574,10 @@ def add_name(planned: edits.Edits, server: Server, domain: str) -> None:
 def add_plain_server(planned: edits.Edits, site: Site, server: Server, challenge: Challenge, http_port: int) -> None:
     """Make the port-80 server of an HTTPS-only site: it answers challenges and redirects everything else."""
     step = edits.indentation_step(server.statement)
-    listens = [listen for listen in server.listens if server.is_tls(listen)]
-    body = _twins(planned, site, server, listens, http_port)
+    sockets = [socket for socket in server.sockets if server.is_tls(socket)]
+    body = _twins(planned, site, server, sockets, http_port)
     body += [_name_line(site.domains), *_location_lines(server, challenge)]
-    body += [b"location / {", step + _redirect_line(listens[0].socket.port), b"}"]
+    body += [b"location / {", step + _redirect_line(sockets[0].port), b"}"]
     planned.insert_after(server.statement, [b"", b"server {", *(step + line for line in body), b"}"])
 
 
@@ -641,7 +594,7 @@ def add_tls(
             f"{server} answers for {names} and only redirects to https, where no server block answers for it: put "
             f"{names} into the server_name of the one that serves Seafile"
         )
-    clear = [listen for listen in server.listens if listen.socket.port == ports[0] and not server.is_tls(listen)]
+    clear = [socket for socket in server.sockets if socket.port == ports[0] and not server.is_tls(socket)]
     lines = _twins(planned, site, server, clear, ports[1], b"ssl")
     is_shared = any(socket.port == ports[1] for socket in server.spoken)
     for name in site.domains if is_shared and (server, site.domains[0]) not in site.nameless else ():
@@ -656,16 +609,16 @@ def add_tls(
 
 
 def _twins(
-    planned: edits.Edits, site: Site, server: Server, listens: Sequence[Listen], port: int, *extra: bytes
+    planned: edits.Edits, site: Site, server: Server, sockets: Sequence[Socket], port: int, *extra: bytes
 ) -> list[bytes]:
     """Return the lines for listening on another port where the server is reached; default servers stay what they are.
 
     An address that only this machine reaches is left out where there are others. Raises errors.SiteRefused.
     """
-    by_socket = {Socket(listen.socket.address, port): listen for listen in listens}
-    reached = [socket for socket in by_socket if not socket.is_internal]
+    like = {Socket(socket.address, port): server.sockets[socket].parameters for socket in sockets}
+    reached = [socket for socket in like if not socket.is_internal]
     lines: dict[Socket, bytes] = {}
-    for wish in reached or [socket for socket in by_socket if socket.port]:
+    for wish in reached or like:
         if not (chosen := model.places(site.every, wish)):
             raise errors.SiteRefused(
                 f"the site needs `listen {port};`, which a running nginx cannot open beside the sockets on port {port} "
@@ -679,10 +632,10 @@ def _twins(
                     f"the site needs `listen {socket};`, and a `listen` line for port {port} names a host, which may "
                     "be the same address or another: write the address there, and run again"
                 )
-            like = by_socket[wish].parameters if is_new else server.spoken[socket]
-            words = [*extra, *(word for word in like if word == b"proxy_protocol")]
+            told = like[wish] if is_new else server.spoken[socket]
+            words = [*extra, *(word for word in told if word == b"proxy_protocol")]
             # These describe the socket itself and may stand only once for it (ngx_http_core_listen).
-            words += [word for word in like if is_new and word.startswith(b"ipv6only=")]
+            words += [word for word in told if is_new and word.startswith(b"ipv6only=")]
             lines[socket] = b" ".join([b"listen", str(socket).removeprefix("*:").encode(), *words]) + b";"
     for socket in lines:
         _keep_default(planned, site, server, socket)
@@ -733,7 +686,7 @@ def redirect(planned: edits.Edits, server: Server, ports: tuple[int, int], *, is
     ports: of HTTP and of HTTPS. is_alone: no TLS is being added to the server.
     """
     lines, step = [_redirect_line(ports[1])], edits.indentation_step(server.statement)
-    if {listen.socket.port for listen in server.listens if not server.is_tls(listen)} != {ports[0]}:
+    if {socket.port for socket in server.sockets if not server.is_tls(socket)} != {ports[0]}:
         lines = [b"if ($server_port = %d) {" % ports[0], step + lines[0], b"}"]
     elif _speaks_tls(server) or not is_alone:
         lines = [b"if ($scheme = http) {", step + lines[0], b"}"]
@@ -788,29 +741,22 @@ def find_front(site: Site) -> Statement | None:
 
     A site in clear that reads what a proxy has told it of the client, or tells Seahub of https itself.
     """
-    levels = [(server.statement.walk(), server.http.named(_HEADER)) for server in site.plain if not site.tls]
-    lines = (line for inner, outer in levels for line in (*inner, *outer))
-    return next(filter(_is_of_front, lines), None)
-
-
-def _is_of_front(statement: Statement) -> bool:
-    words = tuple(word.lower() for word in statement.arguments)
-    is_told = statement.name == _HEADER and words == (b"x-forwarded-proto", b"https")
-    return is_told or any(b"$http_x_forwarded_proto" in word for word in words)
-
-
-def has_hsts(server: Server) -> bool:
-    """Tell whether the server sends Strict-Transport-Security (RFC 6797): its own level says so, else http does."""
-    headers = server.level(b"add_header") or server.http.named(b"add_header")
-    return _has_header(headers, b"strict-transport-security")
+    servers = () if site.tls else site.plain
+    for line in (line for server in servers for line in (*server.statement.walk(), *server.http.named(_HEADER))):
+        words = tuple(word.lower() for word in line.arguments)
+        is_told = line.name == _HEADER and words == (b"x-forwarded-proto", b"https")
+        if is_told or any(b"$http_x_forwarded_proto" in word for word in words):
+            return line
+    return None
 
 
 def add_hsts(planned: edits.Edits, server: Server) -> None:
-    """Send Strict-Transport-Security for a year with every answer of the server (RFC 6797 6.1).
+    """Send Strict-Transport-Security for a year with every answer of the server (RFC 6797 6.1), unless it is sent.
 
     A level's own headers hide those of the http level (ngx_http_headers_merge), so these are repeated.
     """
-    hidden = [] if server.level(b"add_header") else server.http.named(b"add_header")
-    lines = [*(statement.written for statement in hidden)]
-    lines.append(b'add_header Strict-Transport-Security "max-age=31536000" always;')
-    _insert(planned, server, lines, _NEAR)
+    own = server.level(b"add_header")
+    hidden = [] if own else server.http.named(b"add_header")
+    if not _has_header(own + hidden, b"strict-transport-security"):
+        line = b'add_header Strict-Transport-Security "max-age=31536000" always;'
+        _insert(planned, server, [*(statement.written for statement in hidden), line], _NEAR)

@@ -37,16 +37,13 @@ _Content = tuple[tuple[object, ...], ...]
 class Hurt:
     """Somebody whom an edit would hurt.
 
-    who: a phrase. paths: the changed files that are read for them. block: the server block that answers today, or the
-    block that reads the file.
+    who: a phrase. paths: the changed files that are read for them: those that their server block includes, else its
+    own. block: the server block that answers today, or the block that reads the file.
     """
 
     who: str
     paths: tuple[str, ...]
     block: Block
-
-    def __str__(self) -> str:
-        return self.who
 
 
 #: A server block of others, a socket of it, and a name for which it answers there.
@@ -86,7 +83,8 @@ def plan_harmless(
             if earlier is None:
                 raise
             break  # a block of its own does not answer for an address, whose clients name nobody
-        names = (*site.domains, *site.wildcards, *_partners(site, own))
+        partners = [server for server in site.tls if not plan.used(server).isdisjoint(own)]
+        names = (*site.domains, *site.wildcards, *(name for server in partners for name in _names(server.statement)))
         planned = Edits(names, earlier)
         add_edits(planned, site)
         verdict = _judge(configuration, planned)
@@ -95,17 +93,11 @@ def plan_harmless(
             return planned
         prepared = Edits(names, earlier)
         _set_apart(prepared, site, verdict.hurt)
-        state = configuration.changed(_contents(prepared))
-        if state.is_same(configuration) or _judge(configuration, prepared).hurt:
+        before = _judge(configuration, prepared)
+        if before.hurt or before.after.is_same(configuration):
             break
-        configuration, earlier = state, prepared
+        configuration, earlier = before.after, prepared
     raise _refusal(names, verdict.hurt)
-
-
-def _partners(site: plan.Site, own: Collection[str]) -> Iterator[str]:
-    for server in site.tls:
-        if not plan.used(server).isdisjoint(own):
-            yield from _names(server.statement)
 
 
 def judge(configuration: Configuration, planned: Edits) -> Verdict:
@@ -121,11 +113,8 @@ def judge(configuration: Configuration, planned: Edits) -> Verdict:
 def _judge(configuration: Configuration, planned: Edits) -> Verdict:
     if not planned:  # as at each renewal
         return Verdict(configuration, configuration, [], ())
-    return compare(configuration, configuration.changed(_contents(planned)), planned.names)
-
-
-def _contents(planned: Edits) -> dict[str, bytes]:
-    return {path: planned.after(path) for path in planned.paths}
+    contents = {path: planned.after(path) for path in planned.paths}
+    return compare(configuration, configuration.changed(contents), planned.names)
 
 
 def _set_apart(prepared: Edits, site: plan.Site, hurt: Collection[Hurt]) -> None:
@@ -140,7 +129,7 @@ def _set_apart(prepared: Edits, site: plan.Site, hurt: Collection[Hurt]) -> None
 
 
 def _refusal(names: Collection[str], hurt: Collection[Hurt]) -> errors.SiteRefused:
-    others = "; ".join(dict.fromkeys(map(str, hurt)))
+    others = "; ".join(dict.fromkeys(each.who for each in hurt))
     return errors.SiteRefused(
         f"nothing was changed, because the edits for {', '.join(names)} would also change what others get: {others}. "
         "Give the Seafile site files and server blocks of its own"
@@ -150,12 +139,12 @@ def _refusal(names: Collection[str], hurt: Collection[Hurt]) -> errors.SiteRefus
 class _State:
     """One of two states of the configuration, as far as they may differ.
 
-    changed: the files in which they do. touched: the outlines of the server blocks that read one of these, by block.
-    servers: these, and those that take part in who answers for the names.
+    touched: the outlines of the server blocks that read a file in which they do, by block. servers: these, and those
+    that take part in who answers for the names.
     """
 
     def __init__(self, configuration: Configuration, changed: Collection[str]) -> None:
-        self.configuration, self.changed = configuration, changed
+        self.configuration = configuration
         self.touched = {statement.block: statement for statement in configuration.servers_reading(changed)}
         self.names = {name for statement in self.touched.values() for name in _names(statement)}
         self.servers: tuple[Server, ...] = ()
@@ -165,18 +154,13 @@ class _State:
         """Look for who answers for the names; None for all of them."""
         self.servers = model.http_servers(self.configuration.outline(names))
 
-    def own(self) -> list[Server]:
-        """Return the touched servers."""
-        return [server for server in self.servers if server.statement.block in self.touched]
-
     def answer(self, server: Server | None) -> object:
         """Return what two servers have in common that answer alike: their place, or, of a touched one, what it says."""
         block = server.statement.block if server else None
         if block is None or block not in self.touched:
             return block
         if block not in self._answers:
-            statements = flat(self.configuration.whole(self.touched[block]).children)
-            self._answers[block] = _content(each for each in statements if each.name not in _CHOOSING)
+            self._answers[block] = _content(self.configuration.whole(self.touched[block]).children, _CHOOSING)
         return self._answers[block]
 
 
@@ -190,25 +174,24 @@ def compare(before: Configuration, after: Configuration, names: Collection[str])
     old, new = _State(before, changed), _State(after, changed)
     for state in (old, new):
         state.look_up({*names, *old.names, *new.names})
-    hurt = [
-        *_find_readers(before, after, changed),
-        *(
-            Hurt(f"{who} at {socket} ({server})", _paths(old, server), server.statement.block)
-            for socket in model.sockets((*old.own(), *new.own()))
-            for who, server in _find_clients(old, new, socket, names)
-        ),
-    ]
-    return Verdict(before, after, hurt, _find_neighbours(old, new, names))
+    own = [server for state in (old, new) for server in state.servers if server.statement.block in state.touched]
+    sockets = model.sockets(own)
+    hurt = [*_find_readers(before, after, changed)]
+    for socket in sockets:
+        for who, server in _find_clients(old, new, socket, names):
+            block = server.statement.block
+            included = tuple(path for path in changed if block in before.readers(path))
+            hurt.append(Hurt(f"{who} at {socket} ({server})", included or (server.path,), block))
+    return Verdict(before, after, hurt, _find_neighbours(old, sockets, names))
 
 
-def _find_neighbours(old: _State, new: _State, names: Collection[str]) -> tuple[Neighbour, ...]:
+def _find_neighbours(old: _State, wished: Iterable[Socket], names: Collection[str]) -> tuple[Neighbour, ...]:
     """Return clients of others whose server block reads a changed file, or is the default of a socket of the site's."""
-    wished = model.sockets((*old.own(), *new.own()))
     neighbours = []
     for socket in dict.fromkeys(filter(None, (model.socket_at(old.servers, each) for each in wished))):
         own = {model.owner(old.servers, socket, name) for name in names}
         for server in model.on_socket(old.servers, socket):
-            others = (name for name in _names(server.statement) if not is_asked_for(name, names) and _PLAIN.match(name))
+            others = (n for n in _names(server.statement) if not model.covers(names, n) and _PLAIN.match(n))
             name = next((name for name in others if model.owner(old.servers, socket, name) is server), None)
             if name is None and server not in own and server is model.default_server(old.servers, socket):
                 name = _NOBODY
@@ -234,7 +217,7 @@ def _find_clients(old: _State, new: _State, socket: Socket, asked: Collection[st
         for state in (old, new):
             state.look_up(None)
         touched = {name for server in model.on_socket(old.servers, there) for name in _names(server.statement)}
-    for name in sorted(name for name in touched if not is_asked_for(name, asked)):
+    for name in sorted(name for name in touched if not model.covers(asked, name)):
         server = model.owner(old.servers, there, name)
         if server and (server is not default or name in set(_names(server.statement))):
             successor = model.owner(new.servers, then, name)
@@ -249,36 +232,25 @@ def _find_relying(state: _State, default: Server, socket: Socket, asked: Collect
     """
 
     def is_redirecting(server: Server) -> bool:
-        if not _may_redirect(server.statement):
-            return False
+        written = server.statement.written
+        if b"https://" not in written and b"include" not in written:
+            return False  # without looking at all that it says
         return plan.redirects_all(replace(server, statement=state.configuration.whole(server.statement)))
 
     is_tls = b"ssl" in default.spoken[socket]
-    if is_tls:
-        blocks = [each for http in flat(state.configuration.outline()) for each in http.named(b"server")]
-        sent = {name for each in blocks if _may_redirect(each) for name in _names(each)}
-        has_senders = any(not is_asked_for(name, asked) for name in sent)
-    else:
-        has_senders = is_redirecting(default)
-    if not has_senders:
+    if not is_tls and not is_redirecting(default):
         return []
     every = model.http_servers(state.configuration.outline())
-    alike = [server for server in every if any(server.is_tls(listen) == is_tls for listen in server.listens)]
-    others = [server for server in every if any(server.is_tls(listen) != is_tls for listen in server.listens)]
+    alike = [server for server in every if is_tls in map(server.is_tls, server.sockets)]
+    others = [server for server in every if (not is_tls) in map(server.is_tls, server.sockets)]
     known = {name for server in alike for name in _names(server.statement)}
-    by_name = {name: server for server in others for name in {*_names(server.statement)} - known}
-    return [
+    sent = {
         name
-        for name, server in sorted(by_name.items(), key=lambda item: item[0])
-        if not is_asked_for(name, asked) and model.owner(state.servers, socket, name) is default
-        if not is_tls or is_redirecting(server)
-    ]
-
-
-def _may_redirect(block: Statement) -> bool:
-    """Tell whether a server block may redirect to https, without looking at all that it says."""
-    written = block.written
-    return b"https://" in written or b"include" in written
+        for server in others
+        for name in {*_names(server.statement)} - known
+        if not model.covers(asked, name) and (not is_tls or is_redirecting(server))
+    }
+    return [name for name in sorted(sent) if model.owner(state.servers, socket, name) is default]
 
 
 def _is_same(server: Server, successor: Server) -> bool:
@@ -304,17 +276,6 @@ def _only_name(pattern: str) -> str | None:
     plain = re.sub(r"\(\?P?<\w+>|\((?!\?)|\)", "", pattern)
     literal = re.fullmatch(r"~\^((?:[\w-]|\\\.)+)\$", plain)
     return literal[1].replace("\\.", ".").lower() if literal else None
-
-
-def is_asked_for(name: str, asked: Collection[str]) -> bool:
-    """Tell whether a name of a server block is one of those that were asked for, or below a wildcard of them."""
-    return name in asked or "*." + name.partition(".")[2] in asked
-
-
-def _paths(state: _State, server: Server) -> tuple[str, ...]:
-    """Return the changed files that a server includes; its own where it includes none of them."""
-    block = server.statement.block
-    return tuple(path for path in state.changed if block in state.configuration.readers(path)) or (server.path,)
 
 
 def _find_readers(before: Configuration, after: Configuration, changed: Collection[str]) -> Iterator[Hurt]:
@@ -344,8 +305,9 @@ def _written(directive: syntax.Directive) -> tuple[object, ...]:
     return directive.name, directive.arguments, body
 
 
-def _content(statements: Iterable[Statement]) -> _Content:
+def _content(statements: Iterable[Statement], left_out: Collection[bytes] = ()) -> _Content:
     return tuple(
         (each.name, each.arguments, _content(each.children) if each.children else _written(each.directive))
         for each in flat(statements)
+        if each.name not in (b"include", *left_out)
     )

@@ -46,7 +46,7 @@ def _asked(read: Configuration, domains: Sequence[str]) -> tuple[str, ...]:
     if not wildcards:
         return tuple(domains)
     names = {name for server in model.http_servers(read.outline()) for name in server.names}
-    covered = sorted(name for name in names if name[:1] != "~" and "*." + name.partition(".")[2] in wildcards)
+    covered = sorted(name for name in names if name[:1] != "~" and model.covers(wildcards, name))
     # A block that has the wildcard itself, or "." in its place, answers for any name below.
     asked = [name if name[:1] not in "*." else f"certbot-seafile.{name.partition('.')[2]}" for name in covered]
     return tuple(dict.fromkeys([*(domain for domain in domains if domain not in wildcards), *asked])) or tuple(domains)
@@ -108,7 +108,7 @@ def endpoints(servers: Sequence[model.Server], port: int | None = None, *, tls: 
 
 def _every_endpoint(servers: Sequence[model.Server], port: int | None, *, tls: bool) -> list[Endpoint]:
     spoken = servers[0].spoken if servers else {}
-    sockets = [each.socket for server in servers for each in server.listens if server.is_tls(each) == tls]
+    sockets = [socket for server in servers for socket in server.sockets if server.is_tls(socket) == tls]
     sockets = [socket for socket in sockets if port in (None, socket.port)]
     return _endpoints([socket for socket in sockets if tls or b"http2" not in spoken[socket]] or sockets, spoken)
 

@@ -53,8 +53,7 @@ def _plan_header(context: Context, names: Sequence[str], options: object) -> edi
 
     def add_edits(planned: edits.Edits, site: plan.Site) -> None:
         for server in site.tls:
-            if not plan.has_hsts(server):
-                plan.add_hsts(planned, server)
+            plan.add_hsts(planned, server)
 
     planned = serving.plan_edits(context, names, add_edits)
     if not planned:

@@ -87,7 +87,7 @@ def _tell_others(context: Context, before: Configuration, names: Collection[str]
     """
     for hurt in proof.compare(before, context.nginx.configuration(), names).hurt:
         if hurt.block.path not in paths:
-            context.say(f"Without the edits that were taken out, {hurt} get another answer: look at what they need")
+            context.say(f"Without the edits that were taken out, {hurt.who} get another answer: look at what they need")
 
 
 def roll_back(context: Context, restore: Callable[[], None]) -> None:

@@ -241,7 +241,7 @@ def test_the_model_answers_as_nginx_does(world: World, seed: int) -> None:
         for name in rng.sample(test_oracle.ASKED, 10):
             chosen = model.choose(every, socket, name)
             assert chosen is not None
-            is_tls = chosen.is_tls(chosen.sockets[socket])
+            is_tls = chosen.is_tls(socket)
             said = chosen.level(b"return")[0].arguments[1].decode()
             answer = ask(Endpoint(f"127.0.0.{last}", port), name, tls=is_tls)
             if answer != said:
@@ -273,7 +273,7 @@ def clients_of(world: World) -> list[tuple[str, int, str, bool]]:
         socket = model.socket_at(every, Socket(address, port))
         chosen = model.choose(every, socket, name) if socket else None
         if socket and chosen and model.match_rank(chosen, name) is not None:
-            found.append((address, port, name, chosen.is_tls(chosen.sockets[socket])))
+            found.append((address, port, name, chosen.is_tls(socket)))
     return found
 
 

@@ -50,7 +50,7 @@ def label_of(server: model.Server, uri: str) -> str:
     locations = model.locations_for(server, uri)
     if not locations:
         return next(statement.arguments[1].decode() for statement in server.level(b"set"))
-    return next(statement.arguments[1].decode() for statement in locations[-1].flat() if statement.name == b"return")
+    return next(statement.arguments[1].decode() for statement in locations[-1].named(b"return"))
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -70,13 +70,13 @@ LISTENS = {
 def test_listen_is_read_as_nginx_reads_it(written: str, socket: Socket) -> None:
     """An address, a port, or both; other spellings of one socket are one socket."""
     (one,) = read(server("x.org", written))
-    assert [listen.socket for listen in one.listens] == [socket]
+    assert list(one.sockets) == [socket]
 
 
 def test_no_listen_is_port_80() -> None:
     """A server block that says nothing listens on *:80."""
     (one,) = read("server { server_name x.org; }")
-    assert [listen.socket for listen in one.listens] == [Socket("*", 80)]
+    assert list(one.sockets) == [Socket("*", 80)]
 
 
 @pytest.mark.parametrize(("listens", "port"), [(["443 quic reuseport"], None), (["443 quic", "443 ssl"], 443)])

@@ -507,4 +507,6 @@ def test_hsts_repeats_what_it_would_hide() -> None:
 def test_hsts_of_the_http_level_is_enough() -> None:
     """It may be a stronger one."""
     http = "http { add_header strict-transport-security max-age=63072000; include /sites/*; }"
-    assert plan.has_hsts(find({"nginx.conf": http, "/sites/1": tls(CERTIFICATE)}).tls[0])
+    planned = edits.Edits()
+    plan.add_hsts(planned, find({"nginx.conf": http, "/sites/1": tls(CERTIFICATE)}).tls[0])
+    assert not planned

@@ -197,7 +197,7 @@ def test_a_file_that_stream_reads_stays_as_it_is() -> None:
 def test_other_names_of_an_http_only_block_stay_in_clear() -> None:
     """The name that was asked for gets a block of its own, with TLS and redirect."""
     new = deployed({"/sites/a": server("80", f"{A} {B}", SEAFILE)})
-    assert [listen.socket.port for listen in answering(new, "*:80", B).listens] == [80]
+    assert [socket.port for socket in answering(new, "*:80", B).sockets] == [80]
     assert not has_challenge(new, B)
     assert not plan.redirects_all(answering(new, "*:80", B))
     assert plan.redirects_all(answering(new, "*:80", A))
