@@ -139,7 +139,7 @@ class Setup:
             )
         if account is not None and account.pw_uid == 0:
             raise errors.RequestRefused(f"{user} is root itself; name an ordinary user, for example --user certbot")
-        if user in context.nginx.users:
+        if user == context.nginx.user:
             raise errors.RequestRefused(
                 f"nginx's workers run as {user}, who would own the private keys then; name another user"
             )

@@ -61,7 +61,7 @@ class Behind:
         """
         self._asked.append(time.monotonic())
         left, tls = max(ASK_SECONDS - (self._asked[-1] - self._asked[0]), _NO_SECONDS), bool(self.site.tls)
-        return handshake.request(endpoint, name, path, tls=tls, seconds=left, method=method, headers=headers)
+        return handshake.get(endpoint, name, path, tls=tls, seconds=left, method=method, headers=headers)
 
     @cached_property
     def doors(self) -> list[tuple[str, Server, Endpoint]]:

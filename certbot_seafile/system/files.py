@@ -109,7 +109,7 @@ def refuse_fixed(path: str) -> None:
         )
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
         mounted = {re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), line.split()[4]) for line in stream}
-    reason = errno.EBUSY if path in mounted else errno.EROFS if _is_read_only(path) else None
+    reason = errno.EBUSY if path in mounted else errno.EROFS if _is_read_only(os.path.dirname(path)) else None
     if reason:
         raise errors.FileRefused(f"{path} cannot be edited: {os.strerror(reason)}; {_ADVICE[reason]}")
     if re.search(r"[\n\ud800-\udfff]", path):
@@ -120,15 +120,19 @@ def refuse_fixed(path: str) -> None:
 
 def refuse_read_only(folder: str) -> None:
     """Refuse a folder, which may not be there yet, on a read-only file system. Raises errors.FileRefused."""
-    place = os.path.join(folder, "")
-    while not os.path.exists(os.path.dirname(place)):
-        place = os.path.dirname(place)
-    if _is_read_only(place):
+    if _is_read_only(existing_folder(folder)):
         raise errors.FileRefused(f"{folder} cannot be written: {os.strerror(errno.EROFS)}; {_ADVICE[errno.EROFS]}")
 
 
-def _is_read_only(path: str) -> bool:
-    return bool(os.statvfs(os.path.dirname(path)).f_flag & os.ST_RDONLY)
+def _is_read_only(folder: str) -> bool:
+    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+
+
+def existing_folder(path: str) -> str:
+    """Return the folder at path, or the nearest one above it that is there."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def put(path: str, content: bytes, *, mode: int = PUBLIC_MODE, is_synced: bool = True) -> None:

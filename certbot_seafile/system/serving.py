@@ -272,7 +272,7 @@ def see_neighbours(neighbours: Iterable[proof.Neighbour]) -> dict[Look, Answer |
             with contextlib.suppress(errors.NotServed, errors.ChallengeUnreachable):
                 if b"ssl" in server.spoken[socket]:
                     seen[name, endpoint, True] = handshake.perform(endpoint, name).leaf_der
-                elif (answer := handshake.request(endpoint, name, "/", seconds=_LOOK_SECONDS)).is_steady:
+                elif (answer := handshake.get(endpoint, name, "/", seconds=_LOOK_SECONDS)).is_steady:
                     seen[name, endpoint, False] = answer.bare
     return seen
 

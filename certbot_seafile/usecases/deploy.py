@@ -79,7 +79,7 @@ def _naming_pre_hook(context: Context, lineage: Lineage) -> Iterator[None]:
     try:
         yield
     except errors.NginxRefused as refused:
-        if not context.nginx.is_pid_file_stale:
+        if not context.nginx.is_stopped:
             raise
         path, config_dir = lineage.renewal_path, context.config_dir
         places = [f"pre_hook in {path}"] if schedule.stops_nginx(schedule.stated(path).get("pre_hook", "")) else []
