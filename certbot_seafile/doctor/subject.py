@@ -164,9 +164,9 @@ class Subject:
         if known or self.is_stapled or not self.is_renewed_here:
             return known
         due = store.find_due(self.context, self.lineage, unstapled="no staple is to be served")
-        if isinstance(due, store.Outcome):
+        if due.ask is None:
             return None
-        return store.verify_response(self.context, self.lineage, due, due.fetch).record.revocation
+        return store.verify_response(self.context, self.lineage, due, due.ask).record.revocation
 
     @cached_property
     def short_life(self) -> timedelta | None:
@@ -177,10 +177,10 @@ class Subject:
         current, staple = self.standing.served or self.lineage, self.standing.staple
         if staple is None:
             due = store.find_due(self.context, current)
-            if isinstance(due, store.Outcome) or isinstance(self.lineage, Version):
+            if due.ask is None or isinstance(self.lineage, Version):
                 return None
             try:
-                response = due.fetch()
+                response = due.ask()
                 staple = verify.verify(response, current.leaf, current.chain, self.standing.now, must_staple=True)
             except (errors.ResponderFailed, errors.ResponseRefused):
                 return None

@@ -144,8 +144,7 @@ def _verified(context: Context, leaf: Lineage, response: bytes | None, stored: b
     if reason := store.why_unstapled(leaf):
         return store.Outcome(None, record, reason)
     present = store.stored_staple(leaf, context.now()) if stored is not None else None
-    due = store.Due("", b"", present, record)
-    outcome = store.verify_response(context, leaf, due, partial(_handed, response))
+    outcome = store.verify_response(context, leaf, store.Outcome(present, record), partial(_handed, response))
     return replace(outcome, record=record) if outcome.staple == present is not None else outcome
 
 
