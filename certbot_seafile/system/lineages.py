@@ -11,7 +11,7 @@ import functools
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -77,8 +77,10 @@ class Options:
         return {each.name: value for each in fields(self) if (value := getattr(self, each.name)) != each.default}
 
 
-_UNSAVED = ("http_port", "https_port", "forward", "is_users_webroot", "no_redirect")  # ports are certbot's to save
-_SAVED = [each.name for each in fields(Options) if each.name not in _UNSAVED]
+_PORTS = {"http_port": "http01_port", "https_port": "https_port"}  # which are certbot's to save
+_UNSAVED = {*_PORTS, "forward", "is_users_webroot", "no_redirect"}
+#: The options that a renewal file has, and their names there.
+_SAVED = {each.name: f"seafile_{each.name}" for each in fields(Options) if each.name not in _UNSAVED} | _PORTS
 
 
 @dataclass(frozen=True)
@@ -132,11 +134,6 @@ class Lineage(Paths):
     leaf: x509.Certificate
     chain: tuple[x509.Certificate, ...]
     renewal: Mapping[str, str]
-
-    @property
-    def hooks(self) -> str:
-        """Return the deploy hook of the renewal file; "" without."""
-        return renewal.hook(self.renewal)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -261,15 +258,13 @@ def all_names(config_dir: str) -> list[str]:
 
 def names_of_plugin(config_dir: str) -> list[str]:
     """Return the names of the lineages that are this plugin's, or whose renewal file cannot tell, sorted."""
-    return [name for name in all_names(config_dir) if is_of_plugin(config_dir, name)]
-
-
-def is_of_plugin(config_dir: str, name: str) -> bool:
-    """Tell whether the lineage's renewal file names this plugin as authenticator or installer, or is damaged."""
-    try:
-        return renewal.names_plugin(_parameters(config_dir, name))
-    except errors.LineageRefused:
-        return True
+    names = []
+    for name in all_names(config_dir):
+        with contextlib.suppress(errors.LineageRefused):
+            if not renewal.names_plugin(_parameters(config_dir, name)):
+                continue
+        names.append(name)
+    return names
 
 
 def at_paths(config_dir: str, paths: Iterable[str], **chosen: Any) -> list[Lineage]:
@@ -325,10 +320,10 @@ def load(config_dir: str, name: str, *, options: Options | None = None, **ports:
     return Lineage(name, config_dir, options or _options(parameters, **ports), leaf, chain, parameters)
 
 
-def certificates(path: str, at_least: int = 1, content: bytes | None = None) -> tuple[x509.Certificate, ...]:
-    """Return the PEM certificates of the file at path (content: its bytes, read already). Raises LineageRefused."""
+def certificates(path: str, at_least: int = 1) -> tuple[x509.Certificate, ...]:
+    """Return the PEM certificates of the file at path. Raises errors.LineageRefused."""
     try:
-        blocks = (files.read(path) if content is None else content).split(_BEGIN)[1:]
+        blocks = files.read(path).split(_BEGIN)[1:]
         parsed = tuple(_certificate(_BEGIN + block) for block in blocks)
     except (errors.FileRefused, ValueError) as error:
         renewal.refuse_forbidden(error, "certificate")
@@ -343,11 +338,11 @@ def _parameters(config_dir: str, name: str) -> dict[str, str]:
 
 
 def _options(known: Mapping[str, str], **ports: int) -> Options:
-    saved: dict[str, Any] = {name: known.get(f"seafile_{name}") for name in _SAVED}
+    saved: dict[str, Any] = {name: known.get(key) for name, key in _SAVED.items()}
     saved = {name: value for name, value in saved.items() if value not in (None, "", "None")}
-    for name, key in (("http_port", "http01_port"), ("https_port", "https_port")):
-        if known.get(key, "").isdigit():
-            saved[name] = int(known[key])
+    for name in saved.keys() & _PORTS.keys():
+        value = saved.pop(name)
+        saved |= {name: int(value)} if value.isdigit() else {}
     return Options(**saved | ports)
 
 
@@ -371,11 +366,5 @@ def complete_renewal(lineage: Lineage, hook_command: str) -> bool:
     Options at their defaults are not written. Raises errors.LineageRefused, errors.FileRefused.
     """
     chosen = lineage.options.chosen()
-    keys = {name: f"seafile_{name}" for name in _SAVED} | {"http_port": "http01_port", "https_port": "https_port"}
-    wanted = {key: chosen[name] for name, key in keys.items() if name in chosen}
+    wanted = {key: chosen[name] for name, key in _SAVED.items() if name in chosen}
     return renewal.complete(lineage.renewal_path, hook_command, wanted)
-
-
-def merged_options(config_dir: str, name: str, given: Mapping[str, Any]) -> Options:
-    """Return the lineage's saved options, but for what is given. Raises errors.LineageRefused."""
-    return replace(_options(_parameters(config_dir, name)), **given)
