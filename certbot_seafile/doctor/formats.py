@@ -12,6 +12,8 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
+from cryptography.hazmat.primitives import hashes
+
 from certbot_seafile.doctor import findings
 from certbot_seafile.ocsp import store
 from certbot_seafile.sealed import apply
@@ -49,7 +51,7 @@ def _fields(standing: Standing) -> dict[str, Any]:
         "last_run": standing.last_run and _time(standing.last_run),
         "last_failure": standing.record.last_failure,
         "serial": f"{lineage.leaf.serial_number:x}",
-        "sha256": lineage.fingerprint.hex(),
+        "sha256": lineage.leaf.fingerprint(hashes.SHA256()).hex(),
         "key_type": lineage.key_type,
         "ocsp_url": lineage.responder_url,
         "must_staple": lineage.is_must_staple,

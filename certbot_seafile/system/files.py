@@ -289,20 +289,16 @@ def try_lock(path: str) -> int | None:
 @contextlib.contextmanager
 def lock(path: str) -> Iterator[None]:
     """Hold an exclusive lock on the file at path (made where missing) while the block runs; wait for it."""
-    descriptor = _lock(path)
-    while not os.path.exists(path) or not os.path.samestat(os.fstat(descriptor), os.stat(path)):
-        os.close(descriptor)  # whoever held it has removed it
-        descriptor = _lock(path)
+    with progress.waiting("another run of certbot-seafile"), _explained(f"the lock {path} cannot be opened: "):
+        while True:
+            make_folder(os.path.dirname(path), 0o700)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    break
+            os.close(descriptor)  # whoever held it has removed it
     try:
         yield
     finally:
         os.close(descriptor)
-
-
-@progress.waiting("another run of certbot-seafile")
-def _lock(path: str) -> int:
-    make_folder(os.path.dirname(path), 0o700)
-    with _explained(f"the lock {path} cannot be opened: "):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    return descriptor

@@ -16,7 +16,6 @@ from datetime import datetime
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -139,11 +138,6 @@ class Lineage(Paths):
     def names(self) -> tuple[str, ...]:
         """Return the leaf's DNS names and IP addresses (RFC 5280 4.2.1.6), in its order."""
         return certificate_names(self.leaf)
-
-    @property
-    def fingerprint(self) -> bytes:
-        """Return the leaf's SHA-256."""
-        return self.leaf.fingerprint(hashes.SHA256())
 
     @property
     def leaf_der(self) -> bytes:

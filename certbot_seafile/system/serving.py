@@ -96,21 +96,19 @@ def refuse_taken(context: Context, planned: edits.Edits) -> None:
                 )
 
 
-def endpoints(servers: Sequence[model.Server], port: int | None = None, *, tls: bool = False) -> list[Endpoint]:
+def endpoints(
+    servers: Sequence[model.Server], port: int | None = None, *, tls: bool = False, is_everywhere: bool = False
+) -> list[Endpoint]:
     """Return where the servers can be looked at from this machine: their own listen addresses.
 
-    Left out, where there are others, are addresses that are not this machine's now (another's, or IPv6 is off), and in
-    clear sockets for HTTP/2, which before nginx 1.25.1 speak nothing else.
+    Left out, where there are others, are addresses that are not this machine's now (another's, or IPv6 is off), unless
+    is_everywhere, and in clear sockets for HTTP/2, which before nginx 1.25.1 speak nothing else.
     """
-    chosen = _every_endpoint(servers, port, tls=tls)
-    return [endpoint for endpoint in chosen if handshake.is_here(endpoint.address)] or chosen
-
-
-def _every_endpoint(servers: Sequence[model.Server], port: int | None, *, tls: bool) -> list[Endpoint]:
     spoken = servers[0].spoken if servers else {}
     sockets = [each.socket for server in servers for each in server.listens if server.is_tls(each) == tls]
     sockets = [socket for socket in sockets if port in (None, socket.port)]
-    return _endpoints([socket for socket in sockets if tls or b"http2" not in spoken[socket]] or sockets, spoken)
+    every = _endpoints([socket for socket in sockets if tls or b"http2" not in spoken[socket]] or sockets, spoken)
+    return [endpoint for endpoint in every if is_everywhere or handshake.is_here(endpoint.address)] or every
 
 
 def _endpoints(sockets: Iterable[Socket], spoken: Mapping[Socket, Collection[bytes]]) -> list[Endpoint]:
@@ -157,7 +155,7 @@ def verify_served(
     response: None for any staple or none. Raises errors.NotServed after so many seconds; None: see wait_for().
     """
     site = find_site(context, lineage.names)
-    every = _every_endpoint(site.tls, None, tls=True)
+    every = endpoints(site.tls, tls=True, is_everywhere=True)
     elsewhere = [endpoint for endpoint in every if not handshake.is_here(endpoint.address)]
     if elsewhere:
         context.say(f"Not looked at: {', '.join(map(str, elsewhere))}, which is not an address of this machine now")
