@@ -67,14 +67,12 @@ def _noted(context: Context, folders: Iterable[str], tokens: Iterable[str]) -> I
     files.make_folder(context.state_dir, 0o700)
     note = {"owner": owner, "folders": list(dict.fromkeys(folders)), "tokens": list(tokens)}
     files.replace(path, json.dumps(note).encode(), mode=0o600)
-    descriptor = files.try_lock(path)
-    try:
-        yield owner
-    finally:
-        files.remove(path)
-        files.remove_folder_if_empty(context.state_dir)
-        if descriptor is not None:
-            os.close(descriptor)
+    with files.held(path):
+        try:
+            yield owner
+        finally:
+            files.remove(path)
+            files.remove_folder_if_empty(context.state_dir)
 
 
 def _notes(context: Context) -> list[str]:
@@ -89,10 +87,9 @@ def clean_up(context: Context) -> None:
     The lock is the caller's. Raises errors.FileRefused, errors.NginxRefused.
     """
     for path in _notes(context):
-        descriptor = files.try_lock(path)
-        if descriptor is None:  # that run goes on
-            continue
-        try:
+        with files.held(path) as is_ours:
+            if not is_ours:  # that run goes on
+                continue
             note = json.loads(files.read(path))
             for folder in note["folders"]:
                 webroot.remove(folder, note["tokens"])
@@ -101,8 +98,6 @@ def clean_up(context: Context) -> None:
                 context.nginx.reload()
             writing.forget_edits(context, taken)
             files.remove(path)
-        finally:
-            os.close(descriptor)
 
 
 def edit_site(context: Context, planned: edits.Edits, domain: str) -> None:

@@ -271,19 +271,20 @@ def set_owner(path: str, uid: int = -1, gid: int = -1, mode: int | None = None) 
             os.close(descriptor)
 
 
-def try_lock(path: str) -> int | None:
-    """Return a descriptor that holds the file at path until it is closed or this process ends; None where one does.
+@contextlib.contextmanager
+def held(path: str) -> Iterator[bool]:
+    """Hold the file at path while the block runs, unless another process does; yield whether it is ours.
 
     Raises errors.FileRefused.
     """
     with _explained(f"{path} cannot be opened: "):
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
+    with open(descriptor, "rb"):
+        is_ours = False
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = True
+        yield is_ours
 
 
 @contextlib.contextmanager
