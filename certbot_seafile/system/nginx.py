@@ -65,11 +65,11 @@ class Nginx:
     wait_seconds: float = field(default=_WAIT_SECONDS, init=False, compare=False)
     _last: config.Configuration | None = field(default=None, init=False, compare=False, repr=False)
     _may_have_changed: bool = field(default=False, init=False, compare=False, repr=False)
-    _log: _Log | None = field(default=None, init=False, compare=False, repr=False)
+    _log_start: int | None = field(default=None, init=False, compare=False, repr=False)
     _files: dict[object, config.File] = field(default_factory=dict, init=False, compare=False, repr=False)
 
-    def test(self) -> str:
-        """Run `nginx -t`; return its output, warnings included. Raises errors.NginxMissing, ConfigurationRefused."""
+    def test(self) -> None:
+        """Run `nginx -t`. Raises errors.NginxMissing, errors.NginxRefused, errors.ConfigurationRefused."""
         done = self._run("-t")
         if done.returncode and "[emerg]" not in done.stderr:
             raise errors.NginxRefused(
@@ -78,7 +78,6 @@ class Nginx:
             )
         if done.returncode:
             raise errors.ConfigurationRefused(_complaint(done.stderr))
-        return done.stderr
 
     def test_alone(self, lines: Iterable[str], folder: str) -> None:
         """Run `nginx -t` of a TLS server that has these lines and nothing else, in a private folder below this one.
@@ -135,7 +134,7 @@ class Nginx:
         after the command may see either. Raises errors.NginxRefused, also where that has not happened after so many
         seconds, or the error log says that nginx went back to the old one.
         """
-        self._log = log = _Log(self._log_path)
+        self._log_start = os.path.getsize(self._log_path) if os.path.isfile(self._log_path) else 0
         master = self._master
         old = _accepting(_processes(), master)
         self.wait_seconds = _WAIT_SECONDS if old else seconds
@@ -149,7 +148,7 @@ class Nginx:
         start, has_said = time.monotonic(), False
         while _accepting(old, master):
             passed = time.monotonic() - start
-            if log.is_final or passed > seconds:
+            if self._has_failed or passed > seconds:
                 if _accepting(_processes(), master) - old:  # new ones are there; an old one is stuck in something
                     break
                 self.refuse_unloaded(passed)
@@ -166,17 +165,32 @@ class Nginx:
 
         passed: since how many seconds nginx has been seen to answer by the old configuration, so that it failed anyhow.
         """
-        log = self._log
-        if log is not None and (log.is_final or (passed is not None and log.complaint)):
+        said = [line for line in self._emergencies if "still could not bind" not in line]
+        if self._has_failed or (passed is not None and said):
             raise errors.NginxRefused(
                 "nginx still answers by the old configuration, because it could not load the new one: "
-                f"{log.complaint}; fix that, and run this again"
+                f"{_masked(said[-1] if said else '')}; fix that, and run this again"
             )
         if passed is not None:
             raise errors.NginxRefused(
                 f"nginx still answers by the old configuration, {passed:.0f} s after it was told to reload; see its "
                 "error log, and run this again"
             )
+
+    @property
+    def _has_failed(self) -> bool:
+        """Tell whether the last reload failed for good; to bind to a port, nginx tries five times, and then says so."""
+        lines = self._emergencies
+        return bool(lines) and "bind() to" not in lines[-1]
+
+    @property
+    def _emergencies(self) -> list[str]:
+        """Return why nginx could not go on since the last reload, as its error log says, where that is a file here."""
+        if self._log_start is None or not os.path.isfile(self._log_path):
+            return []
+        with open(self._log_path, encoding="utf-8", errors="replace") as stream:
+            stream.seek(self._log_start)
+            return [line.strip() for line in stream if "[emerg]" in line]
 
     @property
     def is_stopped(self) -> bool:
@@ -344,43 +358,14 @@ class Nginx:
 class Observed(Nginx):
     """nginx as an ordinary user sees it, whose `nginx -t` and `nginx -s reload` fail (ngx_create_pidfile)."""
 
-    def test(self) -> str:
+    def test(self) -> None:
         """Leave the test to root's step."""
-        return ""
 
     def refuse_unseen(self, paths: Iterable[str]) -> None:
         """Leave that to root's step."""
 
     def reload(self, seconds: float = 0.0) -> None:
         """Leave the reload to root's step."""
-
-
-class _Log:
-    """What nginx writes into its error log from now on; nothing where that is no file here."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._from = os.path.getsize(path) if os.path.isfile(path) else 0
-
-    @property
-    def _emergencies(self) -> list[str]:
-        if not os.path.isfile(self._path):
-            return []
-        with open(self._path, encoding="utf-8", errors="replace") as stream:
-            stream.seek(self._from)
-            return [line.strip() for line in stream if "[emerg]" in line]
-
-    @property
-    def is_final(self) -> bool:
-        """Tell whether a reload failed for good; to bind to a port, nginx tries five times, and then says so."""
-        lines = self._emergencies
-        return bool(lines) and "bind() to" not in lines[-1]
-
-    @property
-    def complaint(self) -> str:
-        """Return the last line that says why nginx could not go on; "" where there is none."""
-        lines = self._emergencies
-        return _masked(next((line for line in reversed(lines) if "still could not bind" not in line), ""))
 
 
 def _for_python(pattern: str) -> str:

@@ -29,7 +29,7 @@ def names(root: Path) -> list[str]:
 def test_nginx_is_found_where_cron_does_not_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A short PATH, as cron has it, does not hide a program in sbin."""
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    seen = nginx.Nginx(binary(tmp_path, 'echo "path: $PATH" >&2')).test()
+    seen = nginx.Nginx(binary(tmp_path, 'echo "path: $PATH" >&2')).facts
     assert "/usr/sbin" in seen.split(":")[1:]
 
 
