@@ -60,12 +60,8 @@ class ConfigurationRefused(NginxRefused):
         super().__init__(f"nginx refuses its configuration: {complaint}; fix that line, and run again")
 
 
-class ChallengeUnreachable(Error):
-    """A validation file did not come back through nginx; the text says what came instead."""
-
-
 class NotServed(Error):
-    """A TLS handshake shows something else than what was deployed."""
+    """nginx hands out something else than what was deployed, or nothing: a certificate, a staple, a validation file."""
 
 
 class FileRefused(Error):

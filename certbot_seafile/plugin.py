@@ -131,7 +131,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         return [challenges.HTTP01]
 
     def perform(self, achalls: list[Any]) -> list[Any]:
-        """Write the validation files, see that nginx hands them out, and answer. Raises errors.ChallengeUnreachable."""
+        """Write the validation files, see that nginx hands them out, and answer. Raises errors.NotServed."""
         from certbot_seafile.system import challenge
         from certbot_seafile.usecases import preflight
 

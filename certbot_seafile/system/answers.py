@@ -57,7 +57,7 @@ class Behind:
     ) -> Answer:
         """Ask as a browser would that asks for https://NAME/PATH; in clear where the site has no TLS.
 
-        Raises errors.ChallengeUnreachable, as soon as all questions together take too long.
+        Raises errors.NotServed, as soon as all questions together take too long.
         """
         self._asked.append(time.monotonic())
         left, tls = max(ASK_SECONDS - (self._asked[-1] - self._asked[0]), _NO_SECONDS), bool(self.site.tls)
@@ -82,7 +82,7 @@ class Behind:
         how = name, sent, endpoint, bool(self.site.tls)
         try:
             return Look(*how, self.ask(endpoint, name, sent.path))
-        except errors.ChallengeUnreachable as unreachable:
+        except errors.NotServed as unreachable:
             return Look(*how, None, str(unreachable))
 
 
@@ -105,7 +105,7 @@ def verify(context: Context, names: Sequence[str], before: Sequence[Look]) -> No
                     "error log"
                 )
 
-    serving.wait_for(context, check, errors.NotServed)
+    serving.wait_for(context, check)
 
 
 def _is_worse(look: Look, earlier: Sequence[tuple[bool, Answer]]) -> bool:

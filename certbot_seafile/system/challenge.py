@@ -33,7 +33,7 @@ _NOTE = re.compile(r"\.challenge\.\d+\.json")
 def answered(context: Context, expected: Expected) -> Iterator[None]:
     """Let nginx hand out the validation files of one order while the block runs, the site edited for that if need be.
 
-    Raises errors.ChallengeUnreachable, errors.SiteRefused, errors.FileRefused; then nothing is left behind.
+    Raises errors.NotServed, errors.SiteRefused, errors.FileRefused; then nothing is left behind.
     """
     names = list(dict.fromkeys(name for name, _ in expected))
     contents = {token: content for (_, token), content in expected.items()}
@@ -48,7 +48,7 @@ def answered(context: Context, expected: Expected) -> Iterator[None]:
             opened.enter_context(webroot.published(folder, contents))
         try:
             _fetch(context, site, expected)
-        except errors.ChallengeUnreachable as unreachable:
+        except errors.NotServed as unreachable:
             logger.debug("before any edit: %s", unreachable)
             if own not in written:
                 opened.enter_context(webroot.published(own, contents))
@@ -56,7 +56,7 @@ def answered(context: Context, expected: Expected) -> Iterator[None]:
             opened.enter_context(writing.edited(context, planned, "challenge", owner, is_lasting=False))
             context.nginx.reload()
             edited = serving.find_site(context, names)
-            serving.wait_for(context, lambda: _fetch(context, edited, expected), errors.ChallengeUnreachable)
+            serving.wait_for(context, lambda: _fetch(context, edited, expected))
         yield
 
 
@@ -146,14 +146,14 @@ def folders(context: Context, site: plan.Site) -> list[str]:
 
 
 def _fetch(context: Context, site: plan.Site, expected: Expected) -> None:
-    """Fetch each validation file as the CA will. Raises errors.ChallengeUnreachable, which says what came instead."""
+    """Fetch each validation file as the CA will. Raises errors.NotServed, which says what came instead."""
     port = context.options.http_port
     for endpoint in serving.endpoints(site.plain, port) or [handshake.Endpoint("127.0.0.1", port)]:
         for (domain, token), content in expected.items():
             answer = handshake.get(endpoint, domain, plan.CHALLENGE_PATH + token)
             if answer.status != 200 or answer.body.strip() != content.strip():
                 instead = str(answer) if answer.status != 200 else "HTTP status 200 with other content"
-                raise errors.ChallengeUnreachable(
+                raise errors.NotServed(
                     f"the challenge for {domain} does not come back from nginx at {endpoint}: {instead} came instead; "
                     "the CA was not asked; look at what else the site says about that path, and at nginx's error log"
                 )

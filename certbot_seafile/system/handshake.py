@@ -116,7 +116,7 @@ def get(
     """GET path from the endpoint with this Host, or ask by another method and with more headers.
 
     tls: over TLS, whose certificate is not verified. seconds: how long each wait may last. Raises
-    errors.ChallengeUnreachable where no answer comes.
+    errors.NotServed where no answer comes.
     """
     sent = {"Host": f"[{host}]" if ":" in host else host, "Connection": "close", **(headers or {})}
     try:
@@ -129,7 +129,7 @@ def get(
             location = response.getheader("Location")
             return Answer(response.status, location, response.read(_BODY_BYTES), tuple(cookies))
     except (OSError, http.client.HTTPException) as error:
-        raise errors.ChallengeUnreachable(f"no HTTP answer from {endpoint}: {_reason(error)}") from error
+        raise errors.NotServed(f"no HTTP answer from {endpoint}: {_reason(error)}") from error
 
 
 def _encrypted(stream: socket.socket, name: str) -> ssl.SSLSocket:

@@ -129,9 +129,7 @@ def _address(socket: Socket, others: Collection[Socket]) -> str:
 
 
 @progress.waiting("nginx to serve it")
-def wait_for(
-    context: Context, check: Callable[[], None], failure: type[errors.Error], seconds: float | None = None
-) -> None:
+def wait_for(context: Context, check: Callable[[], None], seconds: float | None = None) -> None:
     """Check until that succeeds, for a while: a reloaded nginx may answer by the old configuration for a moment.
 
     seconds: None for as long as nginx may. Raises errors.NginxRefused where it could not load the new one.
@@ -140,7 +138,7 @@ def wait_for(
     while True:
         try:
             return check()
-        except failure:
+        except errors.NotServed:
             context.nginx.refuse_unloaded()
             if time.monotonic() > deadline:
                 raise
@@ -160,7 +158,7 @@ def verify_served(
     if elsewhere:
         context.say(f"Not looked at: {', '.join(map(str, elsewhere))}, which is not an address of this machine now")
     if not elsewhere or len(elsewhere) < len(every):
-        wait_for(context, lambda: _refuse_other(lineage, site, response), errors.NotServed, seconds)
+        wait_for(context, lambda: _refuse_other(lineage, site, response), seconds)
 
 
 def handshakes(lineage: Lineage, site: plan.Site) -> Iterator[tuple[str, Endpoint, Handshake]]:
@@ -267,7 +265,7 @@ def see_neighbours(neighbours: Iterable[proof.Neighbour]) -> dict[Look, Answer |
     seen: dict[Look, Answer | bytes] = {}
     for server, socket, name in neighbours:
         for endpoint in _endpoints([socket], server.spoken):
-            with contextlib.suppress(errors.NotServed, errors.ChallengeUnreachable):
+            with contextlib.suppress(errors.NotServed):
                 if b"ssl" in server.spoken[socket]:
                     seen[name, endpoint, True] = handshake.perform(endpoint, name).leaf_der
                 elif (answer := handshake.get(endpoint, name, "/", seconds=_LOOK_SECONDS)).is_steady:
@@ -291,4 +289,4 @@ def verify_neighbours(
                     "taken out again: give the Seafile site files and server blocks of its own"
                 )
 
-    wait_for(context, check, errors.NotServed)
+    wait_for(context, check)
