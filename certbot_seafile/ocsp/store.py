@@ -198,8 +198,7 @@ class Round:
             self.load()
         for name, record in self._loading.items():
             records.write(self.context.state_dir, name, record)
-        if self._unnamed:
-            remove_unnamed(self.context, self._unnamed)
+        remove_unnamed(self.context, self._unnamed)
         for lineage, response in self._handed:
             handover.write(lineage, response)
 

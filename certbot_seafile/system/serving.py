@@ -193,11 +193,10 @@ def _refuse_other(lineage: Lineage, site: plan.Site, response: bytes | None = No
 
 def is_served(lineage: Lineage, site: plan.Site) -> bool:
     """Tell whether TLS clients are handed the lineage's leaf now."""
-    try:
+    with contextlib.suppress(errors.NotServed):
         _refuse_other(lineage, site)
-    except errors.NotServed:
-        return False
-    return True
+        return True
+    return False
 
 
 def why_paired(lineage: Lineage, site: plan.Site) -> str | None:
