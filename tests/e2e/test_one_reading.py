@@ -116,12 +116,12 @@ def test_a_due_lineage_is_not_compared_with_each_other_one(tools: None) -> None:
 
 
 def test_a_deployment_runs_nginx_four_times(world: World) -> None:
-    """Once for its facts, a test before the edit, one after it, one reload."""
+    """A test before the edit, once for its facts, a test after the edit, one reload."""
     world.write_site("home.conf", world.adapt(SITE.format(name=NAMES[0]).encode()))
     world.start_nginx()
     minted.mint(world, NAMES[0], minted.options(world), ocsp_urls=())
     world.seafile("deploy", "--cert-name", NAMES[0])
-    assert world.nginx_calls() == ["-V", "-t", "-t", "-s reload"]
+    assert world.nginx_calls() == ["-t", "-V", "-t", "-s reload"]
 
 
 def test_an_installation_runs_nginx_no_more_often(world: World) -> None:
