@@ -1,8 +1,9 @@
 """Every failure that this package can name.
 
-The law: each failure is named by its fact and carries what it is about as data. Whatever a person, a CA, a responder or
-a disk can cause is one of these; anything else that is raised is a defect of ours. They descend from certbot's own
-errors, so that certbot prints their text as one line instead of a traceback.
+The law: a failure that somebody tells apart is named by its fact and carries what it is about as data; for the others,
+Error will do. Whatever a person, a CA, a responder or a disk can cause is one of these; anything else that is raised is
+a defect of ours. They descend from certbot's own errors, so that certbot prints their text as one line instead of a
+traceback.
 """
 
 from __future__ import annotations
@@ -59,16 +60,8 @@ class ConfigurationRefused(NginxRefused):
         super().__init__(f"nginx refuses its configuration: {complaint}; fix that line, and run again")
 
 
-class ChallengeUnreachable(Error):
-    """A validation file did not come back through nginx; the text says what came instead."""
-
-
-class RequestRefused(Error):
-    """What a person asked for cannot be had: a wildcard by HTTP-01, a key type or header that the site cannot have."""
-
-
 class NotServed(Error):
-    """A TLS handshake shows something else than what was deployed."""
+    """nginx hands out something else than what was deployed, or nothing: a certificate, a staple, a validation file."""
 
 
 class FileRefused(Error):
@@ -105,10 +98,6 @@ class BundleRefused(Error):
     def __init__(self, reasons: Sequence[str]) -> None:
         self.reasons = tuple(reasons)
         super().__init__("the certificate with its key is refused: " + "; ".join(self.reasons))
-
-
-class NotStapled(Error):
-    """A lineage has no staple and cannot go without: it is a must-staple one, or revoked."""
 
 
 class CertificateRevoked(ResponseRefused):

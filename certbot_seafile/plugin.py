@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -130,7 +131,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         return [challenges.HTTP01]
 
     def perform(self, achalls: list[Any]) -> list[Any]:
-        """Write the validation files, see that nginx hands them out, and answer. Raises errors.ChallengeUnreachable."""
+        """Write the validation files, see that nginx hands them out, and answer. Raises errors.NotServed."""
         from certbot_seafile.system import challenge
         from certbot_seafile.usecases import preflight
 
@@ -299,7 +300,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
             names |= {"http_port": "http01_port", "https_port": "https_port", "no_redirect": "redirect"}
             given = {name: value for name, value in values.items() if self._is_chosen(names[name])}
             with contextlib.suppress(certbot_errors.PluginError):
-                return lineages.merged_options(self.config.config_dir, self.config.certname, given)
+                return replace(lineages.options_of(self.config.config_dir, self.config.certname), **given)
         return lineages.Options(**values)
 
     def _request(self) -> preflight.Request:

@@ -65,6 +65,6 @@ def _answers(endpoint: handshake.Endpoint, lineage: Lineage, token: str) -> Iter
                 fact = f"the challenge location for {name} is shadowed: {endpoint} answers a file's path with {got}"
                 fix = "take out the rule that does so"
                 yield Finding("CHALLENGE-SHADOWED", fact, "the CA would not get its file either", fix)
-    except errors.ChallengeUnreachable as unreachable:
+    except errors.NotServed as unreachable:
         fact, fix = f"port {endpoint.port} is not reachable: {unreachable}", "start nginx, and look at firewall rules"
         yield Finding("CHALLENGE-NO-ANSWER", fact, "the CA gets no answer", fix)

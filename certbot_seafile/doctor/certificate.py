@@ -136,7 +136,7 @@ def revoked(subject: Subject) -> Iterator[Finding]:
     lineage, context, revocation = subject.lineage, subject.context, subject.standing.record.revocation
     if revocation is None and not subject.is_stapled and subject.is_renewed_here:
         due = store.find_due(context, lineage, unstapled="no staple is to be served")
-        outcome = store.verify_response(context, lineage, due, due.fetch) if isinstance(due, store.Due) else due
+        outcome = due if due.ask is None else store.verify_response(context, lineage, due, due.ask)
         revocation = outcome.record.revocation
     if revocation:
         where = " where it is renewed" if subject.entry else ""

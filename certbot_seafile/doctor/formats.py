@@ -12,6 +12,8 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
+from cryptography.hazmat.primitives import hashes
+
 from certbot_seafile.doctor import findings
 from certbot_seafile.doctor.findings import moment
 from certbot_seafile.ocsp import store
@@ -51,7 +53,7 @@ def _fields(standing: Standing) -> dict[str, Any]:
         "last_run": standing.last_run and _time(standing.last_run),
         "last_failure": standing.record.last_failure,
         "serial": f"{lineage.leaf.serial_number:x}",
-        "sha256": lineage.fingerprint.hex(),
+        "sha256": lineage.leaf.fingerprint(hashes.SHA256()).hex(),
         "key_type": lineage.key_type,
         "ocsp_url": lineage.responder_url,
         "must_staple": lineage.is_must_staple,

@@ -79,7 +79,7 @@ def login_forbidden(behind: Behind) -> Iterator[Finding]:
             headers = {"Cookie": "; ".join(form.cookies), "Referer": url, "Origin": f"https://{name}"}
             headers["X-CSRFToken"] = token[1].decode("ascii", "replace")
             answer = behind.ask(endpoint, name, sent.path, "PUT", headers)
-        except errors.ChallengeUnreachable:
+        except errors.NotServed:
             continue
         if answer.status == 403 and b"CSRF" in answer.body:
             fact = f"Seahub at {url} refuses its own form as forged, with HTTP status 403"

@@ -35,7 +35,7 @@ def no_installer(subject: Subject) -> Iterator[Finding]:
 def no_hook(subject: Subject) -> Iterator[Finding]:
     """Yield that the renewal file has no deploy hook of this program."""
     path = subject.lineage.renewal_path
-    if not renewal.begins_with_ours(subject.lineage.hooks):
+    if not renewal.our_words(renewal.hook(subject.lineage.renewal)):
         fact = f"{path} has no deploy hook of certbot-seafile"
         yield Finding("RENEWAL-NO-HOOK", fact, _UNSERVED, subject.fix("deploy"), place=path)
 
@@ -43,8 +43,9 @@ def no_hook(subject: Subject) -> Iterator[Finding]:
 def hook_gone(subject: Subject) -> Iterator[Finding]:
     """Yield that the deploy hook runs a program that is not there."""
     path = subject.lineage.renewal_path
-    if (program := renewal.program(subject.lineage.renewal)) and not os.access(program, os.X_OK):
-        fact = f"the deploy hook in {path} runs {program}, which is not there"
+    words = renewal.our_words(renewal.hook(subject.lineage.renewal))
+    if words and os.path.isabs(words[0]) and not os.access(words[0], os.X_OK):
+        fact = f"the deploy hook in {path} runs {words[0]}, which is not there"
         yield Finding("RENEWAL-HOOK-GONE", fact, _UNSERVED, subject.fix("deploy"), place=path)
 
 

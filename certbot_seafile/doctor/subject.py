@@ -158,11 +158,11 @@ class Subject:
         """
         current, staple = self.standing.served or self.lineage, self.standing.staple
         if staple is None:
-            due = store.find_due(self.context, current) if self.is_renewed_here else None
-            if not isinstance(due, store.Due):
+            due = store.find_due(self.context, current)
+            if due.ask is None or not self.is_renewed_here:
                 return None
             try:
-                response = due.fetch()
+                response = due.ask()
                 staple = verify.verify(response, current.leaf, current.chain, self.standing.now, must_staple=True)
             except (errors.ResponderFailed, errors.ResponseRefused):
                 return None

@@ -41,10 +41,6 @@ for _name in ("urllib3.connection", "urllib3.connectionpool"):  # they log malfo
     logging.getLogger(_name).addFilter(lambda record: not record.exc_info)
 
 
-class _Unusable(Exception):
-    """Why there is no response, as a phrase."""
-
-
 def fetch(url: str, request: bytes, *, deadline_seconds: float = 10, max_bytes: int = 65536) -> bytes:
     """Return the body that the responder at `url` sends for a DER request, at most max_bytes.
 
@@ -55,8 +51,6 @@ def fetch(url: str, request: bytes, *, deadline_seconds: float = 10, max_bytes: 
     _call.deadline, _call.proxy = time.monotonic() + deadline_seconds, None
     try:
         return _request(url, request, max_bytes)
-    except _Unusable as unusable:
-        reason = str(unusable)
     except _FAILURES as error:
         is_late = time.monotonic() >= _call.deadline
         reason = f"no whole answer within {deadline_seconds:g} s" if is_late else _phrase(error)
@@ -79,21 +73,21 @@ def _request(url: str, request: bytes, max_bytes: int) -> bytes:
                 return _read(response, max_bytes)
             if response.status in (301, 302, 303, 307, 308) and location:
                 if redirects == 3:
-                    raise _Unusable(f"it redirects too often, the last time to {location}")
+                    raise ValueError(f"it redirects too often, the last time to {location}")
                 url, redirects = urllib.parse.urljoin(url, location), redirects + 1
                 # 303 names the place of the response; the others repeat the request elsewhere (RFC 9110 15.4).
                 body = None if response.status == 303 else body
             elif response.status == 405 and body is not None:  # RFC 5019 5
                 url, body = f"{url.removesuffix('/')}/{urllib.parse.quote(base64.b64encode(request), safe='')}", None
             else:
-                raise _Unusable(f"HTTP {response.status} {response.reason or ''}".rstrip())
+                raise ValueError(f"HTTP {response.status} {response.reason or ''}".rstrip())
 
 
 def _send(url: str, body: bytes | None) -> Any:
     """POST the body, or GET where there is none; return urllib3's response, whose body is still to be read."""
     target = urllib3.util.parse_url(url)
     if target.scheme not in ("http", "https"):
-        raise _Unusable(f"{url} is neither http nor https")
+        raise ValueError(f"{url} is neither http nor https")
     pools = _pools(target.scheme, target.host or "", target.port)
     _call.proxy = pools.proxy and pools.proxy._replace(auth=None).url
     typed = {**_HEADERS, "Content-Type": "application/ocsp-request"}
@@ -113,12 +107,12 @@ def _send(url: str, body: bytes | None) -> Any:
 def _read(response: Any, max_bytes: int) -> bytes:
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":
-        raise _Unusable(f"the answer is encoded as {encoding}, which was not asked for")
+        raise ValueError(f"the answer is encoded as {encoding}, which was not asked for")
     body: bytes = response.read(max_bytes + 1, decode_content=False)
     if len(body) > max_bytes:
-        raise _Unusable(f"the answer is larger than {max_bytes} bytes")
+        raise ValueError(f"the answer is larger than {max_bytes} bytes")
     if response.length_remaining:
-        raise _Unusable(f"the connection ended after {len(body)} of {len(body) + response.length_remaining} bytes")
+        raise ValueError(f"the connection ended after {len(body)} of {len(body) + response.length_remaining} bytes")
     return body
 
 
@@ -136,7 +130,7 @@ def _pools(scheme: str, host: str, port: int | None) -> urllib3.PoolManager:
         contexts: dict[str, Any] = {"ssl_context": inner, "proxy_ssl_context": outer}
         pools = urllib3.ProxyManager(proxy.url, maxsize=_KEPT, proxy_headers=auth, **contexts)
     else:
-        raise _Unusable(f"the proxy {proxy._replace(auth=None).url} is neither http nor https")
+        raise ValueError(f"the proxy {proxy._replace(auth=None).url} is neither http nor https")
     pools.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
     return pools
 
@@ -162,7 +156,7 @@ def _trust(*, is_for_tunnels: bool = False) -> ssl.SSLContext:
         is_folder = path is not None and os.path.isdir(path)
         context = ssl.create_default_context(cafile=None if is_folder else path, capath=path if is_folder else None)
     except OSError as error:
-        raise _Unusable(f"the certificate authorities in {path} cannot be read: {_phrase(error)}") from error
+        raise ValueError(f"the certificate authorities in {path} cannot be read: {_phrase(error)}") from None
     context.check_hostname = is_for_tunnels
     context.sslsocket_class = _TlsSocket
     return context

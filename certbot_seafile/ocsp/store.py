@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from certbot_seafile import errors
 from certbot_seafile.ocsp import fetch, verify
@@ -27,12 +28,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a lineage is to serve: the staple (None: none), why not (or why no newer one), and what to remember."""
+    """What a lineage is to serve: the staple (None: none), why not (or why no newer one), and what to remember.
+
+    ask: returns the responder's response, or raises errors.ResponderFailed; None where none is due. With a reason, no
+    staple is to be served: then the responder is asked only whether the leaf is revoked.
+    """
 
     staple: verify.Staple | None
     record: Record
     reason: str | None = None
     is_revoked: bool = False
+    ask: Callable[[], bytes] | None = None
 
     @property
     def response(self) -> bytes | None:
@@ -67,79 +73,56 @@ def why_unstapled(lineage: Lineage, record: Record | None = None) -> str | None:
 # --- fetch and verify ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Due:
-    """A staple that is due: the responder's URL, the DER request, and the staple that is stored until then, if any.
-
-    unstapled: why none is to be served; then the responder is asked only whether the leaf is revoked.
-    """
-
-    url: str
-    request: bytes
-    stored: verify.Staple | None
-    record: Record
-    unstapled: str | None = None
-
-    def fetch(self) -> bytes:
-        """Return the responder's response, whatever it is. Raises errors.ResponderFailed."""
-        return fetch.fetch(self.url, self.request)
-
-
-def find_due(context: Context, lineage: Lineage, *, force: bool = False, unstapled: str | None = None) -> Due | Outcome:
-    """Return what to ask the responder, where that is due; else the outcome that needs no responder.
+def find_due(context: Context, lineage: Lineage, *, force: bool = False, unstapled: str | None = None) -> Outcome:
+    """Return what the lineage is to serve until the responder is asked, and how to ask it, where that is due.
 
     unstapled: why the site serves no staple, though the lineage could have one.
     """
     record, now = records.load(context.state_dir, lineage), context.now()
     unstapled = unstapled or why_unstapled(lineage, record)
-    stored = None if unstapled else stored_staple(lineage, now)
+    known = Outcome(None if unstapled else stored_staple(lineage, now), record, unstapled)
     if unstapled:
         is_due = record.revocation is not None or verify.is_old(record.last_success, now)
     else:
-        is_due = verify.is_due(stored, now, record.last_success)
+        is_due = verify.is_due(known.staple, now, record.last_success)
     if lineage.responder_url is None or not (force or is_due):
-        return Outcome(stored, record, unstapled)
+        return known
     try:
         request = verify.build_request(lineage.leaf, verify.find_issuer(lineage.leaf, lineage.chain))
     except errors.ResponseRefused as refused:
-        return _without_news(lineage, stored, record, now, unstapled or str(refused))
-    return Due(lineage.responder_url, request, stored, record, unstapled)
+        return _without_news(lineage, known, now, unstapled or str(refused))
+    return replace(known, ask=partial(fetch.fetch, lineage.responder_url, request))
 
 
-def verify_response(context: Context, lineage: Lineage, due: Due, receive: Callable[[], bytes]) -> Outcome:
-    """Return what the lineage is to serve. receive: returns the response, or raises why there is none."""
-    outcome = _outcome(context, lineage, due, receive)
-    if due.unstapled is None or outcome.is_revoked:
-        return outcome
-    return replace(outcome, staple=None, reason=due.unstapled)
-
-
-def _outcome(context: Context, lineage: Lineage, due: Due, receive: Callable[[], bytes]) -> Outcome:
-    now, record = context.now(), due.record
-    known = [record.newest_update, due.stored.this_update if due.stored else None]
-    is_short_good = lineage.is_must_staple or due.unstapled is not None
+def verify_response(context: Context, lineage: Lineage, known: Outcome, receive: Callable[[], bytes]) -> Outcome:
+    """Return what the lineage is to serve. known: what find_due() returned. receive: as its `ask`."""
+    now, record = context.now(), known.record
+    updates = [record.newest_update, known.staple.this_update if known.staple else None]
+    is_short_good = lineage.is_must_staple or known.reason is not None
     try:
         staple = verify.verify(
             receive(), lineage.leaf, lineage.chain, now,
-            must_staple=is_short_good, known_update=max(filter(None, known), default=None),
+            must_staple=is_short_good, known_update=max(filter(None, updates), default=None),
         )  # fmt: skip
     except errors.CertificateRevoked as revoked:
         record = replace(record, newest_update=revoked.this_update, revocation="; ".join(revoked.reasons))
-        return Outcome(None, record, record.revocation, is_revoked=True)
+        outcome = Outcome(None, record)
     except (errors.ResponseRefused, errors.ResponderFailed, errors.FileRefused) as failure:
-        if record.revocation is not None:
-            return Outcome(None, record, record.revocation, is_revoked=True)
-        return _without_news(lineage, due.stored, record, now, str(failure))
-    return Outcome(staple, replace(record, last_success=now, newest_update=staple.this_update, revocation=None))
+        outcome = _without_news(lineage, known, now, str(failure))
+    else:
+        record = replace(record, last_success=now, newest_update=staple.this_update, revocation=None)
+        outcome = Outcome(staple, record)
+    if record.revocation is not None:
+        return Outcome(None, record, record.revocation, is_revoked=True)
+    return outcome if known.reason is None else Outcome(None, record, known.reason)
 
 
-def _without_news(
-    lineage: Lineage, stored: verify.Staple | None, record: Record, now: datetime.datetime, reason: str
-) -> Outcome:
+def _without_news(lineage: Lineage, known: Outcome, now: datetime.datetime, reason: str) -> Outcome:
     """Keep the stored staple as long as it may be served until the next run; a must-staple leaf keeps it to its end."""
-    if stored is None or (verify.must_withdraw(stored, now) and not lineage.is_must_staple):
-        return Outcome(None, record, reason)
-    return Outcome(stored, record, reason)
+    staple = known.staple
+    if staple is not None and verify.must_withdraw(staple, now) and not lineage.is_must_staple:
+        staple = None
+    return Outcome(staple, known.record, reason)
 
 
 @progress.waiting("the OCSP responder")
@@ -151,14 +134,13 @@ def ensure_staple(
     tries: seconds to wait before each request, as long as the responder gives no good response. unstapled: as for
     find_due().
     """
-    due = find_due(context, lineage, unstapled=unstapled)
-    if isinstance(due, Outcome):
-        return due
-    outcome = Outcome(due.stored, due.record)
+    outcome = known = find_due(context, lineage, unstapled=unstapled)
+    if known.ask is None:
+        return known
     for pause in tries:
         time.sleep(pause)
-        outcome = verify_response(context, lineage, due, due.fetch)
-        if outcome.reason is None or outcome.is_revoked or due.unstapled:
+        outcome = verify_response(context, lineage, known, known.ask)
+        if outcome.reason is None or outcome.is_revoked or known.reason is not None:
             break
     return outcome
 
@@ -182,8 +164,11 @@ class Round:
         The lock is the caller's. Raises errors.FileRefused.
         """
         repair_snippet(lineage)
-        missing = _missing(lineage, outcome)
-        record = outcome.record
+        record, is_without = outcome.record, outcome.staple is None and not outcome.is_revoked
+        # A must-staple leaf keeps its last staple: without one, clients refuse it just as well.
+        is_kept = is_without and lineage.is_must_staple and why_unstapled(lineage) is None
+        wanted = [] if is_kept else lineage.contents(outcome.response)
+        missing = [(path, content) for path, content in wanted if files.read_if_present(path) != content]
         if missing:
             record = replace(record, needs_reload=True)
             self.context.nginx.changed()
@@ -195,7 +180,7 @@ class Round:
         if record.needs_reload:
             self.must_reload = True
             self._loading[lineage.name] = replace(record, needs_reload=False)
-        if outcome.staple is None and not _is_kept(lineage, outcome):
+        if outcome.staple is None and not is_kept:
             self._unnamed += [path for path in (lineage.response_path,) if path not in dict(lineage.contents(None))]
         if lineage.options.handover:
             self._handed.append((lineage, outcome.response))
@@ -213,24 +198,9 @@ class Round:
             self.load()
         for name, record in self._loading.items():
             records.write(self.context.state_dir, name, record)
-        if self._unnamed:
-            remove_unnamed(self.context, self._unnamed)
+        remove_unnamed(self.context, self._unnamed)
         for lineage, response in self._handed:
             handover.write(lineage, response)
-
-
-def _missing(lineage: Lineage, outcome: Outcome) -> list[tuple[str, bytes | None]]:
-    """Return what is not on disk as it is to be, in the order of writes."""
-    if _is_kept(lineage, outcome):
-        return []
-    wanted = lineage.contents(outcome.response)
-    return [(path, content) for path, content in wanted if files.read_if_present(path) != content]
-
-
-def _is_kept(lineage: Lineage, outcome: Outcome) -> bool:
-    """Tell whether a must-staple leaf keeps its last staple: without one, clients refuse it just as well."""
-    is_without = outcome.staple is None and not outcome.is_revoked
-    return is_without and lineage.is_must_staple and why_unstapled(lineage) is None
 
 
 def put(contents: Iterable[tuple[str, bytes | None]]) -> None:

@@ -110,11 +110,11 @@ def _seconds_to_turn(context: Context) -> float:
 
 
 def _serve(context: Context, entry: Entry, own: Paths, received: Bundle) -> None:
-    """Serve a new certificate, with its staple where that is good. Raises errors.NotStapled where it demands one."""
+    """Serve a new certificate, with its staple where that is good. Raises errors.Error where it demands one."""
     leaf = Lineage(own.name, own.config_dir, own.options, received.leaf, received.issuers, {})
     outcome = _verified(context, leaf, received.response, None)
     if leaf.is_must_staple and outcome.staple is None:
-        raise errors.NotStapled(
+        raise errors.Error(
             f"{entry.name} must be stapled, and was handed over without a good staple, so the old certificate stays: "
             f"{outcome.reason}"
         )
@@ -135,7 +135,7 @@ def _keep_staple(context: Context, served: Version, received: Bundle | None) -> 
         logger.info("%s: %s", served.name, outcome)
     loading.finish()
     if outcome.is_revoked:
-        raise errors.NotStapled(f"{served.name}: {outcome.reason}; get a new certificate")
+        raise errors.Error(f"{served.name}: {outcome.reason}; get a new certificate")
 
 
 def _verified(context: Context, leaf: Lineage, response: bytes | None, stored: bytes | None) -> store.Outcome:
@@ -144,8 +144,7 @@ def _verified(context: Context, leaf: Lineage, response: bytes | None, stored: b
     if reason := store.why_unstapled(leaf):
         return store.Outcome(None, record, reason)
     present = store.stored_staple(leaf, context.now()) if stored is not None else None
-    due = store.Due("", b"", present, record)
-    outcome = store.verify_response(context, leaf, due, partial(_handed, response))
+    outcome = store.verify_response(context, leaf, store.Outcome(present, record), partial(_handed, response))
     return replace(outcome, record=record) if outcome.staple == present is not None else outcome
 
 

@@ -32,7 +32,7 @@ def is_moved(former: FormerSettings, home: str) -> bool:
 
 
 def names(former: FormerSettings, domains: Sequence[str], home: str) -> dict[str, list[str]]:
-    """Return which of the domains each certificate is for. Raises errors.RequestRefused where one has none of them.
+    """Return which of the domains each certificate is for. Raises errors.Error where one has none of them.
 
     The certificates are read as the user, but root decides: what is not among the domains is not served.
     """
@@ -41,7 +41,7 @@ def names(former: FormerSettings, domains: Sequence[str], home: str) -> dict[str
         own = (users.as_user(former.user, _names, config_dir, name) or b"").split()
         chosen[name] = [domain for domain in domains if os.fsencode(domain) in own]
         if not chosen[name]:
-            raise errors.RequestRefused(f"the certificate {name} is served too: give the names that it is for with -d")
+            raise errors.Error(f"the certificate {name} is served too: give the names that it is for with -d")
     return chosen
 
 

@@ -134,17 +134,15 @@ class Setup:
     def _refuse_user(self, context: Context, user: str, home: str) -> None:
         account = users.find(user)
         if self._chosen.user not in (None, user):
-            raise errors.RequestRefused(
+            raise errors.Error(
                 f"{self._chosen.user} renews here already; run `certbot-seafile undo` first, then set up {user}"
             )
         if account is not None and account.pw_uid == 0:
-            raise errors.RequestRefused(f"{user} is root itself; name an ordinary user, for example --user certbot")
-        if user in context.nginx.users:
-            raise errors.RequestRefused(
-                f"nginx's workers run as {user}, who would own the private keys then; name another user"
-            )
+            raise errors.Error(f"{user} is root itself; name an ordinary user, for example --user certbot")
+        if user == context.nginx.user:
+            raise errors.Error(f"nginx's workers run as {user}, who would own the private keys then; name another user")
         if account is not None and account.pw_dir != home:
-            raise errors.RequestRefused(
+            raise errors.Error(
                 f"the home of {user} is {account.pw_dir}, where certbot would not find what setup writes; name a user "
                 f"that does not exist yet, or run `usermod --home {home} {user}`"
             )
@@ -229,22 +227,22 @@ class Setup:
 def check_forward(url: str) -> str:
     """Return the URL of the machine that answers challenges, as nginx takes it: http, an address, perhaps a port.
 
-    Raises errors.RequestRefused for a name, and for this machine's own address.
+    Raises errors.Error for a name, and for this machine's own address.
     """
     try:
         parts = urllib.parse.urlsplit(url)
         address, port = ipaddress.ip_address(parts.hostname or ""), parts.port
     except ValueError:
-        raise errors.RequestRefused(
+        raise errors.Error(
             f"challenges cannot be passed on to {url!a}: give http:// and an address, for example http://192.0.2.7, "
             "because nginx does not start while it cannot look up a name"
         ) from None
     host = f"[{address}]" if address.version == 6 else str(address)
     wanted = f"http://{host}" + (f":{port}" if port else "")
     if url.rstrip("/") != wanted:
-        raise errors.RequestRefused(f"challenges cannot be passed on to {url!a}; give it as {wanted}")
+        raise errors.Error(f"challenges cannot be passed on to {url!a}; give it as {wanted}")
     if address.is_loopback or address.is_unspecified or handshake.is_here(str(address)):
-        raise errors.RequestRefused(
+        raise errors.Error(
             f"{address} is this machine's own address; name the machine that renews with --forward-challenges"
         )
     return wanted

@@ -57,13 +57,13 @@ class Behind:
     ) -> Answer:
         """Ask as a browser would that asks for https://NAME/PATH; in clear where the site has no TLS.
 
-        Raises errors.ChallengeUnreachable, as soon as all questions together take too long; at once where this run
-        knows already that nothing answers there.
+        Raises errors.NotServed, as soon as all questions together take too long; at once where this run knows already
+        that nothing answers there.
         """
         self._asked.append(time.monotonic())
         left, tls = max(ASK_SECONDS - (self._asked[-1] - self._asked[0]), _NO_SECONDS), bool(self.site.tls)
         left = _NO_SECONDS if (name, path) in self.context.silent else left
-        return handshake.request(endpoint, name, path, tls=tls, seconds=left, method=method, headers=headers)
+        return handshake.get(endpoint, name, path, tls=tls, seconds=left, method=method, headers=headers)
 
     @cached_property
     def doors(self) -> list[tuple[str, Server, Endpoint]]:
@@ -84,7 +84,7 @@ class Behind:
         how = name, sent, endpoint, bool(self.site.tls)
         try:
             return Look(*how, self.ask(endpoint, name, sent.path))
-        except errors.ChallengeUnreachable as unreachable:
+        except errors.NotServed as unreachable:
             return Look(*how, None, str(unreachable))
 
 
@@ -114,7 +114,7 @@ def verify(context: Context, names: Sequence[str], before: Sequence[Look]) -> No
                     "error log"
                 )
 
-    serving.wait_for(context, check, errors.NotServed)
+    serving.wait_for(context, check)
 
 
 def _is_worse(look: Look, earlier: Sequence[tuple[bool, Answer]]) -> bool:

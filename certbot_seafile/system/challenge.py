@@ -33,7 +33,7 @@ _NOTE = re.compile(r"\.challenge\.\d+\.json")
 def answered(context: Context, expected: Expected) -> Iterator[None]:
     """Let nginx hand out the validation files of one order while the block runs, the site edited for that if need be.
 
-    Raises errors.ChallengeUnreachable, errors.SiteRefused, errors.FileRefused; then nothing is left behind.
+    Raises errors.NotServed, errors.SiteRefused, errors.FileRefused; then nothing is left behind.
     """
     names = list(dict.fromkeys(name for name, _ in expected))
     contents = {token: content for (_, token), content in expected.items()}
@@ -48,7 +48,7 @@ def answered(context: Context, expected: Expected) -> Iterator[None]:
             opened.enter_context(webroot.published(folder, contents))
         try:
             _fetch(context, site, expected)
-        except errors.ChallengeUnreachable as unreachable:
+        except errors.NotServed as unreachable:
             logger.debug("before any edit: %s", unreachable)
             if own not in written:
                 opened.enter_context(webroot.published(own, contents))
@@ -56,7 +56,7 @@ def answered(context: Context, expected: Expected) -> Iterator[None]:
             opened.enter_context(writing.edited(context, planned, "challenge", owner, is_lasting=False))
             context.nginx.reload()
             edited = serving.find_site(context, names)
-            serving.wait_for(context, lambda: _fetch(context, edited, expected), errors.ChallengeUnreachable)
+            serving.wait_for(context, lambda: _fetch(context, edited, expected))
         yield
 
 
@@ -67,14 +67,12 @@ def _noted(context: Context, folders: Iterable[str], tokens: Iterable[str]) -> I
     files.make_folder(context.state_dir, 0o700)
     note = {"owner": owner, "folders": list(dict.fromkeys(folders)), "tokens": list(tokens)}
     files.replace(path, json.dumps(note).encode(), mode=0o600)
-    descriptor = files.try_lock(path)
-    try:
-        yield owner
-    finally:
-        files.remove(path)
-        files.remove_folder_if_empty(context.state_dir)
-        if descriptor is not None:
-            os.close(descriptor)
+    with files.held(path):
+        try:
+            yield owner
+        finally:
+            files.remove(path)
+            files.remove_folder_if_empty(context.state_dir)
 
 
 def _notes(context: Context) -> list[str]:
@@ -89,10 +87,9 @@ def clean_up(context: Context) -> None:
     The lock is the caller's. Raises errors.FileRefused, errors.NginxRefused.
     """
     for path in _notes(context):
-        descriptor = files.try_lock(path)
-        if descriptor is None:  # that run goes on
-            continue
-        try:
+        with files.held(path) as is_ours:
+            if not is_ours:  # that run goes on
+                continue
             note = json.loads(files.read(path))
             for folder in note["folders"]:
                 webroot.remove(folder, note["tokens"])
@@ -101,8 +98,6 @@ def clean_up(context: Context) -> None:
                 context.nginx.reload()
             writing.forget_edits(context, taken)
             files.remove(path)
-        finally:
-            os.close(descriptor)
 
 
 def edit_site(context: Context, planned: edits.Edits, domain: str) -> None:
@@ -151,14 +146,14 @@ def folders(context: Context, site: plan.Site) -> list[str]:
 
 
 def _fetch(context: Context, site: plan.Site, expected: Expected) -> None:
-    """Fetch each validation file as the CA will. Raises errors.ChallengeUnreachable, which says what came instead."""
+    """Fetch each validation file as the CA will. Raises errors.NotServed, which says what came instead."""
     port = context.options.http_port
     for endpoint in serving.endpoints(site.plain, port) or [handshake.Endpoint("127.0.0.1", port)]:
         for (domain, token), content in expected.items():
             answer = handshake.get(endpoint, domain, plan.CHALLENGE_PATH + token)
             if answer.status != 200 or answer.body.strip() != content.strip():
                 instead = str(answer) if answer.status != 200 else "HTTP status 200 with other content"
-                raise errors.ChallengeUnreachable(
+                raise errors.NotServed(
                     f"the challenge for {domain} does not come back from nginx at {endpoint}: {instead} came instead; "
                     "the CA was not asked; look at what else the site says about that path, and at nginx's error log"
                 )

@@ -117,7 +117,7 @@ def refuse_fixed(path: str) -> None:
         )
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
         mounted = {re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), line.split()[4]) for line in stream}
-    reason = errno.EBUSY if path in mounted else errno.EROFS if _is_read_only(path) else None
+    reason = errno.EBUSY if path in mounted else errno.EROFS if _is_read_only(os.path.dirname(path)) else None
     if reason:
         raise errors.FileRefused(f"{path} cannot be edited: {os.strerror(reason)}; {_ADVICE[reason]}")
     if re.search(r"[\n\ud800-\udfff]", path):
@@ -128,15 +128,19 @@ def refuse_fixed(path: str) -> None:
 
 def refuse_read_only(folder: str) -> None:
     """Refuse a folder, which may not be there yet, on a read-only file system. Raises errors.FileRefused."""
-    place = os.path.join(folder, "")
-    while not os.path.exists(os.path.dirname(place)):
-        place = os.path.dirname(place)
-    if _is_read_only(place):
+    if _is_read_only(existing_folder(folder)):
         raise errors.FileRefused(f"{folder} cannot be written: {os.strerror(errno.EROFS)}; {_ADVICE[errno.EROFS]}")
 
 
-def _is_read_only(path: str) -> bool:
-    return bool(os.statvfs(os.path.dirname(path)).f_flag & os.ST_RDONLY)
+def _is_read_only(folder: str) -> bool:
+    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+
+
+def existing_folder(path: str) -> str:
+    """Return the folder at path, or the nearest one above it that is there."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def put(path: str, content: bytes, *, mode: int = PUBLIC_MODE, is_synced: bool = True) -> None:
@@ -275,38 +279,35 @@ def set_owner(path: str, uid: int = -1, gid: int = -1, mode: int | None = None) 
             os.close(descriptor)
 
 
-def try_lock(path: str) -> int | None:
-    """Return a descriptor that holds the file at path until it is closed or this process ends; None where one does.
+@contextlib.contextmanager
+def held(path: str) -> Iterator[bool]:
+    """Hold the file at path while the block runs, unless another process does; yield whether it is ours.
 
     Raises errors.FileRefused.
     """
     with _explained(f"{path} cannot be opened: "):
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
+    with open(descriptor, "rb"):
+        is_ours = False
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = True
+        yield is_ours
 
 
 @contextlib.contextmanager
 def lock(path: str) -> Iterator[None]:
     """Hold an exclusive lock on the file at path (made where missing) while the block runs; wait for it."""
-    descriptor = _lock(path)
-    while not os.path.exists(path) or not os.path.samestat(os.fstat(descriptor), os.stat(path)):
-        os.close(descriptor)  # whoever held it has removed it
-        descriptor = _lock(path)
+    with progress.waiting("another run of certbot-seafile"), _explained(f"the lock {path} cannot be opened: "):
+        while True:
+            make_folder(os.path.dirname(path), 0o700)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    break
+            os.close(descriptor)  # whoever held it has removed it
     try:
         yield
     finally:
         os.close(descriptor)
-
-
-@progress.waiting("another run of certbot-seafile")
-def _lock(path: str) -> int:
-    make_folder(os.path.dirname(path), 0o700)
-    with _explained(f"the lock {path} cannot be opened: "):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    return descriptor

@@ -103,15 +103,7 @@ def is_taken(address: str, port: int) -> bool:
     return False
 
 
-def get(endpoint: Endpoint, host: str, path: str, *, tls: bool = False) -> Answer:
-    """GET path from the endpoint with this Host. tls: over TLS, whose certificate is not verified.
-
-    Raises errors.ChallengeUnreachable where no answer comes.
-    """
-    return request(endpoint, host, path, tls=tls)
-
-
-def request(
+def get(
     endpoint: Endpoint,
     host: str,
     path: str,
@@ -121,9 +113,10 @@ def request(
     method: str = "GET",
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
-    """Do as get(), by another method and with more headers. seconds: how long each wait may last.
+    """GET path from the endpoint with this Host, or ask by another method and with more headers.
 
-    Raises errors.ChallengeUnreachable where no answer comes.
+    tls: over TLS, whose certificate is not verified. seconds: how long each wait may last. Raises
+    errors.NotServed where no answer comes.
     """
     sent = {"Host": f"[{host}]" if ":" in host else host, "Connection": "close", **(headers or {})}
     try:
@@ -136,7 +129,7 @@ def request(
             location = response.getheader("Location")
             return Answer(response.status, location, response.read(_BODY_BYTES), tuple(cookies))
     except (OSError, http.client.HTTPException) as error:
-        raise errors.ChallengeUnreachable(f"no HTTP answer from {endpoint}: {_reason(error)}") from error
+        raise errors.NotServed(f"no HTTP answer from {endpoint}: {_reason(error)}") from error
 
 
 def _encrypted(stream: socket.socket, name: str) -> ssl.SSLSocket:

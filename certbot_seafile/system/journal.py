@@ -58,17 +58,6 @@ class Entry:
         number = next((number for number, step in enumerate(self.steps) if step.before == now), len(self.steps))
         return _take_out([step for step in self.steps[:number] if step in steps], now)
 
-    def forget(self, steps: Collection[Step]) -> Entry | None:
-        """Return the record as if these edits had never been; None where no others are left."""
-        kept: list[Step] = []
-        gone: list[Step] = []
-        for step in self.steps:
-            if step in steps:
-                gone.append(step)
-            else:
-                kept.append(Step(step.owner, _take_out(gone, step.before)[0], _take_out(gone, step.after)[0]))
-        return Entry(self.path, tuple(kept)) if kept else None
-
 
 def _take_out(steps: Sequence[Step], now: bytes) -> tuple[bytes, bool]:
     is_clean = True
@@ -102,9 +91,15 @@ class Journal:
     def forget(self, path: str, gone: Collection[Step]) -> None:
         """Write down that these edits were taken out of the file at path; without others, forget the file."""
         entry = self.entry(path)
-        rest = entry.forget(gone) if entry else None
-        if rest:
-            self._write(rest)
+        kept: list[Step] = []
+        taken: list[Step] = []
+        for step in entry.steps if entry else ():
+            if step in gone:
+                taken.append(step)
+            else:  # as if those before it had never been
+                kept.append(Step(step.owner, _take_out(taken, step.before)[0], _take_out(taken, step.after)[0]))
+        if kept:
+            self._write(Entry(path, tuple(kept)))
         else:
             files.remove(self._place(path))
             files.remove_folder_if_empty(self.folder)

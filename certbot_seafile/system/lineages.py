@@ -11,12 +11,11 @@ import functools
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -79,6 +78,8 @@ class Options:
 
 _UNSAVED = ("http_port", "https_port", "forward", "is_users_webroot", "no_redirect")  # ports are certbot's to save
 _SAVED = [each.name for each in fields(Options) if each.name not in _UNSAVED]
+#: What certbot calls the options that it saves, in its configuration and in renewal files.
+KEYS = {name: f"seafile_{name}" for name in _SAVED} | {"http_port": "http01_port", "https_port": "https_port"}
 
 
 @dataclass(frozen=True)
@@ -134,11 +135,6 @@ class Lineage(Paths):
     renewal: Mapping[str, str]
 
     @property
-    def hooks(self) -> str:
-        """Return the deploy hook of the renewal file; "" without."""
-        return renewal.hook(self.renewal)
-
-    @property
     def is_authenticated(self) -> bool:
         """Tell whether certbot lets this plugin answer the CA's challenges for it."""
         return self.renewal.get("authenticator") == PLUGIN_NAME
@@ -147,11 +143,6 @@ class Lineage(Paths):
     def names(self) -> tuple[str, ...]:
         """Return the leaf's DNS names and IP addresses (RFC 5280 4.2.1.6), in its order."""
         return certificate_names(self.leaf)
-
-    @property
-    def fingerprint(self) -> bytes:
-        """Return the leaf's SHA-256."""
-        return self.leaf.fingerprint(hashes.SHA256())
 
     @property
     def leaf_der(self) -> bytes:
@@ -266,15 +257,13 @@ def all_names(config_dir: str) -> list[str]:
 
 def names_of_plugin(config_dir: str) -> list[str]:
     """Return the names of the lineages that are this plugin's, or whose renewal file cannot tell, sorted."""
-    return [name for name in all_names(config_dir) if is_of_plugin(config_dir, name)]
-
-
-def is_of_plugin(config_dir: str, name: str) -> bool:
-    """Tell whether the lineage's renewal file names this plugin as authenticator or installer, or is damaged."""
-    try:
-        return renewal.names_plugin(_parameters(config_dir, name))
-    except errors.LineageRefused:
-        return True
+    names = []
+    for name in all_names(config_dir):
+        with contextlib.suppress(errors.LineageRefused):
+            if not renewal.names_plugin(_parameters(config_dir, name)):
+                continue
+        names.append(name)
+    return names
 
 
 def at_paths(config_dir: str, paths: Iterable[str], **chosen: Any) -> list[Lineage]:
@@ -284,7 +273,7 @@ def at_paths(config_dir: str, paths: Iterable[str], **chosen: Any) -> list[Linea
     """
     folders = {os.path.dirname(path) for path in paths}
     names = {os.path.basename(folder) for folder in folders | set(map(os.path.dirname, folders))}
-    loaded = _load_each(config_dir, sorted(names), **chosen)
+    loaded = load_each(config_dir, sorted(names), **chosen)
     return [lineage for lineage in loaded if renewal.names_plugin(lineage.renewal)]
 
 
@@ -296,7 +285,7 @@ def sharing(config_dir: str, domains: Collection[str], **chosen: Any) -> list[Li
     """
     by_domain = _names_by_domain(config_dir, tuple(all_names(config_dir)))
     names = sorted({name for domain in domains for name in by_domain.get(domain, ())})
-    return _load_each(config_dir, names, **chosen)
+    return load_each(config_dir, names, **chosen)
 
 
 @functools.lru_cache(maxsize=1)
@@ -310,7 +299,8 @@ def _names_by_domain(config_dir: str, names: tuple[str, ...]) -> dict[str, list[
     return by_domain
 
 
-def _load_each(config_dir: str, names: Iterable[str], **chosen: Any) -> list[Lineage]:
+def load_each(config_dir: str, names: Iterable[str], **chosen: Any) -> list[Lineage]:
+    """Return the lineages of these names that can be read; chosen: see load()."""
     loaded = []
     for name in names:
         with contextlib.suppress(errors.LineageRefused):
@@ -330,10 +320,10 @@ def load(config_dir: str, name: str, *, options: Options | None = None, **ports:
     return Lineage(name, config_dir, options or _options(parameters, **ports), leaf, chain, parameters)
 
 
-def certificates(path: str, at_least: int = 1, content: bytes | None = None) -> tuple[x509.Certificate, ...]:
-    """Return the PEM certificates of the file at path (content: its bytes, read already). Raises LineageRefused."""
+def certificates(path: str, at_least: int = 1) -> tuple[x509.Certificate, ...]:
+    """Return the PEM certificates of the file at path. Raises errors.LineageRefused."""
     try:
-        blocks = (files.read(path) if content is None else content).split(_BEGIN)[1:]
+        blocks = files.read(path).split(_BEGIN)[1:]
         parsed = tuple(_certificate(_BEGIN + block) for block in blocks)
     except (errors.FileRefused, ValueError) as error:
         renewal.refuse_forbidden(error, "certificate")
@@ -348,11 +338,11 @@ def _parameters(config_dir: str, name: str) -> dict[str, str]:
 
 
 def _options(known: Mapping[str, str], **ports: int) -> Options:
-    saved: dict[str, Any] = {name: known.get(f"seafile_{name}") for name in _SAVED}
+    saved: dict[str, Any] = {name: known.get(key) for name, key in KEYS.items()}
     saved = {name: value for name, value in saved.items() if value not in (None, "", "None")}
-    for name, key in (("http_port", "http01_port"), ("https_port", "https_port")):
-        if known.get(key, "").isdigit():
-            saved[name] = int(known[key])
+    for name in saved.keys() - set(_SAVED):
+        port = saved.pop(name)
+        saved |= {name: int(port)} if port.isdigit() else {}
     return Options(**saved | ports)
 
 
@@ -376,11 +366,5 @@ def complete_renewal(lineage: Lineage, hook_command: str) -> bool:
     Options at their defaults are not written. Raises errors.LineageRefused, errors.FileRefused.
     """
     chosen = lineage.options.chosen()
-    keys = {name: f"seafile_{name}" for name in _SAVED} | {"http_port": "http01_port", "https_port": "https_port"}
-    wanted = {key: chosen[name] for name, key in keys.items() if name in chosen}
+    wanted = {key: chosen[name] for name, key in KEYS.items() if name in chosen}
     return renewal.complete(lineage.renewal_path, hook_command, wanted)
-
-
-def merged_options(config_dir: str, name: str, given: Mapping[str, Any]) -> Options:
-    """Return the lineage's saved options, but for what is given. Raises errors.LineageRefused."""
-    return replace(_options(_parameters(config_dir, name)), **given)

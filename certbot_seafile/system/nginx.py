@@ -18,7 +18,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from certbot_seafile import errors
 from certbot_seafile.site import config
@@ -41,6 +41,9 @@ _RUN_SECONDS = 120
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _POLL_SECONDS = 0.02
 
+# Looking up every link of every path would cost as much as reading the files.
+_real_folder = functools.cache(os.path.realpath)
+
 # The name of a file that is nowhere.
 _NO_FILE = "certbot-seafile-asks"
 
@@ -49,16 +52,24 @@ _ONE_CHARACTER = re.compile(r"(?<=[^/])\[([^]!^\\/[])\]")  # at a name's start i
 _SETS = {"alnum": "0-9A-Za-z", "alpha": "A-Za-z", "digit": "0-9", "lower": "a-z", "upper": "A-Z", "xdigit": "0-9A-Fa-f"}
 
 
-@dataclass(frozen=True)
+@dataclass(unsafe_hash=True)
 class Nginx:
-    """One nginx: the binary, the folder of nginx.conf (None: the binary's own), the reload command (None: its own)."""
+    """One nginx: the binary, the folder of nginx.conf (None: the binary's own), the reload command (None: its own).
+
+    wait_seconds: how long nginx may answer by the old configuration after a reload: long, where no worker can be seen.
+    """
 
     ctl: str = "nginx"
     server_root: str | None = None
     reload_command: str | None = None
+    wait_seconds: float = field(default=_WAIT_SECONDS, init=False, compare=False)
+    _last: config.Configuration | None = field(default=None, init=False, compare=False, repr=False)
+    _may_have_changed: bool = field(default=False, init=False, compare=False, repr=False)
+    _log_start: int | None = field(default=None, init=False, compare=False, repr=False)
+    _files: dict[object, config.File] = field(default_factory=dict, init=False, compare=False, repr=False)
 
-    def test(self) -> str:
-        """Run `nginx -t`; return its output, warnings included. Raises errors.NginxMissing, ConfigurationRefused."""
+    def test(self) -> None:
+        """Run `nginx -t`. Raises errors.NginxMissing, errors.NginxRefused, errors.ConfigurationRefused."""
         done = self._run("-t")
         if done.returncode and "[emerg]" not in done.stderr:
             raise errors.NginxRefused(
@@ -67,7 +78,6 @@ class Nginx:
             )
         if done.returncode:
             raise errors.ConfigurationRefused(_complaint(done.stderr))
-        return done.stderr
 
     def test_alone(self, lines: Iterable[str], folder: str) -> None:
         """Run `nginx -t` of a TLS server that has these lines and nothing else, in a private folder below this one.
@@ -101,7 +111,7 @@ class Nginx:
         """
         if self._master is not None and not self._is_in_container(self._master):
             return
-        folders = {_existing_folder(path): path for path in paths}
+        folders = {files.existing_folder(os.path.dirname(path)): path for path in paths}
         for folder, path in folders.items():
             probe = os.path.join(folder, f".probe.{os.getpid()}.certbot-seafile")
             files.replace(probe, b"", is_synced=False)
@@ -124,10 +134,10 @@ class Nginx:
         after the command may see either. Raises errors.NginxRefused, also where that has not happened after so many
         seconds, or the error log says that nginx went back to the old one.
         """
-        self._disk.log = log = _Log(self._log_path)
+        self._log_start = os.path.getsize(self._log_path) if os.path.isfile(self._log_path) else 0
         master = self._master
         old = _accepting(_processes(), master)
-        self._disk.wait_seconds = _WAIT_SECONDS if old else seconds
+        self.wait_seconds = _WAIT_SECONDS if old else seconds
         command = self.reload_command or shlex.join([self.ctl, "-s", "reload"])
         done = _run(["/bin/sh", "-c", command]) if self.reload_command else self._run("-s", "reload")
         if done.returncode:
@@ -138,7 +148,7 @@ class Nginx:
         start, has_said = time.monotonic(), False
         while _accepting(old, master):
             passed = time.monotonic() - start
-            if log.is_final or passed > seconds:
+            if self._has_failed or passed > seconds:
                 if _accepting(_processes(), master) - old:  # new ones are there; an old one is stuck in something
                     break
                 self.refuse_unloaded(passed)
@@ -150,21 +160,16 @@ class Nginx:
             time.sleep(_UNSEEN_SECONDS)
         logger.info("nginx reloaded by `%s`", command)
 
-    @property
-    def wait_seconds(self) -> float:
-        """Return how long nginx may answer by the old configuration still: long, where no worker can be seen."""
-        return self._disk.wait_seconds
-
     def refuse_unloaded(self, passed: float | None = None) -> None:
         """Raise errors.NginxRefused where the error log says that the last reload failed.
 
         passed: since how many seconds nginx has been seen to answer by the old configuration, so that it failed anyhow.
         """
-        log = self._disk.log
-        if log is not None and (log.is_final or (passed is not None and log.complaint)):
+        said = [line for line in self._emergencies if "still could not bind" not in line]
+        if self._has_failed or (passed is not None and said):
             raise errors.NginxRefused(
                 "nginx still answers by the old configuration, because it could not load the new one: "
-                f"{log.complaint}; fix that, and run this again"
+                f"{_masked(said[-1] if said else '')}; fix that, and run this again"
             )
         if passed is not None:
             raise errors.NginxRefused(
@@ -173,20 +178,27 @@ class Nginx:
             )
 
     @property
-    def is_stopped(self) -> bool:
-        """Tell whether no nginx runs, neither here nor in a container."""
-        return self._master is None and self.is_pid_file_stale
+    def _has_failed(self) -> bool:
+        """Tell whether the last reload failed for good; to bind to a port, nginx tries five times, and then says so."""
+        lines = self._emergencies
+        return bool(lines) and "bind() to" not in lines[-1]
 
     @property
-    def is_pid_file_stale(self) -> bool:
-        """Tell whether the pid file names no process. An empty one was made by `nginx -t`."""
+    def _emergencies(self) -> list[str]:
+        """Return why nginx could not go on since the last reload, as its error log says, where that is a file here."""
+        if self._log_start is None or not os.path.isfile(self._log_path):
+            return []
+        with open(self._log_path, encoding="utf-8", errors="replace") as stream:
+            stream.seek(self._log_start)
+            return [line.strip() for line in stream if "[emerg]" in line]
+
+    @property
+    def is_stopped(self) -> bool:
+        """Tell whether no nginx runs, neither here nor in a container. An empty pid file was made by `nginx -t`."""
         try:
-            with open(self._pid_path, encoding="ascii") as stream:
-                written = stream.read().strip()
-            return not written or not os.path.exists(f"/proc/{int(written)}")
-        except FileNotFoundError:
-            return True
-        except (OSError, ValueError):
+            written = (files.read_if_present(self._pid_path) or b"").strip()
+            return not (written and os.path.exists(f"/proc/{int(written)}")) and self._master is None
+        except (errors.FileRefused, ValueError):
             return False
 
     @property
@@ -195,8 +207,8 @@ class Nginx:
 
         In a container it has a pid file and process ids of its own.
         """
-        with contextlib.suppress(OSError, ValueError), open(self._pid_path, encoding="ascii") as stream:
-            if _is_master(process := int(stream.read())):
+        with contextlib.suppress(errors.FileRefused, ValueError):
+            if _is_master(process := int(files.read(self._pid_path))):
                 return process
         return next(filter(self._is_in_container, _processes()), None)
 
@@ -213,7 +225,7 @@ class Nginx:
         try:
             if not _is_master(process) or os.path.samefile(root, "/"):
                 return False
-            paths = (self._disk.last or self.configuration()).files
+            paths = (self._last or self.configuration()).files
             return any(os.path.exists(root + path) and os.path.samefile(root + path, path) for path in paths)
         except OSError:  # it has ended meanwhile, or is not ours to see
             return False
@@ -228,7 +240,8 @@ class Nginx:
 
     def _main(self, name: bytes) -> str | None:
         """Return what the last statement of this name at the main level says."""
-        return _argument((self._disk.last or self.configuration()).main(name))
+        statement = (self._last or self.configuration()).main(name)
+        return os.fsdecode(statement.arguments[0]) if statement is not None and statement.arguments else None
 
     def place(self, path: str) -> str:
         """Return a path as nginx takes it: relative ones start at its prefix (ngx_conf_full_name)."""
@@ -257,14 +270,12 @@ class Nginx:
     @property
     def body_path(self) -> str:
         """Return the folder in which nginx keeps bodies of requests, where no directive says one."""
-        return os.path.join(
-            self._built_in("prefix", "/"), self._built_in("http-client-body-temp-path", "client_body_temp")
-        )
+        return self.place(self._built_in("http-client-body-temp-path", "client_body_temp"))
 
     @property
-    def users(self) -> frozenset[str]:
-        """Return the users as whom nginx's workers run: what `user` says, else the one that nginx was built with."""
-        return frozenset({_argument(self.configuration().main(b"user")) or self._built_in("user", "nobody")})
+    def user(self) -> str:
+        """Return the user as whom nginx's workers run: what `user` says, else the one that nginx was built with."""
+        return self._main(b"user") or self._built_in("user", "nobody")
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -272,7 +283,7 @@ class Nginx:
         version = re.search(r"(?:nginx|openresty)/(\d+(?:\.\d+)*)", self.facts)
         return tuple(map(int, version[1].split("."))) if version else ()
 
-    @property
+    @functools.cached_property
     def conf_path(self) -> str:
         """Return the path of nginx.conf: the given server root's, else the one nginx was built with."""
         if self.server_root:
@@ -282,7 +293,7 @@ class Nginx:
                 return usual
             name = os.path.basename(self._built_in("conf-path", "nginx.conf"))  # angie.conf, of a fork
             return os.path.join(root, name)
-        return self.place(self._built_in("conf-path", "conf/nginx.conf"))
+        return os.path.abspath(self.place(self._built_in("conf-path", "conf/nginx.conf")))
 
     @property
     def default_protocols(self) -> frozenset[str]:
@@ -296,26 +307,49 @@ class Nginx:
         Of files that are unchanged since then, bytes and statements are kept; where nothing changed at all, it is the
         same object. Raises errors.FileRefused, errors.SyntaxRefused where a file includes itself.
         """
-        disk = self._disk
-        if disk.last is None or disk.may_have_changed:
-            now = config.Configuration(disk.file(os.path.abspath(self.conf_path)), disk.targets)
-            disk.may_have_changed = False
-            if disk.last is None or not disk.last.is_same(now):
-                disk.last = now
-        return disk.last
+        if self._last is None or self._may_have_changed:
+            now = config.Configuration(self._file(self.conf_path), self._targets)
+            self._may_have_changed = False
+            if self._last is None or not self._last.is_same(now):
+                self._last = now
+        return self._last
 
     def changed(self) -> None:
         """Hear that a file may have changed: the next configuration() looks at all of them."""
-        self._disk.may_have_changed = True
+        self._may_have_changed = True
 
     def foresee(self, configuration: config.Configuration) -> None:
         """Take a configuration that was written just now for the one on disk: what was judged is not read again."""
-        self._disk.last, self._disk.may_have_changed = configuration, False
+        self._last, self._may_have_changed = configuration, False
 
-    @functools.cached_property
-    def _disk(self) -> _Disk:
-        """Return what this object remembers between calls: files, the last configuration, the last reload."""
-        return _Disk(os.path.dirname(os.path.abspath(self.conf_path)))
+    def _file(self, path: str) -> config.File:
+        """Return the file at the path, however large it is. Raises errors.FileRefused."""
+        try:
+            facts = os.stat(path)
+        except OSError:
+            return config.File(path, files.read(path))  # which says why not
+        key = (path, facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+        if key not in self._files:
+            folder, name = os.path.split(path)
+            real = os.path.realpath(path) if os.path.islink(path) else os.path.join(_real_folder(folder), name)
+            if real == path:
+                self._files[key] = config.File(path, files.read(path, at_most_bytes=facts.st_size))
+            else:
+                self._files[key] = self._file(real)
+        return self._files[key]
+
+    def _targets(self, pattern: bytes) -> tuple[config.File, ...]:
+        """Return what an include names, as nginx does: relative to nginx.conf's folder, sorted (ngx_conf_include).
+
+        Raises errors.FileRefused.
+        """
+        name = os.path.join(os.path.dirname(self.conf_path), os.fsdecode(pattern))
+        if not re.search(r"[*?\[]", name):
+            return (self._file(name),)
+        plain = _ONE_CHARACTER.sub(r"\1", name)
+        if not re.search(r"[*?\[\\]", plain):  # such as NAME[.]conf: its folder, which has one a lineage, is not read
+            return (self._file(plain),) if os.path.lexists(plain) else ()
+        return tuple(self._file(path) for path in sorted(glob.glob(_for_python(name)), key=os.fsencode))
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return _run([self.ctl, *(["-c", self.conf_path] if self.server_root else []), *arguments])
@@ -324,9 +358,8 @@ class Nginx:
 class Observed(Nginx):
     """nginx as an ordinary user sees it, whose `nginx -t` and `nginx -s reload` fail (ngx_create_pidfile)."""
 
-    def test(self) -> str:
+    def test(self) -> None:
         """Leave the test to root's step."""
-        return ""
 
     def refuse_unseen(self, paths: Iterable[str]) -> None:
         """Leave that to root's step."""
@@ -335,92 +368,11 @@ class Observed(Nginx):
         """Leave the reload to root's step."""
 
 
-class _Log:
-    """What nginx writes into its error log from now on; nothing where that is no file here."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._from = os.path.getsize(path) if os.path.isfile(path) else 0
-
-    @property
-    def _emergencies(self) -> list[str]:
-        if not os.path.isfile(self._path):
-            return []
-        with open(self._path, encoding="utf-8", errors="replace") as stream:
-            stream.seek(self._from)
-            return [line.strip() for line in stream if "[emerg]" in line]
-
-    @property
-    def is_final(self) -> bool:
-        """Tell whether a reload failed for good; to bind to a port, nginx tries five times, and then says so."""
-        lines = self._emergencies
-        return bool(lines) and "bind() to" not in lines[-1]
-
-    @property
-    def complaint(self) -> str:
-        """Return the last line that says why nginx could not go on; "" where there is none."""
-        lines = self._emergencies
-        return _masked(next((line for line in reversed(lines) if "still could not bind" not in line), ""))
-
-
-class _Disk:
-    """The files that nginx reads; what is unchanged since it was last asked for is the same object again."""
-
-    def __init__(self, folder: str) -> None:
-        self.last: config.Configuration | None = None
-        self.may_have_changed = False
-        self.log: _Log | None = None
-        self.wait_seconds = _WAIT_SECONDS
-        self._folder = folder
-        self._real_folder = functools.cache(os.path.realpath)
-        self._known: dict[tuple[str | int, ...], config.File] = {}
-
-    def file(self, path: str) -> config.File:
-        """Return the file at the path, however large it is. Raises errors.FileRefused."""
-        try:
-            facts = os.stat(path)
-        except OSError:
-            return config.File(path, files.read(path))  # which says why not
-        key = (path, facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
-        if key not in self._known:
-            # Looking up every link of every path would cost as much as reading the files.
-            folder, name = os.path.split(path)
-            real = os.path.realpath(path) if os.path.islink(path) else os.path.join(self._real_folder(folder), name)
-            file = config.File(path, files.read(path, at_most_bytes=facts.st_size)) if real == path else self.file(real)
-            self._known[key] = file
-        return self._known[key]
-
-    def targets(self, pattern: bytes) -> tuple[config.File, ...]:
-        """Return what an include names, as nginx does: relative to nginx.conf's folder, sorted (ngx_conf_include).
-
-        Raises errors.FileRefused.
-        """
-        name = os.path.join(self._folder, os.fsdecode(pattern))
-        if not re.search(r"[*?\[]", name):
-            return (self.file(name),)
-        plain = _ONE_CHARACTER.sub(r"\1", name)
-        if not re.search(r"[*?\[\\]", plain):  # such as NAME[.]conf: its folder, which has one a lineage, is not read
-            return (self.file(plain),) if os.path.lexists(plain) else ()
-        return tuple(self.file(path) for path in sorted(glob.glob(_for_python(name)), key=os.fsencode))
-
-
 def _for_python(pattern: str) -> str:
     """Return a pattern of glob(3) as Python's glob reads it: negation by "!", classes as ranges, escapes as sets."""
     for name, characters in _SETS.items():
         pattern = pattern.replace(f"[:{name}:]", characters)
     return re.sub(r"\\(.)", lambda escape: glob.escape(escape[1]), pattern.replace("[^", "[!"), flags=re.DOTALL)
-
-
-def _argument(statement: config.Statement | None) -> str | None:
-    return os.fsdecode(statement.arguments[0]) if statement is not None and statement.arguments else None
-
-
-def _existing_folder(path: str) -> str:
-    """Return the folder of a path, or the nearest one above it that is there."""
-    folder = os.path.dirname(path)
-    while not os.path.isdir(folder):
-        folder = os.path.dirname(folder)
-    return folder
 
 
 def _processes() -> list[int]:

@@ -80,8 +80,7 @@ def write(state_dir: str, name: str, record: Record, *, is_synced: bool = False)
 def last_reload(state_dir: str) -> datetime.datetime | None:
     """Return when nginx last read a new version of any sealed lineage; None where it never did."""
     folder = os.path.join(state_dir, "lineages")
-    names = os.listdir(folder) if os.path.isdir(folder) else ()
-    read = (_read(os.path.join(folder, name)) for name in names if name.endswith(".json"))
+    read = (_read(os.path.join(folder, name)) for name in files.names_in(folder) if name.endswith(".json"))
     return max((record.last_reload for record in read if record and record.last_reload), default=None)
 
 

@@ -105,7 +105,7 @@ def take_out(path: str) -> None:
     known = renewal.get("renewalparams", {})
     if known.get("installer") == PLUGIN_NAME:
         del known["installer"]
-    for key in [key for key in HOOKS if is_ours(_first(known.get(key)))]:
+    for key in [key for key in HOOKS if our_words(known.get(key))]:
         own = known.pop(key).partition(_JOINT)[2]
         if own:
             known[key] = own
@@ -124,49 +124,30 @@ def join_hooks(ours: str, present: str | None) -> str:
     present: None or "" where there is none, or a command that may begin with ours already: that part is brought up to
     date.
     """
-    if not present or present == "None" or is_ours(present):
+    if not present or present == "None":
         return ours
-    first, joint, own = present.partition(_JOINT)
-    return ours + joint + own if is_ours(first) else ours + _JOINT + present
+    _, joint, own = present.partition(_JOINT)
+    return ours + joint + own if our_words(present) else ours + _JOINT + present
 
 
-def _first(command: str | None) -> str:
-    return (command or "").partition(_JOINT)[0]
+def our_words(command: str | None) -> list[str]:
+    """Return the words, from the program on, of our deploy hook with which a shell command begins; [] without one.
 
-
-def is_ours(command: str) -> bool:
-    """Tell whether a shell command is our deploy hook and nothing else: `certbot-seafile [OPTION...] deploy`.
-
-    The program may be `env NAME=VALUE... PYTHON -m certbot_seafile`, too.
+    That is `certbot-seafile [OPTION...] deploy`; the program may be `env NAME=VALUE... PYTHON -m certbot_seafile`, too.
     """
-    words = _program_words(command)
+    words = _words((command or "").partition(_JOINT)[0])
+    if words[:1] == ["env"]:
+        words = list(itertools.dropwhile(lambda word: "=" in word, words[1:]))
     is_program = words[:1] != [] and os.path.basename(words[0]) == PLUGIN_COMMAND
     is_module = words[1:3] == ["-m", "certbot_seafile"]
-    return (is_program or is_module) and words[-1] == "deploy"
-
-
-def begins_with_ours(command: str) -> bool:
-    """Tell whether a deploy hook runs ours first."""
-    return is_ours(_first(command))
-
-
-def program(known: Mapping[str, str]) -> str | None:
-    """Return the absolute path of the program that our hook in a file's parameters runs; None without one."""
-    words = _program_words(_first(hook(known)))
-    return words[0] if is_ours(_first(hook(known))) and os.path.isabs(words[0]) else None
+    return words if (is_program or is_module) and words[-1] == "deploy" else []
 
 
 def https_port(command: str | None) -> int | None:
     """Return the port that our hook in a person's command is told; None without: certbot itself forgets it."""
-    words = _program_words(_first(command))
+    words = our_words(command)
     ports = [words[place + 1] for place, word in enumerate(words[:-1]) if word == "--https-port"]
-    return int(ports[0]) if is_ours(_first(command)) and ports and ports[0].isdigit() else None
-
-
-def _program_words(command: str) -> list[str]:
-    """Return a command's words from the program on, behind `env` and what that sets."""
-    words = _words(command)
-    return list(itertools.dropwhile(lambda word: "=" in word, words[1:])) if words[:1] == ["env"] else words
+    return int(ports[0]) if ports and ports[0].isdigit() else None
 
 
 def _words(command: str) -> list[str]:

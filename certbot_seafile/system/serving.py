@@ -96,21 +96,19 @@ def refuse_taken(context: Context, planned: edits.Edits) -> None:
                 )
 
 
-def endpoints(servers: Sequence[model.Server], port: int | None = None, *, tls: bool = False) -> list[Endpoint]:
+def endpoints(
+    servers: Sequence[model.Server], port: int | None = None, *, tls: bool = False, is_everywhere: bool = False
+) -> list[Endpoint]:
     """Return where the servers can be looked at from this machine: their own listen addresses.
 
-    Left out, where there are others, are addresses that are not this machine's now (another's, or IPv6 is off), and in
-    clear sockets for HTTP/2, which before nginx 1.25.1 speak nothing else.
+    Left out, where there are others, are addresses that are not this machine's now (another's, or IPv6 is off), unless
+    is_everywhere, and in clear sockets for HTTP/2, which before nginx 1.25.1 speak nothing else.
     """
-    chosen = _every_endpoint(servers, port, tls=tls)
-    return [endpoint for endpoint in chosen if handshake.is_here(endpoint.address)] or chosen
-
-
-def _every_endpoint(servers: Sequence[model.Server], port: int | None, *, tls: bool) -> list[Endpoint]:
     spoken = servers[0].spoken if servers else {}
     sockets = [socket for server in servers for socket in server.sockets if server.is_tls(socket) == tls]
     sockets = [socket for socket in sockets if port in (None, socket.port)]
-    return _endpoints([socket for socket in sockets if tls or b"http2" not in spoken[socket]] or sockets, spoken)
+    every = _endpoints([socket for socket in sockets if tls or b"http2" not in spoken[socket]] or sockets, spoken)
+    return [endpoint for endpoint in every if is_everywhere or handshake.is_here(endpoint.address)] or every
 
 
 def _endpoints(sockets: Iterable[Socket], spoken: Mapping[Socket, Collection[bytes]]) -> list[Endpoint]:
@@ -131,9 +129,7 @@ def _address(socket: Socket, others: Collection[Socket]) -> str:
 
 
 @progress.waiting("nginx to serve it")
-def wait_for(
-    context: Context, check: Callable[[], None], failure: type[errors.Error], seconds: float | None = None
-) -> None:
+def wait_for(context: Context, check: Callable[[], None], seconds: float | None = None) -> None:
     """Check until that succeeds, for a while: a reloaded nginx may answer by the old configuration for a moment.
 
     seconds: None for as long as nginx may. Raises errors.NginxRefused where it could not load the new one.
@@ -142,7 +138,7 @@ def wait_for(
     while True:
         try:
             return check()
-        except failure:
+        except errors.NotServed:
             context.nginx.refuse_unloaded()
             if time.monotonic() > deadline:
                 raise
@@ -157,12 +153,12 @@ def verify_served(
     response: None for any staple or none. Raises errors.NotServed after so many seconds; None: see wait_for().
     """
     site = find_site(context, lineage.names)
-    every = _every_endpoint(site.tls, None, tls=True)
+    every = endpoints(site.tls, tls=True, is_everywhere=True)
     elsewhere = [endpoint for endpoint in every if not handshake.is_here(endpoint.address)]
     if elsewhere:
         context.say(f"Not looked at: {', '.join(map(str, elsewhere))}, which is not an address of this machine now")
     if not elsewhere or len(elsewhere) < len(every):
-        wait_for(context, lambda: _refuse_other(lineage, site, response), errors.NotServed, seconds)
+        wait_for(context, lambda: _refuse_other(lineage, site, response), seconds)
 
 
 def handshakes(lineage: Lineage, site: plan.Site) -> Iterator[tuple[str, Endpoint, Handshake]]:
@@ -197,11 +193,10 @@ def _refuse_other(lineage: Lineage, site: plan.Site, response: bytes | None = No
 
 def is_served(lineage: Lineage, site: plan.Site) -> bool:
     """Tell whether TLS clients are handed the lineage's leaf now."""
-    try:
+    with contextlib.suppress(errors.NotServed):
         _refuse_other(lineage, site)
-    except errors.NotServed:
-        return False
-    return True
+        return True
+    return False
 
 
 def why_paired(lineage: Lineage, site: plan.Site) -> str | None:
@@ -269,10 +264,10 @@ def see_neighbours(neighbours: Iterable[proof.Neighbour]) -> dict[Look, Answer |
     seen: dict[Look, Answer | bytes] = {}
     for server, socket, name in neighbours:
         for endpoint in _endpoints([socket], server.spoken):
-            with contextlib.suppress(errors.NotServed, errors.ChallengeUnreachable):
+            with contextlib.suppress(errors.NotServed):
                 if b"ssl" in server.spoken[socket]:
                     seen[name, endpoint, True] = handshake.perform(endpoint, name).leaf_der
-                elif (answer := handshake.request(endpoint, name, "/", seconds=_LOOK_SECONDS)).is_steady:
+                elif (answer := handshake.get(endpoint, name, "/", seconds=_LOOK_SECONDS)).is_steady:
                     seen[name, endpoint, False] = answer.bare
     return seen
 
@@ -293,4 +288,4 @@ def verify_neighbours(
                     "taken out again: give the Seafile site files and server blocks of its own"
                 )
 
-    wait_for(context, check, errors.NotServed)
+    wait_for(context, check)

@@ -67,7 +67,7 @@ def deploy(context: Context, lineage: Lineage, *, is_upkeep: bool = False) -> No
     for finding in outcome.at_once(answers.Behind(context, site)):
         context.say(str(replace(finding, name=lineage.name)))
     if served.is_revoked:
-        raise errors.NotStapled(
+        raise errors.Error(
             f"{lineage.name}: {served.reason}; get a new certificate with "
             f"`certbot renew --force-renewal --cert-name {lineage.name}`"
         )
@@ -79,7 +79,7 @@ def _naming_pre_hook(context: Context, lineage: Lineage) -> Iterator[None]:
     try:
         yield
     except errors.NginxRefused as refused:
-        if not context.nginx.is_pid_file_stale:
+        if not context.nginx.is_stopped:
             raise
         path, config_dir = lineage.renewal_path, context.config_dir
         places = [f"pre_hook in {path}"] if schedule.stops_nginx(lineage.renewal.get("pre_hook", "")) else []
@@ -151,7 +151,7 @@ def _deploy_sealed(context: Context, lineage: Lineage) -> store.Outcome:
         served = seal.resume(context, served)
     site = _prepared_site(context, lineage)
     if reason := serving.why_paired(served or lineage, site):
-        raise errors.NotStapled(f"{lineage.name} cannot be sealed: {reason}; delete one of the two certificates")
+        raise errors.Error(f"{lineage.name} cannot be sealed: {reason}; delete one of the two certificates")
     if served is not None and served.leaf == lineage.leaf:
         return _deploy_again(context, served, site)
     outcome = store.ensure_staple(context, lineage, tries=context.must_staple_tries if lineage.is_must_staple else (0,))
@@ -201,13 +201,13 @@ def _hand_over(context: Context, lineage: Lineage) -> store.Outcome:
 
 
 def _keep_earlier(context: Context, lineage: Lineage, earlier: Lineage | None, outcome: store.Outcome) -> NoReturn:
-    """Keep what is served, its staple fresh, while a must-staple leaf has none. Raises errors.NotStapled."""
+    """Keep what is served, its staple fresh, while a must-staple leaf has none. Raises errors.Error."""
     if earlier is not None:
         loading = store.Round(context)
         loading.write(earlier, store.ensure_staple(context, earlier))
         loading.finish()
     _complete_renewal(context, lineage)
-    raise errors.NotStapled(
+    raise errors.Error(
         f"{lineage.name} must be stapled but cannot be, so the old certificate stays: {outcome.reason}; "
         f"the next `certbot renew` tries again, or run `certbot-seafile deploy --cert-name {lineage.name}`"
     )
@@ -269,7 +269,7 @@ def _keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | Non
         result.report(context.say)
     _complete_renewal(context, lineage)  # `certbot reconfigure --deploy-hook` may have taken our hook out
     if result.is_fault:
-        raise errors.NotStapled(f"{lineage.name}: {result.failure}; `certbot-seafile check` says what to do")
+        raise errors.Error(f"{lineage.name}: {result.failure}; `certbot-seafile check` says what to do")
 
 
 def owner_of_site(context: Context, lineage: Lineage, site: plan.Site) -> str | None:

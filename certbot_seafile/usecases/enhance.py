@@ -33,7 +33,7 @@ def enhance(context: Context, domain: str, enhancement: str, options: object = N
 def _plan_redirect(context: Context, names: Sequence[str]) -> edits.Edits:
     def add_edits(planned: edits.Edits, site: plan.Site) -> None:
         if not site.tls:
-            raise errors.RequestRefused(
+            raise errors.Error(
                 f"nginx has no TLS for {', '.join(names)}, so a redirect to https would lead nowhere, or in circles; "
                 "deploy the certificate first, or let what ends TLS in front of nginx redirect"
             )
@@ -49,7 +49,7 @@ def _plan_redirect(context: Context, names: Sequence[str]) -> edits.Edits:
 
 def _plan_header(context: Context, names: Sequence[str], options: object) -> edits.Edits:
     if options != "Strict-Transport-Security":
-        raise errors.RequestRefused(f"the header {options} cannot be ensured; only Strict-Transport-Security can")
+        raise errors.Error(f"the header {options} cannot be ensured; only Strict-Transport-Security can")
 
     def add_edits(planned: edits.Edits, site: plan.Site) -> None:
         for server in site.tls:

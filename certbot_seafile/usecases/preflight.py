@@ -40,9 +40,9 @@ class Request:
 
 
 def refuse_wildcards(names: Sequence[str]) -> None:
-    """Refuse wildcard names, which HTTP-01 cannot prove (RFC 8555 8.3). Raises errors.RequestRefused."""
+    """Refuse wildcard names, which HTTP-01 cannot prove (RFC 8555 8.3). Raises errors.Error."""
     if wildcards := [name for name in names if name.startswith("*.")]:
-        raise errors.RequestRefused(
+        raise errors.Error(
             f"{', '.join(wildcards)}: a wildcard certificate needs a DNS challenge, which a web server's plugin cannot "
             "answer; get it with one of certbot's DNS plugins (certbot-dns-...), then `certbot install -i seafile`"
         )
@@ -56,7 +56,7 @@ def why_rsa(context: Context, request: Request) -> str | None:
         return None
     _refuse_key_change(context, request, reason)
     if request.is_key_type_chosen:
-        raise errors.RequestRefused(
+        raise errors.Error(
             f"the site cannot serve an ECDSA certificate: {reason}; leave out --key-type ecdsa, or change that line"
         )
     return reason
@@ -66,7 +66,7 @@ def _refuse_key_change(context: Context, request: Request, reason: str) -> None:
     """Refuse where a lineage for the names has an ECDSA key: certbot changes a key's type only when told twice."""
     for lineage in _same(context.config_dir, request):
         if lineage.key_type == "ecdsa":
-            raise errors.RequestRefused(
+            raise errors.Error(
                 f"the certificate {lineage.name} has an ECDSA key, which the site cannot serve: {reason}; "
                 f"run again with --cert-name {lineage.name} --key-type rsa"
             )
@@ -150,7 +150,7 @@ def answered(context: Context, names: Sequence[str]) -> tuple[str, ...]:
 def refuse_pairs(context: Context, request: Request) -> None:
     """Refuse a must-staple certificate beside one of the other key type in the same server: nginx has one staple file.
 
-    Raises errors.RequestRefused.
+    Raises errors.Error.
     """
     if not request.names:  # certbot asks for them later
         return
@@ -162,7 +162,7 @@ def refuse_pairs(context: Context, request: Request) -> None:
         is_beside = served.fullchain_path in named and other.name != (request.cert_name or same)
         must_staple = request.must_staple or other.is_must_staple
         if is_beside and must_staple and other.key_type != request.key_type:
-            raise errors.RequestRefused(
+            raise errors.Error(
                 f"the site has the certificate {other.name} with another type of key already, and nginx would serve "
                 "one's staple with both, but one of the two must be stapled; delete it with "
                 f"`certbot-seafile undo --cert-name {other.name}` and `certbot delete`, or leave out --must-staple"
@@ -172,7 +172,7 @@ def refuse_pairs(context: Context, request: Request) -> None:
 def refuse_unstaplable(context: Context, request: Request) -> None:
     """Refuse a must-staple certificate for a site in which nginx refuses to staple; that is tried, and taken back.
 
-    Nothing is tried where what is served is sealed, so that nginx has taken it already. Raises errors.RequestRefused.
+    Nothing is tried where what is served is sealed, so that nginx has taken it already. Raises errors.Error.
     """
     names = request.names
     if not (request.must_staple and names) or context.renewer is not None:
@@ -192,7 +192,7 @@ def refuse_unstaplable(context: Context, request: Request) -> None:
     except errors.SiteRefused as refused:
         if not isinstance(refused.__cause__, errors.ConfigurationRefused):
             raise
-        raise errors.RequestRefused(
+        raise errors.Error(
             f"nginx refuses to staple for {', '.join(names)}, so a must-staple certificate would be of no use: "
             f"{refused.__cause__.complaint}; take out what nginx names, or leave out --must-staple"
         ) from refused

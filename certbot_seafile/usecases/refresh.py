@@ -81,9 +81,9 @@ def refresh(
                 challenge.clean_up(context)
         turn = turns.setdefault(context.nginx, _Turn(store.Round(context)))
         due = store.find_due(context, lineage, force=force)
-        if isinstance(due, store.Outcome):
+        if due.ask is None:
             return partial(_write, turn, lineage, due)
-        response = pool.submit(due.fetch)
+        response = pool.submit(due.ask)
         return lambda: _write(turn, lineage, store.verify_response(context, lineage, due, response.result))
 
     with ThreadPoolExecutor(WORKERS, "refresh") as pool:

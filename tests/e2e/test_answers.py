@@ -64,7 +64,7 @@ def test_a_seafile_that_hangs_is_waited_for_once(world: World, monkeypatch: pyte
     """Before the edit nothing answers within 5 s in all: after it the run does not wait for the same again."""
     is_over = Event()
     allowed: dict[bool, list[float]] = {False: [], True: []}
-    request = handshake.request
+    request = handshake.get
 
     def recorded(*arguments: Any, **options: Any) -> handshake.Answer:
         if "seconds" in options:
@@ -75,7 +75,7 @@ def test_a_seafile_that_hangs_is_waited_for_once(world: World, monkeypatch: pyte
         is_over.wait(60)
         return 503, b""
 
-    monkeypatch.setattr(handshake, "request", recorded)
+    monkeypatch.setattr(handshake, "get", recorded)
     world.start_seafile(hang, hang)
     world.write_site("seafile.conf", world.adapt(plain(PROXY).encode()))
     world.start_nginx()

@@ -98,6 +98,6 @@ def test_a_reload_that_is_owed_and_refused_is_told_in_a_sentence(world: World) -
     record = records.load(context.state_dir, lineage)
     records.write(context.state_dir, road.NAME, replace(record, needs_reload=True))
     world.write_site("broken.conf", b"no_such_thing;\n")
-    with pytest.raises(errors.NotStapled, match="no_such_thing"):
+    with pytest.raises(errors.Error, match="no_such_thing"):
         deploy.keep(context, lineage)
     assert records.load(context.state_dir, lineage).needs_reload

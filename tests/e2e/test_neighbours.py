@@ -211,7 +211,7 @@ def ask(endpoint: Endpoint, name: str, *, tls: bool) -> str:
     """Return what the server block that answers says of itself."""
     try:
         return handshake.get(endpoint, name, "/", tls=tls).body.decode()
-    except errors.ChallengeUnreachable as unreachable:
+    except errors.NotServed as unreachable:
         return str(unreachable)
 
 

@@ -36,7 +36,7 @@ ERRORS = {
 #: What else takes a message or a part of one: (module, name of what is called) to the argument's place.
 TAKERS = {
     ("boundary", "Failure"): 1,
-    ("fetch", "_Unusable"): 0,
+    ("fetch", "ValueError"): 0,
     ("fetch", "OSError"): 0,
     ("files", "_explained"): 0,
     ("verify", "append"): 0,

@@ -29,7 +29,7 @@ def names(root: Path) -> list[str]:
 def test_nginx_is_found_where_cron_does_not_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A short PATH, as cron has it, does not hide a program in sbin."""
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    seen = nginx.Nginx(binary(tmp_path, 'echo "path: $PATH" >&2')).test()
+    seen = nginx.Nginx(binary(tmp_path, 'echo "path: $PATH" >&2')).facts
     assert "/usr/sbin" in seen.split(":")[1:]
 
 
@@ -179,9 +179,9 @@ def test_users_are_read_from_the_main_level(tmp_path: Path) -> None:
     ctl = binary(tmp_path, 'echo "configure arguments: --user=built"')
     (tmp_path / "nginx.conf").write_text("include user.conf;\nhttp { map $a $b { user nobody; } }\n")
     (tmp_path / "user.conf").write_text("# user old;\nuser  'www-data' www;\n")
-    assert nginx.Nginx(ctl, str(tmp_path)).users == {"www-data"}
+    assert nginx.Nginx(ctl, str(tmp_path)).user == "www-data"
     (tmp_path / "user.conf").write_text("")
-    assert nginx.Nginx(ctl, str(tmp_path)).users == {"built"}
+    assert nginx.Nginx(ctl, str(tmp_path)).user == "built"
 
 
 def test_no_file_is_too_large(tmp_path: Path) -> None:
