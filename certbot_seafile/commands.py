@@ -147,7 +147,6 @@ def _deploy_each(arguments: argparse.Namespace, names: Iterable[str]) -> int:
 
 
 def _refresh(arguments: argparse.Namespace) -> int:
-    names = _names(arguments)
     context_for = functools.cache(functools.partial(_context, arguments))
     waiting: list[str] = []
 
@@ -164,15 +163,9 @@ def _refresh(arguments: argparse.Namespace) -> int:
         return context, current
 
     results = []
-    with progress.waiting("staples") as wait:
-
-        def count(done: int) -> None:
-            wait.count(done, len(names))
-
-        for result in refresh.refresh(names, load, force=arguments.force, on_progress=count):
-            progress.erase()
-            result.report(functools.partial(_say, arguments))
-            results.append(result.failure is None)
+    for result in refresh.refresh(_names(arguments), load, force=arguments.force):
+        result.report(functools.partial(_say, arguments))
+        results.append(result.failure is None)
     if not results:
         raise _no_lineage(arguments)
     # A certificate that waits for its staple goes live with it.

@@ -11,15 +11,14 @@ import contextlib
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from certbot_seafile import errors
 from certbot_seafile.ocsp import store
 from certbot_seafile.sealed import handover, versions
 from certbot_seafile.sealed.bundle import Bundle
 from certbot_seafile.sealed.versions import Version
-from certbot_seafile.site import plan
-from certbot_seafile.system import files, lineages, records, serving
+from certbot_seafile.system import files, records, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Paths
 from certbot_seafile.system.records import Record
@@ -66,7 +65,7 @@ def load(context: Context, version: Version) -> None:
     if not install.put_into_site(context, version, site):
         context.nginx.test()
         context.nginx.reload()
-        install.verify_served(context, version)
+        serving.verify_served(context, version)
     record = replace(records.load(context.state_dir, version), needs_reload=False, last_reload=context.now())
     records.write(context.state_dir, version.name, record)
     versions.prune(version)
@@ -114,47 +113,15 @@ def _put_back(context: Context, version: Version, snippet: bytes | None) -> None
 def seal_present(context: Context, lineage: Lineage) -> None:
     """Seal what the site serves of a plain lineage now, so that certbot's next step cannot bring an unstapled one.
 
-    Nothing is done where the site does not name it; a version that is there already was left by a killed run then.
-    Raises errors.Error.
+    Nothing is done where the site does not name what live/ has (archive/, as of version 0.0, stays as it is); a version
+    that is there already was left by a killed run then. Raises errors.Error.
     """
     with files.lock(context.lock_path):
-        site = serving.find_site(context, lineage.names)
-        if (present := _present(lineage, site)) is None:
+        named = serving.named_certificates(serving.find_site(context, lineage.names))
+        if lineage.folder not in map(os.path.dirname, named):
             if (served := versions.served(lineage)) is not None:
                 resume(context, served)
             return
-        staple, record = store.stored_staple(present, context.now()), records.load(context.state_dir, present)
+        staple, record = store.stored_staple(lineage, context.now()), records.load(context.state_dir, lineage)
         response = None if staple is None else staple.response
-        serve(context, lineage, handover.read_bundle(present, response), record)
-
-
-@dataclass(frozen=True)
-class _Named(Lineage):
-    """A plain lineage by the path that the site names: in live/, or in archive/, to which version 0.0 pinned sites."""
-
-    path: str = ""
-
-    @property
-    def fullchain_path(self) -> str:
-        return self.path
-
-    @property
-    def key_path(self) -> str:
-        folder, name = os.path.split(self.path)
-        return os.path.join(folder, name.replace("fullchain", "privkey"))
-
-    @property
-    def response_path(self) -> str:
-        is_pinned = not self.path.startswith(self.folder)
-        return os.path.join(self.own_folder, "pinned.response" if is_pinned else "ocsp.response")
-
-
-def _present(lineage: Lineage, site: plan.Site) -> _Named | None:
-    """Return what the site names of a plain lineage; None where it names none of it."""
-    folders = (f"{lineage.folder}/", os.path.join(lineage.config_dir, "archive", lineage.name, ""))
-    lines = [line for server in site.tls for line in server.level(b"ssl_certificate")]
-    for path in [os.fsdecode(line.arguments[0]) for line in lines]:
-        if path.startswith(folders):
-            leaf, *chain = lineages.certificates(path)
-            return _Named(**{**vars(lineage), "leaf": leaf, "chain": tuple(chain)}, path=path)
-    return None
+        serve(context, lineage, handover.read_bundle(lineage, response), record)

@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import NoReturn
+from functools import partial
 
 from certbot_seafile import errors
 from certbot_seafile.doctor import outcome, schedule
@@ -52,12 +52,7 @@ def deploy(context: Context, lineage: Lineage, *, is_upkeep: bool = False) -> No
             record = records.load(context.state_dir, subject(context, lineage))
             records.write(context.state_dir, lineage.name, replace(record, is_undone=False))
             _complete_renewal(context, lineage)
-        if context.renewer is not None:
-            served = _hand_over(context, lineage)
-        elif lineage.is_must_staple or versions.is_sealed(lineage):
-            served = _deploy_sealed(context, lineage)
-        else:
-            served = _deploy_plain(context, lineage)
+        served = (_deploy_here if context.renewer is None else _hand_over)(context, lineage)
         site = serving.find_site(context, lineage.names)
         if site.tls or plan.find_front(site) is None:
             context.say(f"Served: the certificate of {lineage.name}, {served}")
@@ -103,23 +98,37 @@ def _refuse_unfit(context: Context, lineage: Lineage) -> None:
         )
 
 
-def _deploy_plain(context: Context, lineage: Lineage) -> store.Outcome:
-    """Let the site name live/NAME, and the staple's snippet."""
+def _deploy_here(context: Context, lineage: Lineage) -> store.Outcome:
+    """Let the site name live/NAME and the staple's snippet; where it is sealed, let nginx read a version of its own."""
+    is_sealed, served = lineage.is_must_staple or versions.is_sealed(lineage), versions.served(lineage)
+    if served is not None:
+        served = seal.resume(context, served)
     site = _prepared_site(context, lineage)
-    outcome = store.ensure_staple(context, lineage, unstapled=serving.why_paired(lineage, site))
+    unstapled = serving.why_paired(served or lineage, site)
+    if is_sealed and unstapled:
+        raise errors.NotStapled(f"{lineage.name} cannot be sealed: {unstapled}; delete one of the two certificates")
+    if is_sealed and (served is None or served.leaf != lineage.leaf):
+        outcome = _ensure_demanded(context, lineage, lineage, served)
 
-    def serve(outcome: store.Outcome) -> None:
-        loading = store.Round(context)
-        loading.write(lineage, outcome)
-        site = serving.find_site(context, lineage.names)
-        if install.put_into_site(context, lineage, site):
-            loading.must_reload = False
-        elif loading.must_reload or not serving.is_served(lineage, site):
-            loading.load()
-            install.verify_served(context, lineage)
-        loading.finish()
+        def serve(outcome: store.Outcome) -> None:
+            seal.serve(context, lineage, handover.read_bundle(lineage, outcome.response), outcome.record)
 
-    return _serve(lineage, outcome, serve)
+        return _serve(lineage, outcome, serve)
+    current = served or lineage
+    return _serve(current, store.ensure_staple(context, current, unstapled=unstapled), partial(_load, context, current))
+
+
+def _load(context: Context, lineage: Lineage, outcome: store.Outcome) -> None:
+    """Let the site use the lineage or its version with this staple, and see that clients are handed it."""
+    loading = store.Round(context)
+    loading.write(lineage, outcome)
+    site = serving.find_site(context, lineage.names)
+    is_edited = install.put_into_site(context, lineage, site)
+    is_loaded = is_edited or (not loading.must_reload and serving.is_served(lineage, site))
+    loading.must_reload = not is_loaded
+    loading.finish()
+    if not is_loaded:
+        serving.verify_served(context, lineage)
 
 
 def _serve(lineage: Lineage, outcome: store.Outcome, serve: Callable[[store.Outcome], object]) -> store.Outcome:
@@ -142,45 +151,11 @@ def _serve(lineage: Lineage, outcome: store.Outcome, serve: Callable[[store.Outc
     return outcome
 
 
-def _deploy_sealed(context: Context, lineage: Lineage) -> store.Outcome:
-    """Let nginx read a version of its own, where a new one is there with the staple that it may demand."""
-    served = versions.served(lineage)
-    if served is not None:
-        served = seal.resume(context, served)
-    site = _prepared_site(context, lineage)
-    if reason := serving.why_paired(served or lineage, site):
-        raise errors.NotStapled(f"{lineage.name} cannot be sealed: {reason}; delete one of the two certificates")
-    if served is not None and served.leaf == lineage.leaf:
-        return _deploy_again(context, served, site)
-    outcome = store.ensure_staple(context, lineage, tries=context.must_staple_tries if lineage.is_must_staple else (0,))
-    if lineage.is_must_staple and outcome.staple is None:  # clients would refuse it, so the earlier certificate stays
-        _keep_earlier(context, lineage, served, outcome)
-
-    def serve(outcome: store.Outcome) -> None:
-        seal.serve(context, lineage, handover.read_bundle(lineage, outcome.response), outcome.record)
-
-    return _serve(lineage, outcome, serve)
-
-
-def _deploy_again(context: Context, served: Version, site: plan.Site) -> store.Outcome:
-    """Let the site use the version that is sealed already, with a fresh staple."""
-    outcome, loading = store.ensure_staple(context, served), store.Round(context)
-    loading.write(served, outcome)
-    if install.put_into_site(context, served, site):
-        loading.must_reload = False
-    loading.finish()
-    install.verify_served(context, served)
-    return outcome
-
-
 def _hand_over(context: Context, lineage: Lineage) -> store.Outcome:
     """Leave the set for root's step, and wait until that has let nginx serve it. Raises errors.NotServed."""
     handed = handover.load(lineage)
-    tries = context.must_staple_tries if lineage.is_must_staple else (0,)
     current = handed if handed.leaf == lineage.leaf else handover.unwritten(lineage)
-    outcome = store.ensure_staple(context, current, tries)
-    if lineage.is_must_staple and outcome.staple is None:
-        _keep_earlier(context, lineage, handed if handed.bundle else None, outcome)
+    outcome = _ensure_demanded(context, lineage, current, handed if handed.bundle else None)
     handover.write(lineage, outcome.response)
     records.write(context.state_dir, lineage.name, outcome.record)
     is_told = handed.bundle is not None and handed.leaf == lineage.leaf  # a step before this one has waited
@@ -196,8 +171,15 @@ def _hand_over(context: Context, lineage: Lineage) -> store.Outcome:
     return outcome
 
 
-def _keep_earlier(context: Context, lineage: Lineage, earlier: Lineage | None, outcome: store.Outcome) -> NoReturn:
-    """Keep what is served, its staple fresh, while a must-staple leaf has none. Raises errors.NotStapled."""
+def _ensure_demanded(context: Context, lineage: Lineage, current: Lineage, earlier: Lineage | None) -> store.Outcome:
+    """Return what the lineage is to serve. current: as it is, or is handed over; earlier: what is served until then.
+
+    Raises errors.NotStapled where a must-staple leaf has no staple: clients would refuse it, so what is earlier stays,
+    with a fresh staple.
+    """
+    outcome = store.ensure_staple(context, current, context.must_staple_tries if lineage.is_must_staple else (0,))
+    if not lineage.is_must_staple or outcome.staple is not None:
+        return outcome
     if earlier is not None:
         loading = store.Round(context)
         loading.write(earlier, store.ensure_staple(context, earlier))

@@ -25,16 +25,10 @@ def put_into_site(context: Context, lineage: Lineage, site: plan.Site) -> bool:
         before = answers.Behind(context, site).looks
         with writing.edited(context, planned, "deploy", lineage.name):
             context.nginx.reload()
-            verify_served(context, lineage)
+            serving.verify_served(context, lineage)
             answers.verify(context, site.domains, before)
         context.say(f"Site edited: {writing.count_lines(planned)}")
     return bool(planned)
-
-
-def verify_served(context: Context, lineage: Lineage) -> None:
-    """Wait until TLS clients are handed the leaf, and with a sealed version its staple. Raises errors.NotServed."""
-    response = lineage.stored_response() if isinstance(lineage, Version) else None
-    serving.verify_served(context, lineage, response)
 
 
 def plan_for(context: Context, lineage: Lineage, site: plan.Site) -> edits.Edits:

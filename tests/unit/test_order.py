@@ -124,7 +124,7 @@ def sealing(tmp_path: Path, written: list[str], monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(files, "make_whole_folder", noted)
     monkeypatch.setattr(serving, "find_site", lambda *_: SimpleNamespace(paths=()))
     monkeypatch.setattr(install, "put_into_site", lambda *_: False)
-    monkeypatch.setattr(install, "verify_served", lambda *_: written.append("look"))
+    monkeypatch.setattr(serving, "verify_served", lambda *_: written.append("look"))
     return working
 
 
@@ -154,7 +154,7 @@ def test_what_a_client_refuses_is_taken_back(
     def refuse(*_: object) -> None:
         raise errors.NotServed("another certificate")
 
-    monkeypatch.setattr(install, "verify_served", refuse)
+    monkeypatch.setattr(serving, "verify_served", refuse)
     written.clear()
     with pytest.raises(errors.NotServed):
         serve(sealing, lineage)
