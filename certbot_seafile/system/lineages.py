@@ -79,6 +79,8 @@ class Options:
 
 _UNSAVED = ("http_port", "https_port", "forward", "is_users_webroot", "no_redirect")  # ports are certbot's to save
 _SAVED = [each.name for each in fields(Options) if each.name not in _UNSAVED]
+#: What certbot calls the options that it saves, in its configuration and in renewal files.
+KEYS = {name: f"seafile_{name}" for name in _SAVED} | {"http_port": "http01_port", "https_port": "https_port"}
 
 
 @dataclass(frozen=True)
@@ -279,7 +281,7 @@ def at_paths(config_dir: str, paths: Iterable[str], **chosen: Any) -> list[Linea
     """
     folders = {os.path.dirname(path) for path in paths}
     names = {os.path.basename(folder) for folder in folders | set(map(os.path.dirname, folders))}
-    loaded = _load_each(config_dir, sorted(names), **chosen)
+    loaded = load_each(config_dir, sorted(names), **chosen)
     return [lineage for lineage in loaded if renewal.names_plugin(lineage.renewal)]
 
 
@@ -291,7 +293,7 @@ def sharing(config_dir: str, domains: Collection[str], **chosen: Any) -> list[Li
     """
     by_domain = _names_by_domain(config_dir, tuple(all_names(config_dir)))
     names = sorted({name for domain in domains for name in by_domain.get(domain, ())})
-    return _load_each(config_dir, names, **chosen)
+    return load_each(config_dir, names, **chosen)
 
 
 @functools.lru_cache(maxsize=1)
@@ -305,7 +307,8 @@ def _names_by_domain(config_dir: str, names: tuple[str, ...]) -> dict[str, list[
     return by_domain
 
 
-def _load_each(config_dir: str, names: Iterable[str], **chosen: Any) -> list[Lineage]:
+def load_each(config_dir: str, names: Iterable[str], **chosen: Any) -> list[Lineage]:
+    """Return the lineages of these names that can be read; chosen: see load()."""
     loaded = []
     for name in names:
         with contextlib.suppress(errors.LineageRefused):
@@ -371,8 +374,7 @@ def complete_renewal(lineage: Lineage, hook_command: str) -> bool:
     Options at their defaults are not written. Raises errors.LineageRefused, errors.FileRefused.
     """
     chosen = lineage.options.chosen()
-    keys = {name: f"seafile_{name}" for name in _SAVED} | {"http_port": "http01_port", "https_port": "https_port"}
-    wanted = {key: chosen[name] for name, key in keys.items() if name in chosen}
+    wanted = {key: chosen[name] for name, key in KEYS.items() if name in chosen}
     return renewal.complete(lineage.renewal_path, hook_command, wanted)
 
 
