@@ -7,11 +7,12 @@ is a defect of this program, and becomes a sentence too, with its traceback in t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from certbot_seafile import errors
+from certbot_seafile.system import progress
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +47,12 @@ def attempt(name: str, work: Callable[_P, _T], *arguments: _P.args, **options: _
         )
 
 
-def attempt_each(names: Iterable[str], work: Callable[[str], _T]) -> tuple[list[_T], list[Failure]]:
+def attempt_each(names: Sequence[str], work: Callable[[str], _T]) -> tuple[list[_T], list[Failure]]:
     """Return what the work on each of the lineages returns, and what stopped the work on the others."""
-    results = [attempt(name, work, name) for name in names]
+    results = []
+    with progress.waiting("what clients are handed") as wait:
+        for number, name in enumerate(names):
+            wait.count(number, len(names))
+            results.append(attempt(name, work, name))
     failures = [result for result in results if isinstance(result, Failure)]
     return [result for result in results if not isinstance(result, Failure)], failures
