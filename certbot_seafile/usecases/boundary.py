@@ -6,8 +6,9 @@ is a defect of this program, and becomes a sentence too, with its traceback in t
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
@@ -56,3 +57,17 @@ def attempt_each(names: Sequence[str], work: Callable[[str], _T]) -> tuple[list[
             results.append(attempt(name, work, name))
     failures = [result for result in results if isinstance(result, Failure)]
     return [result for result in results if not isinstance(result, Failure)], failures
+
+
+@contextlib.contextmanager
+def remembered(remember: Callable[[str | None], object]) -> Iterator[None]:
+    """Let `remember` know in the end why the block failed; None where it did not."""
+    failure: str | None = "it was interrupted"
+    try:
+        yield
+        failure = None
+    except errors.CertbotError as error:
+        failure = str(error)
+        raise
+    finally:
+        remember(failure)

@@ -22,6 +22,7 @@ from certbot_seafile.system import answers, challenge, files, lineages, records,
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
 from certbot_seafile.usecases import install, refresh
+from certbot_seafile.usecases.boundary import remembered
 
 logger = logging.getLogger(__name__)
 
@@ -226,15 +227,27 @@ def keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | None
     refreshed: what became of its staple, where this run has refreshed it already. How the run ended is remembered.
     Raises errors.Error where a client would be hurt: revoked, must-staple without a staple, or not served.
     """
-    failure: str | None = "it was interrupted"
-    try:
-        _keep(context, lineage, refreshed)
-        failure = None
-    except errors.CertbotError as error:
-        failure = str(error)
-        raise
-    finally:
-        remember(context, lineage, failure)
+    with remembered(partial(remember, context, lineage)):
+        if records.is_undone(context.state_dir, lineage.name):
+            return
+        lineages.refuse_cut_off(lineage)
+        site = serving.find_site(context, lineage.names)
+        current = subject(context, lineage)
+        is_lost = isinstance(current, handover.Handed) and current.bundle is None  # somebody removed the handover file
+        if is_lost or not serving.is_served(lineage, site):
+            deploy(context, lineage, is_upkeep=True)
+            return
+        if context.renewer is None:
+            with files.lock(context.lock_path):
+                _remove_leftovers(context, lineage, site)
+                if isinstance(current, Version):
+                    current = seal.resume(context, current) or lineage
+        result = refreshed or refresh.refresh_one(context, current)
+        if refreshed is None:
+            result.report(context.say)
+        _complete_renewal(context, lineage)  # `certbot reconfigure --deploy-hook` may have taken our hook out
+        if result.is_fault:
+            raise errors.NotStapled(f"{lineage.name}: {result.failure}; `certbot-seafile check` says what to do")
 
 
 def remember(context: Context, lineage: Lineage, failure: str | None) -> None:
@@ -243,29 +256,6 @@ def remember(context: Context, lineage: Lineage, failure: str | None) -> None:
     record = replace(known, last_run=context.now(), last_failure=failure)
     with contextlib.suppress(errors.FileRefused):  # a full disk has been told already
         records.write(context.state_dir, lineage.name, record)
-
-
-def _keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | None) -> None:
-    if records.is_undone(context.state_dir, lineage.name):
-        return
-    lineages.refuse_cut_off(lineage)
-    site = serving.find_site(context, lineage.names)
-    current = subject(context, lineage)
-    is_lost = isinstance(current, handover.Handed) and current.bundle is None  # somebody removed the handover file
-    if is_lost or not serving.is_served(lineage, site):
-        deploy(context, lineage, is_upkeep=True)
-        return
-    if context.renewer is None:
-        with files.lock(context.lock_path):
-            _remove_leftovers(context, lineage, site)
-            if isinstance(current, Version):
-                current = seal.resume(context, current) or lineage
-    result = refreshed or refresh.refresh_one(context, current)
-    if refreshed is None:
-        result.report(context.say)
-    _complete_renewal(context, lineage)  # `certbot reconfigure --deploy-hook` may have taken our hook out
-    if result.is_fault:
-        raise errors.NotStapled(f"{lineage.name}: {result.failure}; `certbot-seafile check` says what to do")
 
 
 def owner_of_site(context: Context, lineage: Lineage, site: plan.Site) -> str | None:
