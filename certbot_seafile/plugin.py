@@ -135,7 +135,6 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         if not self.config.dry_run:
             self.config.installer = self.config.installer or self.name
             self._add_hook()
-        preflight.refuse_wildcards([_identifier(achall) for achall in achalls])
         responses, expected = [], {}
         for achall in achalls:
             response, validation = achall.response_and_validation()
@@ -183,8 +182,6 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         """Add a redirect, Strict-Transport-Security, or (already part of every deployment) the staple."""
         from certbot_seafile.usecases import enhance
 
-        if enhancement not in self.supported_enhancements():
-            raise certbot_errors.NotSupportedError(f"{self.name} has no enhancement {enhancement}")
         context = self._last_context or self._context()  # what deploy_cert has read, nobody has changed since
         enhance.enhance(context, domain, enhancement, options)
         self._has_loaded = True

@@ -212,13 +212,11 @@ class Setup:
         if self._steps and self.unit_dir is None:
             lines = units.cron_lines(self._chosen, self._apply, self._certbot)
             self.say(f"Without systemd, put these lines into /etc/cron.d/certbot-seafile:\n{lines}")
-        for name in lineages.all_names(context.config_dir) if self._steps else ():
-            with contextlib.suppress(errors.LineageRefused):
-                if set(entry.names) & set(lineages.load(context.config_dir, name).names):
-                    self.say(
-                        f"The certificate {name} in {context.config_dir} is for these names too, and root renews it as "
-                        f"before. When {entry.name} is served, `certbot delete --cert-name {name}` ends that."
-                    )
+        for other in lineages.sharing(context.config_dir, entry.names) if self._steps else ():
+            self.say(
+                f"The certificate {other.name} in {context.config_dir} is for these names too, and root renews it as "
+                f"before. When {entry.name} is served, `certbot delete --cert-name {other.name}` ends that."
+            )
 
 
 def check_forward(url: str) -> str:

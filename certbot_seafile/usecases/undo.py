@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Collection, Sequence
 
 from certbot_seafile import errors
+from certbot_seafile.ocsp import store
 from certbot_seafile.sealed import handover, versions
 from certbot_seafile.site import model, proof
 from certbot_seafile.site.config import Configuration
@@ -156,10 +157,7 @@ def _remove_files(context: Context, own: Paths) -> None:
     """Remove versions, the staple where the site's own lines do not name it, and what is remembered."""
     versions.remove_all(own)
     handover.remove(own)
-    word = os.fsencode(own.own_folder) + b"/"
-    statements = context.nginx.configuration().mentioning(word)
-    if not any(argument.startswith(word) for statement in statements for argument in statement.arguments):
-        for name in ("ocsp.response", "pinned.response", "revoked"):
-            files.remove(os.path.join(own.own_folder, name))
-        files.remove_folder_if_empty(own.own_folder)
+    stored = ("ocsp.response", "pinned.response", "revoked")
+    store.remove_unnamed(context, [os.path.join(own.own_folder, name) for name in stored])
+    files.remove_folder_if_empty(own.own_folder)
     records.forget(context.state_dir, own.name)
