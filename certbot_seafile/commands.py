@@ -71,16 +71,15 @@ def _load(arguments: argparse.Namespace, name: str) -> Lineage:
     entry = arguments.entries.get(name)
     options = entry.options if entry else Options(**_given(arguments))
     own = Paths(name, arguments.config_dir, options)
-    if entry is None and os.path.lexists(own.renewal_path):
-        return lineages.load(arguments.config_dir, name, **_given(arguments, "http_port", "https_port"))
-    if (version := versions.served(own, entry.names if entry else ())) is not None:
+    is_certbots = entry is None and os.path.lexists(own.renewal_path)
+    if not is_certbots and (version := versions.served(own, entry.names if entry else ())) is not None:
         return version
     if entry is not None:
         raise errors.LineageRefused(
             f"nothing was served of {name} yet, because nothing good was handed over in {entry.path}; get the "
             "certificate there, then run `certbot-seafile apply`"
         )
-    return lineages.load(arguments.config_dir, name)  # which says what is missing
+    return lineages.load(arguments.config_dir, name, **_given(arguments, "http_port", "https_port"))
 
 
 def _names(arguments: argparse.Namespace) -> list[str]:
@@ -257,16 +256,14 @@ def _undo(arguments: argparse.Namespace) -> int:
 
 
 def _report_undo(context: Context, left_lines: Sequence[str]) -> int:
-    if not left_lines:
-        context.say("The site is as it was. certbot renews the certificates on, and leaves the site alone until")
-        context.say("`certbot-seafile deploy`; `certbot delete` ends their renewal.")
-        return DONE
-    print(
-        "certbot-seafile: lines of ours that somebody has changed since were left in the site: "
-        f"{', '.join(left_lines)}; take them out by hand, then run `certbot-seafile undo` again",
-        file=sys.stderr,
-    )
-    return FAILED
+    if left_lines:
+        raise errors.SiteRefused(
+            "lines of ours that somebody has changed since were left in the site: "
+            f"{', '.join(left_lines)}; take them out by hand, then run `certbot-seafile undo` again"
+        )
+    context.say("The site is as it was. certbot renews the certificates on, and leaves the site alone until")
+    context.say("`certbot-seafile deploy`; `certbot delete` ends their renewal.")
+    return DONE
 
 
 def _setup(arguments: argparse.Namespace) -> int:

@@ -61,9 +61,7 @@ def _apply(context: Context, entry: Entry) -> float | None:
             records.write(context.state_dir, entry.name, record)
 
     with files.lock(context.lock_path), remembered(remember):
-        served = versions.served(own, entry.names)
-        if served is not None:
-            served = seal.resume(context, served)
+        served = seal.resume(context, own, entry.names)
         received, refusal = _receive(context, entry, served)
         if received is not None and (served is None or received.leaf != served.leaf):
             if (seconds := _seconds_to_turn(context)) > 0:

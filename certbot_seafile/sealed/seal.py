@@ -68,15 +68,18 @@ def load(context: Context, version: Version) -> None:
         serving.verify_served(context, version)
     record = replace(records.load(context.state_dir, version), needs_reload=False, last_reload=context.now())
     records.write(context.state_dir, version.name, record)
-    versions.prune(version)
+    earlier = versions.before(version)
+    versions.remove_all_but(version, {version.id, *([earlier.id] if earlier else [])})
 
 
-def resume(context: Context, version: Version) -> Version | None:
-    """Go on where a killed run had written or named the version; return the version that is served then.
+def resume(context: Context, lineage: Paths, for_names: Sequence[str] = ()) -> Version | None:
+    """Go on where a killed run had written or named a version; return the one that is served then, None without.
 
-    Where nginx or a client refuses it, the version before comes back; None where there is none. Raises errors.Error
-    where that cannot be served either.
+    Where nginx or a client refuses it, the version before comes back. Raises errors.Error where that cannot be served
+    either. for_names: see Version.
     """
+    if (version := versions.served(lineage, for_names)) is None:
+        return None
     is_named = os.path.lexists(version.snippet_path)
     for folder in (version.options.staple_dir, version.own_folder, version.folder):
         files.sweep(folder)
@@ -119,8 +122,7 @@ def seal_present(context: Context, lineage: Lineage) -> None:
     with files.lock(context.lock_path):
         named = serving.named_certificates(serving.find_site(context, lineage.names))
         if lineage.folder not in map(os.path.dirname, named):
-            if (served := versions.served(lineage)) is not None:
-                resume(context, served)
+            resume(context, lineage)
             return
         staple, record = store.stored_staple(lineage, context.now()), records.load(context.state_dir, lineage)
         response = None if staple is None else staple.response

@@ -101,9 +101,7 @@ def _refuse_unfit(context: Context, lineage: Lineage) -> None:
 
 def _deploy_here(context: Context, lineage: Lineage) -> store.Outcome:
     """Let the site name live/NAME and the staple's snippet; where it is sealed, let nginx read a version of its own."""
-    is_sealed, served = lineage.is_must_staple or versions.is_sealed(lineage), versions.served(lineage)
-    if served is not None:
-        served = seal.resume(context, served)
+    is_sealed, served = lineage.is_must_staple or versions.is_sealed(lineage), seal.resume(context, lineage)
     site = _prepared_site(context, lineage)
     unstapled = serving.why_paired(served or lineage, site)
     if is_sealed and unstapled:
@@ -240,8 +238,7 @@ def keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | None
         if context.renewer is None:
             with files.lock(context.lock_path):
                 _remove_leftovers(context, lineage, site)
-                if isinstance(current, Version):
-                    current = seal.resume(context, current) or lineage
+                current = seal.resume(context, lineage) or lineage
         result = refreshed or refresh.refresh_one(context, current)
         if refreshed is None:
             result.report(context.say)

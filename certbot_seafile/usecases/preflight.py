@@ -173,11 +173,11 @@ def refuse_unstaplable(context: Context, request: Request) -> None:
         for server in site.tls:
             plan.try_stapling(planned, server)
 
-    planned = serving.plan_edits(context, names, add_edits)
+    if not (planned := serving.plan_edits(context, names, add_edits)):
+        return
     try:
-        with contextlib.ExitStack() as opened:
-            if planned:
-                opened.enter_context(writing.edited(context, planned, "trial", names[0], is_lasting=False))
+        with writing.edited(context, planned, "trial", names[0], is_lasting=False):
+            pass
     except errors.SiteRefused as refused:
         if not isinstance(refused.__cause__, errors.ConfigurationRefused):
             raise

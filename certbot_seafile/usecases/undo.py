@@ -155,7 +155,7 @@ def _owners(context: Context, names: Sequence[str]) -> set[str]:
 
 def _remove_files(context: Context, own: Paths) -> None:
     """Remove versions, the staple where the site's own lines do not name it, and what is remembered."""
-    versions.remove_all(own)
+    versions.remove_all_but(own)
     handover.remove(own)
     stored = ("ocsp.response", "pinned.response", "revoked")
     store.remove_unnamed(context, [os.path.join(own.own_folder, name) for name in stored])
