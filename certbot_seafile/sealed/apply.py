@@ -119,7 +119,7 @@ def _keep_staple(context: Context, served: Version, received: Bundle | None) -> 
     """
     response = None if received is None else received.response
     is_withdrawn = received is not None and response is None and not served.is_must_staple
-    outcome = _verified(context, served, response, None if is_withdrawn else served.stored_response())
+    outcome = _verified(context, served, response, None if is_withdrawn else store.stored_staple(served, context.now()))
     loading = store.Round(context)
     if loading.write(served, outcome):
         logger.info("%s: %s", served.name, outcome)
@@ -128,12 +128,11 @@ def _keep_staple(context: Context, served: Version, received: Bundle | None) -> 
         raise errors.NotStapled(f"{served.name}: {outcome.reason}; get a new certificate")
 
 
-def _verified(context: Context, leaf: Lineage, response: bytes | None, stored: bytes | None) -> store.Outcome:
-    """Return what to serve of a staple that was handed over, beside the one that is stored."""
+def _verified(context: Context, leaf: Lineage, response: bytes | None, present: verify.Staple | None) -> store.Outcome:
+    """Return what to serve of a staple that was handed over, beside the one that is present."""
     record = records.load(context.state_dir, leaf)
     if reason := store.why_unstapled(leaf):
         return store.Outcome(None, record, reason)
-    present = store.stored_staple(leaf, context.now()) if stored is not None else None
     due = store.Due("", b"", present, record)
     outcome = store.verify_response(context, leaf, due, partial(_handed, response))
     return replace(outcome, record=record) if outcome.staple == present is not None else outcome

@@ -128,7 +128,11 @@ def _servers_without_snippet(context: Context) -> list[model.Server]:
 
 
 def is_known(context: Context, name: str) -> bool:
-    """Tell whether there is anything of a lineage called name: at certbot, in the journal, or in nginx's folders."""
+    """Tell whether there is anything of a lineage called name: at certbot, in the journal, or in nginx's folders.
+
+    Raises errors.LineageRefused for a name that leads out of these folders.
+    """
+    lineages.check_name(name)
     own = paths(context, name)
     places = own.renewal_path, own.snippet_path, own.response_path, records.path(context.state_dir, name)
     owners = (step.owner for entry in context.journal.entries() for step in entry.steps)
