@@ -311,15 +311,13 @@ def _bring_over(arguments: argparse.Namespace, before: settings.FormerSettings) 
             options = dataclasses.replace(before.lineages[name], is_users_webroot=True)
             _working(arguments).for_user(before.user, arguments.home, name, names, options)
 
-    arguments.config_dir = new = former.new_config_dir(before)
+    arguments.config_dir = former.new_config_dir(before)
     if not former.is_moved(before, arguments.home):
         former.keep(before, arguments.settings, arguments.home)
         set_up()
         former.hand_over(before, arguments.home)
-    elif not os.path.isdir(new):
-        arguments.config_dir = before.config_dir
-    if _apply(arguments) == FAILED:
-        return FAILED
+        if _apply(arguments) == FAILED:
+            return FAILED
     folders = {f"{name}_dir": os.path.join(arguments.home, name) for name in ("config", "work", "logs")}
     hook = assembly.hook_command(argparse.Namespace(**folders), arguments.https_port or 443)
     former.move(before, arguments.home, hook)
