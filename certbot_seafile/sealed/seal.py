@@ -78,12 +78,12 @@ def resume(context: Context, lineage: Paths, for_names: Sequence[str] = ()) -> V
     Where nginx or a client refuses it, the version before comes back. Raises errors.Error where that cannot be served
     either. for_names: see Version.
     """
+    is_named = os.path.lexists(lineage.snippet_path)
+    versions.repair(lineage)
     if (version := versions.served(lineage, for_names)) is None:
         return None
-    is_named = os.path.lexists(version.snippet_path)
     for folder in (version.options.staple_dir, version.own_folder, version.folder):
         files.sweep(folder)
-    versions.repair(version)
     if is_named and not records.load(context.state_dir, version).needs_reload:
         return version
     earlier = versions.before(version)
