@@ -210,13 +210,12 @@ def _test(context: Context, lineage: Lineage) -> None:
         snippet = files.read_if_present(lineage.snippet_path)
         if snippet is None or versions.is_sealed(lineage):
             raise
-        store.put([(lineage.snippet_path, None)])
-        context.nginx.changed()
-        try:
+        with contextlib.ExitStack() as undoing:
+            undoing.callback(store.put, [(lineage.snippet_path, snippet)])
+            store.put([(lineage.snippet_path, None)])
+            context.nginx.changed()
             context.nginx.test()
-        except errors.ConfigurationRefused:
-            store.put([(lineage.snippet_path, snippet)])
-            raise
+            undoing.pop_all()
 
 
 def keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | None = None) -> None:
