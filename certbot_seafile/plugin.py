@@ -344,10 +344,9 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
             return
         if foreign := preflight.find_foreign(self.config.config_dir, request):
             self.config.renew_by_default = True
-            name, other = foreign
             self._say(
-                f"{name} was made with {other}: a new certificate is asked for, so that its renewals go by "
-                f"{self.name} from now on"
+                f"{foreign.name} was made with {foreign.renewal['authenticator']}: a new certificate is asked for, so "
+                f"that its renewals go by {self.name} from now on"
             )
 
 

@@ -117,13 +117,10 @@ def begin_renewal(context: Context, request: Request) -> None:
         deploy.remember(context, known[0], deploy.UNFINISHED)
 
 
-def find_foreign(config_dir: str, request: Request) -> tuple[str, str] | None:
-    """Return the lineage that is asked for again where another plugin made it, and would renew it, and that plugin."""
-    for lineage in _same(config_dir, request):
-        authenticator = lineage.renewal.get("authenticator", lineages.PLUGIN_NAME)
-        if authenticator != lineages.PLUGIN_NAME:
-            return lineage.name, authenticator
-    return None
+def find_foreign(config_dir: str, request: Request) -> Lineage | None:
+    """Return the lineage that is asked for again where another plugin made it, and would renew it."""
+    ours = lineages.PLUGIN_NAME
+    return next((each for each in _same(config_dir, request) if each.renewal.get("authenticator", ours) != ours), None)
 
 
 def answered(context: Context, names: Sequence[str]) -> tuple[str, ...]:
