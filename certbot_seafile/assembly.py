@@ -52,7 +52,7 @@ class Reverter:
     def __init__(self, config: Any) -> None:
         self._config = config
 
-    @functools.cached_property
+    @property
     def _reverter(self) -> Any:
         from certbot import reverter
 
@@ -89,7 +89,6 @@ class Reverter:
         """Forget the open checkpoint: the files were put back already, in one step each."""
         shutil.rmtree(self._config.in_progress_dir, ignore_errors=True)
         files.remove_folder_if_empty(self._config.backup_dir)
-        self.__dict__.pop("_reverter", None)  # the next one makes the folder again
 
 
 def context_for(

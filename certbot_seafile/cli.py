@@ -20,7 +20,6 @@ from certbot_seafile.system import progress
 logger = logging.getLogger(__name__)
 
 _FAILED = 1
-_ELSE = "where no certificate names one"
 
 #: What each command does; the first sentence stands in the list of commands.
 _COMMANDS = {
@@ -121,14 +120,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-dir", default=usual["config"], metavar="D", help="certbot's configuration folder")
     parser.add_argument("--work-dir", default=usual["work"], metavar="D", help="certbot's work folder")
     parser.add_argument("--logs-dir", default=usual["logs"], metavar="D", help="certbot's log folder")
-    parser.add_argument(
-        "--http-01-port", dest="http_port", type=int, metavar="PORT", help="as certbot's option of that name"
-    )
-    parser.add_argument(
-        "--https-port", dest="https_port", type=int, metavar="PORT", help="as certbot's option of that name"
-    )
-    parser.add_argument("--seafile-ctl", dest="ctl", metavar="PATH", help=f"nginx binary, {_ELSE}")
-    parser.add_argument("--seafile-staple-dir", dest="staple_dir", metavar="DIR", help=f"folder of staples, {_ELSE}")
+    for option, field in (("--http-01-port", "http_port"), ("--https-port", "https_port")):
+        parser.add_argument(option, dest=field, type=int, metavar="PORT", help="as certbot's option of that name")
+    _add_seafile(parser, "ctl", "PATH", "nginx binary")
+    _add_seafile(parser, "staple_dir", "DIR", "folder of staples")
     parser.add_argument("--settings", default="/etc/certbot-seafile.json", metavar="FILE", help="what `setup` wrote")
     volume = parser.add_mutually_exclusive_group()
     volume.add_argument("-q", "--quiet", action="store_true", help="say nothing but failures")
@@ -182,13 +177,14 @@ def _add_setup(setup: argparse.ArgumentParser) -> None:
         "--systemd-dir", default="/etc/systemd/system" if has_systemd else None, metavar="DIR",
         help="where systemd's units go (default: its own folder, where systemd runs; empty: nowhere)",
     )  # fmt: skip
-    for name, metavar, text in (
-        ("server_root", "DIR", "folder of nginx.conf"),
-        ("reload_cmd", "CMD", "how root's step reloads nginx"),
-        ("webroot", "DIR", "where challenges are written"),
-    ):
-        option = f"--seafile-{name.replace('_', '-')}"
-        setup.add_argument(option, dest=name, metavar=metavar, help=f"{text}, {_ELSE}")
+    _add_seafile(setup, "server_root", "DIR", "folder of nginx.conf")
+    _add_seafile(setup, "reload_cmd", "CMD", "how root's step reloads nginx")
+    _add_seafile(setup, "webroot", "DIR", "where challenges are written")
+
+
+def _add_seafile(parser: argparse.ArgumentParser, name: str, metavar: str, text: str) -> None:
+    option = f"--seafile-{name.replace('_', '-')}"
+    parser.add_argument(option, dest=name, metavar=metavar, help=f"{text}, where no certificate names one")
 
 
 def _make_room(record: object) -> bool:

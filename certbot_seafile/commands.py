@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from certbot_seafile import assembly, errors
@@ -27,7 +27,7 @@ from certbot_seafile.system import files, lineages, progress, records
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Options, Paths
 from certbot_seafile.usecases import deploy, refresh, status, undo
-from certbot_seafile.usecases.boundary import Failure, attempt, attempt_each
+from certbot_seafile.usecases.boundary import Failure, attempt_each
 
 logger = logging.getLogger(__name__)
 
@@ -56,29 +56,30 @@ def _context(arguments: argparse.Namespace, options: Options) -> Context:
 def _say(arguments: argparse.Namespace, text: str) -> None:
     """Print text; what was closed or is full does not stop the work that is told."""
     if not arguments.quiet:
+        progress.erase()
         with contextlib.suppress(OSError):
             print(text, flush=True)
 
 
 def _given(arguments: argparse.Namespace, *keys: str) -> dict[str, Any]:
-    return {key: value for key in keys if (value := getattr(arguments, key))}
+    """Return the options that the command line names: these, or all."""
+    return {key: value for key in keys or lineages.KEYS if (value := getattr(arguments, key, None))}
 
 
 def _load(arguments: argparse.Namespace, name: str) -> Lineage:
     """Return certbot's lineage; the sealed version where root's settings name it, or where certbot knows it no more."""
     entry = arguments.entries.get(name)
-    options = Options(**_given(arguments, "ctl", "staple_dir", "http_port", "https_port"))
-    if entry is None and os.path.lexists(Paths(name, arguments.config_dir, options).renewal_path):
-        return lineages.load(arguments.config_dir, name, **_given(arguments, "http_port", "https_port"))
-    own = Paths(name, arguments.config_dir, entry.options if entry else options)
-    if (version := versions.served(own, entry.names if entry else ())) is not None:
+    options = entry.options if entry else Options(**_given(arguments))
+    own = Paths(name, arguments.config_dir, options)
+    is_certbots = entry is None and os.path.lexists(own.renewal_path)
+    if not is_certbots and (version := versions.served(own, entry.names if entry else ())) is not None:
         return version
     if entry is not None:
         raise errors.LineageRefused(
             f"nothing was served of {name} yet, because nothing good was handed over in {entry.path}; get the "
             "certificate there, then run `certbot-seafile apply`"
         )
-    return lineages.load(arguments.config_dir, name)  # which says what is missing
+    return lineages.load(arguments.config_dir, name, **_given(arguments, "http_port", "https_port"))
 
 
 def _names(arguments: argparse.Namespace) -> list[str]:
@@ -87,21 +88,13 @@ def _names(arguments: argparse.Namespace) -> list[str]:
         return list(arguments.cert_names)
     own, folders = lineages.names_of_plugin(arguments.config_dir), {arguments.staple_dir or Options().staple_dir}
     folders |= {entry.options.staple_dir for entry in arguments.entries.values()}
-    with contextlib.suppress(errors.LineageRefused):
-        folders |= {lineages.load(arguments.config_dir, name).options.staple_dir for name in own[:1]}
+    folders |= {lineage.options.staple_dir for lineage in lineages.load_each(arguments.config_dir, own[:1])}
     return sorted({*own, *arguments.entries, *(name for folder in folders for name in versions.names(folder))})
 
 
 def _each(arguments: argparse.Namespace, work: Callable[[Lineage], _T]) -> tuple[list[_T], list[Failure]]:
     """Return what the work on each lineage that is meant returns, and what stopped the work on the others."""
-    names, numbers = _names(arguments), itertools.count()
-    with progress.waiting("what clients are handed") as wait:
-
-        def look(name: str) -> _T:
-            wait.count(next(numbers), len(names))
-            return work(_load(arguments, name))
-
-        return attempt_each(names, look)
+    return attempt_each(_names(arguments), lambda name: work(_load(arguments, name)))
 
 
 def _machine_context(arguments: argparse.Namespace, readable: Sequence[Lineage]) -> Context:
@@ -110,7 +103,7 @@ def _machine_context(arguments: argparse.Namespace, readable: Sequence[Lineage])
     for name in () if chosen else lineages.names_of_plugin(arguments.config_dir):
         with contextlib.suppress(errors.LineageRefused):
             chosen.append(lineages.options_of(arguments.config_dir, name))
-    return _context(arguments, chosen[0] if chosen else Options(**_given(arguments, "ctl", "staple_dir")))
+    return _context(arguments, chosen[0] if chosen else Options(**_given(arguments)))
 
 
 def _no_lineage(arguments: argparse.Namespace) -> errors.LineageRefused:
@@ -134,20 +127,22 @@ def _deploy(arguments: argparse.Namespace) -> int:
     return _deploy_each(arguments, names)
 
 
-def _deploy_each(arguments: argparse.Namespace, names: Iterable[str]) -> int:
+def _deploy_each(arguments: argparse.Namespace, names: Sequence[str]) -> int:
     def work(name: str) -> None:
         lineage = _load(arguments, name)
         is_renewed = "RENEWED_LINEAGE" in os.environ and lineage.is_renewed  # a first certificate was asked for
         deploy.deploy(_context(arguments, lineage.options), lineage, is_upkeep=is_renewed)
 
-    failures = attempt_each(names, work)[1]
+    return _report(attempt_each(names, work)[1])
+
+
+def _report(failures: Sequence[Failure], tell: Callable[[str], str] = str) -> int:
     for failure in failures:
-        print(f"certbot-seafile: {failure}", file=sys.stderr)
+        print(f"certbot-seafile: {tell(str(failure))}", file=sys.stderr)
     return FAILED if failures else DONE
 
 
 def _refresh(arguments: argparse.Namespace) -> int:
-    names = _names(arguments)
     context_for = functools.cache(functools.partial(_context, arguments))
     waiting: list[str] = []
 
@@ -164,15 +159,9 @@ def _refresh(arguments: argparse.Namespace) -> int:
         return context, current
 
     results = []
-    with progress.waiting("staples") as wait:
-
-        def count(done: int) -> None:
-            wait.count(done, len(names))
-
-        for result in refresh.refresh(names, load, force=arguments.force, on_progress=count):
-            progress.erase()
-            result.report(functools.partial(_say, arguments))
-            results.append(result.failure is None)
+    for result in refresh.refresh(_names(arguments), load, force=arguments.force):
+        result.report(functools.partial(_say, arguments))
+        results.append(result.failure is None)
     if not results:
         raise _no_lineage(arguments)
     # A certificate that waits for its staple goes live with it.
@@ -210,16 +199,17 @@ def _findings(
 ) -> list[findings.Finding]:
     """Return what is wrong with the readable lineages, the damaged ones, and the machine below root."""
     machine = Machine(_machine_context(arguments, readable), readable, arguments.entries, root)
+    by_name = {lineage.name: lineage for lineage in readable}
+    context_for = functools.cache(functools.partial(_context, arguments))
+
+    def look(name: str) -> list[findings.Finding]:
+        return rules.of_lineage(context_for(by_name[name].options), by_name[name], machine)
+
     # What was deleted, the rules of the machine tell.
     known = {*lineages.all_names(arguments.config_dir), *arguments.entries}
-    results = [findings.of_failure(failure) for failure in damaged if failure.name in known]
-    context_for = functools.cache(functools.partial(_context, arguments))
-    with progress.waiting("what clients are handed") as wait:
-        for number, lineage in enumerate(readable):
-            wait.count(number, len(readable))
-            result = attempt(lineage.name, rules.of_lineage, context_for(lineage.options), lineage, machine)
-            results += [findings.of_failure(result)] if isinstance(result, Failure) else result
-        return results + rules.of_machine(machine)
+    found, failures = attempt_each(list(by_name), look)
+    failed = [failure for failure in damaged if failure.name in known] + failures
+    return [*map(findings.of_failure, failed), *itertools.chain.from_iterable(found), *rules.of_machine(machine)]
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -266,42 +256,40 @@ def _undo(arguments: argparse.Namespace) -> int:
 
 
 def _report_undo(context: Context, left_lines: Sequence[str]) -> int:
-    if not left_lines:
-        context.say("The site is as it was. certbot renews the certificates on, and leaves the site alone until")
-        context.say("`certbot-seafile deploy`; `certbot delete` ends their renewal.")
-        return DONE
-    print(
-        "certbot-seafile: lines of ours that somebody has changed since were left in the site: "
-        f"{', '.join(left_lines)}; take them out by hand, then run `certbot-seafile undo` again",
-        file=sys.stderr,
-    )
-    return FAILED
+    if left_lines:
+        raise errors.SiteRefused(
+            "lines of ours that somebody has changed since were left in the site: "
+            f"{', '.join(left_lines)}; take them out by hand, then run `certbot-seafile undo` again"
+        )
+    context.say("The site is as it was. certbot renews the certificates on, and leaves the site alone until")
+    context.say("`certbot-seafile deploy`; `certbot delete` ends their renewal.")
+    return DONE
 
 
 def _setup(arguments: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         raise errors.FileRefused("setup prepares what is root's; run it as root")
-    say = functools.partial(_say, arguments)
     if (former_settings := settings.read_former(arguments.settings)) is not None:
         return _bring_over(arguments, former_settings)
-    chosen = _given(arguments, "ctl", "server_root", "reload_cmd", "webroot", "staple_dir", "http_port", "https_port")
-    options = Options(**chosen, forward=arguments.forward, is_users_webroot=arguments.user is not None)
+    is_users = arguments.user is not None
+    options = Options(**_given(arguments), forward=arguments.forward, is_users_webroot=is_users)
     name = arguments.cert_names[0] if arguments.cert_names else arguments.domain[0]
     working = _working(arguments)
-    if arguments.user is not None:
+    if is_users:
         steps = working.for_user(arguments.user, arguments.home, name, arguments.domain, options)
     else:
         steps = working.for_source(os.path.abspath(arguments.source), name, arguments.domain, options)
     if not steps:
-        say("All is set up.")
+        _say(arguments, "All is set up.")
     return DONE if arguments.dry_run else _apply(arguments)
 
 
 def _working(arguments: argparse.Namespace) -> setup.Setup:
+    path, is_usual = arguments.settings, arguments.settings == "/etc/certbot-seafile.json"
+    command = [*assembly.own_words(arguments), *([] if is_usual else ["--settings", path])]
     return setup.Setup(
-        arguments.settings, settings.read(arguments.settings), functools.partial(_context, arguments),
-        functools.partial(_say, arguments), _own_command(arguments), arguments.systemd_dir or None, arguments.dry_run,
-        arguments.work_dir,
+        path, settings.read(path), functools.partial(_context, arguments), functools.partial(_say, arguments),
+        command, arguments.systemd_dir or None, arguments.dry_run, arguments.work_dir,
     )  # fmt: skip
 
 
@@ -323,15 +311,13 @@ def _bring_over(arguments: argparse.Namespace, before: settings.FormerSettings) 
             options = dataclasses.replace(before.lineages[name], is_users_webroot=True)
             _working(arguments).for_user(before.user, arguments.home, name, names, options)
 
-    arguments.config_dir = new = former.new_config_dir(before)
+    arguments.config_dir = former.new_config_dir(before)
     if not former.is_moved(before, arguments.home):
         former.keep(before, arguments.settings, arguments.home)
         set_up()
         former.hand_over(before, arguments.home)
-    elif not os.path.isdir(new):
-        arguments.config_dir = before.config_dir
-    if _apply(arguments) == FAILED:
-        return FAILED
+        if _apply(arguments) == FAILED:
+            return FAILED
     folders = {f"{name}_dir": os.path.join(arguments.home, name) for name in ("config", "work", "logs")}
     hook = assembly.hook_command(argparse.Namespace(**folders), arguments.https_port or 443)
     former.move(before, arguments.home, hook)
@@ -339,12 +325,6 @@ def _bring_over(arguments: argparse.Namespace, before: settings.FormerSettings) 
     set_up()
     former.forget(before, arguments.settings)
     return _apply(arguments)
-
-
-def _own_command(arguments: argparse.Namespace) -> list[str]:
-    """Return the words that run this program with the same folders and settings."""
-    is_usual = arguments.settings == "/etc/certbot-seafile.json"
-    return [*assembly.own_words(arguments), *([] if is_usual else ["--settings", arguments.settings])]
 
 
 def _apply(arguments: argparse.Namespace) -> int:
@@ -356,10 +336,7 @@ def _apply(arguments: argparse.Namespace) -> int:
         )
     os.environ.clear()
     os.environ.update(PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", LC_ALL="C.UTF-8")
-    failures = apply.apply(stored, functools.partial(_context, arguments))
-    for failure in failures:
-        print(f"certbot-seafile: {apply.escaped(str(failure))}", file=sys.stderr)
-    return FAILED if failures else DONE
+    return _report(apply.apply(stored, functools.partial(_context, arguments)), apply.escaped)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_OPTIONS = ("site", "server-root", "ctl", "reload-cmd", "webroot", "staple-dir", "stapling", "ocsp-url", "handover")
-
 
 class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeployer, interfaces.GenericUpdater):
     """Get and serve certificates for Seafile behind nginx."""
@@ -138,7 +136,6 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         if not self.config.dry_run:
             self.config.installer = self.config.installer or self.name
             self._add_hook()
-        preflight.refuse_wildcards([_identifier(achall) for achall in achalls])
         responses, expected = [], {}
         for achall in achalls:
             response, validation = achall.response_and_validation()
@@ -186,8 +183,6 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         """Add a redirect, Strict-Transport-Security, or (already part of every deployment) the staple."""
         from certbot_seafile.usecases import enhance
 
-        if enhancement not in self.supported_enhancements():
-            raise certbot_errors.NotSupportedError(f"{self.name} has no enhancement {enhancement}")
         context = self._last_context or self._context()  # what deploy_cert has read, nobody has changed since
         enhance.enhance(context, domain, enhancement, options)
         self._has_loaded = True
@@ -288,17 +283,16 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
     def _options(self) -> Options:
         from certbot_seafile.system import lineages, renewal
 
-        values = {name.replace("-", "_"): self.conf(name) for name in _OPTIONS}
-        values |= {"http_port": self.config.http01_port, "https_port": self.config.https_port}
+        values = {name: getattr(self.config, key) for name, key in lineages.KEYS.items()}
         values["no_redirect"] = self.config.redirect is False
         hook = getattr(self.config, "deploy_hook", None) or getattr(self.config, "renew_hook", None)
         if self.config.verb == "renew" and not self._is_chosen("https_port"):
             values["https_port"] = renewal.https_port(hook) or values["https_port"]
         if self.config.certname and self.config.verb in ("install", "enhance"):
             # certbot gives these verbs nothing of the renewal file.
-            names = {name: f"seafile_{name}" for name in values}
-            names |= {"http_port": "http01_port", "https_port": "https_port", "no_redirect": "redirect"}
-            given = {name: value for name, value in values.items() if self._is_chosen(names[name])}
+            given = {
+                name: value for name, value in values.items() if self._is_chosen(lineages.KEYS.get(name, "redirect"))
+            }
             with contextlib.suppress(certbot_errors.PluginError):
                 return replace(lineages.options_of(self.config.config_dir, self.config.certname), **given)
         return lineages.Options(**values)
@@ -349,12 +343,11 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         is_authenticator = self.name in (self.config.authenticator, self.config.configurator)
         if self.config.reinstall or self.config.renew_by_default or not is_authenticator:
             return
-        if foreign := preflight.find_foreign(self.config.config_dir, request.names):
+        if foreign := preflight.find_foreign(self.config.config_dir, request):
             self.config.renew_by_default = True
-            name, other = foreign
             self._say(
-                f"{name} was made with {other}: a new certificate is asked for, so that its renewals go by "
-                f"{self.name} from now on"
+                f"{foreign.name} was made with {foreign.renewal['authenticator']}: a new certificate is asked for, so "
+                f"that its renewals go by {self.name} from now on"
             )
 
 

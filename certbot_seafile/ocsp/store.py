@@ -215,7 +215,7 @@ def put(contents: Iterable[tuple[str, bytes | None]]) -> None:
 def remove_unnamed(context: Context, paths: Sequence[str]) -> None:
     """Remove stored responses that neither the configuration names nor a site named before us: undo brings it back."""
     present = [path for path in paths if os.path.lexists(path)]
-    statements = context.nginx.configuration().mentioning(b"ocsp.response") if present else ()
+    statements = context.nginx.configuration().mentioning(b".response") if present else ()
     named = {word for statement in statements for word in statement.arguments}
     sites = [entry.before for entry in context.journal.entries()] if present else ()
     for path in present:

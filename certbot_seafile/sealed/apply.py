@@ -23,7 +23,7 @@ from certbot_seafile.sealed.versions import Version
 from certbot_seafile.system import files, records, users
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Options, Paths
-from certbot_seafile.usecases.boundary import Failure, attempt_each
+from certbot_seafile.usecases.boundary import Failure, attempt_each, remembered
 
 logger = logging.getLogger(__name__)
 
@@ -41,48 +41,38 @@ def apply(settings: Settings, context_for: Callable[[Options], Context]) -> list
         for _ in range(_MOST_LOOKS):
             if seconds is not None:
                 time.sleep(seconds)  # without the lock, which root's other commands need
-                seconds = _remembered(context_for(entry.options), entry)
+                seconds = _apply(context_for(entry.options), entry)
 
     return attempt_each(sorted(settings.entries), work)[1]
 
 
-def _remembered(context: Context, entry: Entry) -> float | None:
+def _apply(context: Context, entry: Entry) -> float | None:
     """Apply one entry, and remember how that ended, for `check`; return in how many seconds to look again, if at all.
 
     A new certificate waits for its turn; and what came while it was served, systemd's path unit does not see.
     """
     own = Paths(entry.name, context.config_dir, entry.options)
-    with files.lock(context.lock_path):
-        failure: str | None = None
-        try:
-            return _apply(context, entry, own)
-        except errors.CertbotError as error:
-            failure = str(error)
-            raise
-        finally:
-            version = versions.served(own, entry.names)
-            if version is not None:
-                known = records.load(context.state_dir, version)
-                if failure != known.last_failure:
-                    record = replace(known, last_run=context.now(), last_failure=failure)
-                    records.write(context.state_dir, entry.name, record)
 
+    def remember(failure: str | None) -> None:
+        version = versions.served(own, entry.names)
+        known = None if version is None else records.load(context.state_dir, version)
+        if known is not None and known.last_failure != failure:
+            record = replace(known, last_run=context.now(), last_failure=failure)
+            records.write(context.state_dir, entry.name, record)
 
-def _apply(context: Context, entry: Entry, own: Paths) -> float | None:
-    served = versions.served(own, entry.names)
-    if served is not None:
-        served = seal.resume(context, served)
-    received, refusal = _receive(context, entry, served)
-    if received is not None and (served is None or received.leaf != served.leaf):
-        if (seconds := _seconds_to_turn(context)) > 0:
-            return seconds
-        _serve(context, entry, own, received)
-        return 0
-    if served is not None:
-        _keep_staple(context, served, received)
-    if refusal is not None:
-        raise refusal
-    return None
+    with files.lock(context.lock_path), remembered(remember):
+        served = seal.resume(context, own, entry.names)
+        received, refusal = _receive(context, entry, served)
+        if received is not None and (served is None or received.leaf != served.leaf):
+            if (seconds := _seconds_to_turn(context)) > 0:
+                return seconds
+            _serve(context, entry, own, received)
+            return 0
+        if served is not None:
+            _keep_staple(context, served, received)
+        if refusal is not None:
+            raise refusal
+        return None
 
 
 def _receive(context: Context, entry: Entry, served: Version | None) -> tuple[Bundle | None, errors.Error | None]:
@@ -129,7 +119,7 @@ def _keep_staple(context: Context, served: Version, received: Bundle | None) -> 
     """
     response = None if received is None else received.response
     is_withdrawn = received is not None and response is None and not served.is_must_staple
-    outcome = _verified(context, served, response, None if is_withdrawn else served.stored_response())
+    outcome = _verified(context, served, response, None if is_withdrawn else store.stored_staple(served, context.now()))
     loading = store.Round(context)
     if loading.write(served, outcome):
         logger.info("%s: %s", served.name, outcome)
@@ -138,12 +128,11 @@ def _keep_staple(context: Context, served: Version, received: Bundle | None) -> 
         raise errors.Error(f"{served.name}: {outcome.reason}; get a new certificate")
 
 
-def _verified(context: Context, leaf: Lineage, response: bytes | None, stored: bytes | None) -> store.Outcome:
-    """Return what to serve of a staple that was handed over, beside the one that is stored."""
+def _verified(context: Context, leaf: Lineage, response: bytes | None, present: verify.Staple | None) -> store.Outcome:
+    """Return what to serve of a staple that was handed over, beside the one that is present."""
     record = records.load(context.state_dir, leaf)
     if reason := store.why_unstapled(leaf):
         return store.Outcome(None, record, reason)
-    present = store.stored_staple(leaf, context.now()) if stored is not None else None
     outcome = store.verify_response(context, leaf, store.Outcome(present, record), partial(_handed, response))
     return replace(outcome, record=record) if outcome.staple == present is not None else outcome
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from certbot_seafile import errors
 from certbot_seafile.sealed import bundle
 from certbot_seafile.sealed.bundle import Bundle
-from certbot_seafile.system import files, lineages
+from certbot_seafile.system import files
 from certbot_seafile.system.lineages import Lineage, Paths
 
 
@@ -80,5 +80,4 @@ def write(lineage: Lineage, response: bytes | None) -> None:
 def remove(lineage: Paths) -> None:
     """Remove the lineage's handover file, which holds its key. Raises errors.FileRefused."""
     if lineage.options.handover:
-        lineages.check_name(lineage.name)
         files.remove(path(lineage))

@@ -11,15 +11,14 @@ import contextlib
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from certbot_seafile import errors
 from certbot_seafile.ocsp import store
 from certbot_seafile.sealed import handover, versions
 from certbot_seafile.sealed.bundle import Bundle
 from certbot_seafile.sealed.versions import Version
-from certbot_seafile.site import plan
-from certbot_seafile.system import files, lineages, records, serving
+from certbot_seafile.system import files, records, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Paths
 from certbot_seafile.system.records import Record
@@ -66,22 +65,25 @@ def load(context: Context, version: Version) -> None:
     if not install.put_into_site(context, version, site):
         context.nginx.test()
         context.nginx.reload()
-        install.verify_served(context, version)
+        serving.verify_served(context, version)
     record = replace(records.load(context.state_dir, version), needs_reload=False, last_reload=context.now())
     records.write(context.state_dir, version.name, record)
-    versions.prune(version)
+    earlier = versions.before(version)
+    versions.remove_all_but(version, {version.id, *([earlier.id] if earlier else [])})
 
 
-def resume(context: Context, version: Version) -> Version | None:
-    """Go on where a killed run had written or named the version; return the version that is served then.
+def resume(context: Context, lineage: Paths, for_names: Sequence[str] = ()) -> Version | None:
+    """Go on where a killed run had written or named a version; return the one that is served then, None without.
 
-    Where nginx or a client refuses it, the version before comes back; None where there is none. Raises errors.Error
-    where that cannot be served either.
+    Where nginx or a client refuses it, the version before comes back. Raises errors.Error where that cannot be served
+    either. for_names: see Version.
     """
-    is_named = os.path.lexists(version.snippet_path)
+    is_named = os.path.lexists(lineage.snippet_path)
+    versions.repair(lineage)
+    if (version := versions.served(lineage, for_names)) is None:
+        return None
     for folder in (version.options.staple_dir, version.own_folder, version.folder):
         files.sweep(folder)
-    versions.repair(version)
     if is_named and not records.load(context.state_dir, version).needs_reload:
         return version
     earlier = versions.before(version)
@@ -114,47 +116,14 @@ def _put_back(context: Context, version: Version, snippet: bytes | None) -> None
 def seal_present(context: Context, lineage: Lineage) -> None:
     """Seal what the site serves of a plain lineage now, so that certbot's next step cannot bring an unstapled one.
 
-    Nothing is done where the site does not name it; a version that is there already was left by a killed run then.
-    Raises errors.Error.
+    Nothing is done where the site does not name what live/ has (archive/, as of version 0.0, stays as it is); a version
+    that is there already was left by a killed run then. Raises errors.Error.
     """
     with files.lock(context.lock_path):
-        site = serving.find_site(context, lineage.names)
-        if (present := _present(lineage, site)) is None:
-            if (served := versions.served(lineage)) is not None:
-                resume(context, served)
+        named = serving.named_certificates(serving.find_site(context, lineage.names))
+        if lineage.folder not in map(os.path.dirname, named):
+            resume(context, lineage)
             return
-        staple, record = store.stored_staple(present, context.now()), records.load(context.state_dir, present)
+        staple, record = store.stored_staple(lineage, context.now()), records.load(context.state_dir, lineage)
         response = None if staple is None else staple.response
-        serve(context, lineage, handover.read_bundle(present, response), record)
-
-
-@dataclass(frozen=True)
-class _Named(Lineage):
-    """A plain lineage by the path that the site names: in live/, or in archive/, to which version 0.0 pinned sites."""
-
-    path: str = ""
-
-    @property
-    def fullchain_path(self) -> str:
-        return self.path
-
-    @property
-    def key_path(self) -> str:
-        folder, name = os.path.split(self.path)
-        return os.path.join(folder, name.replace("fullchain", "privkey"))
-
-    @property
-    def response_path(self) -> str:
-        is_pinned = not self.path.startswith(self.folder)
-        return os.path.join(self.own_folder, "pinned.response" if is_pinned else "ocsp.response")
-
-
-def _present(lineage: Lineage, site: plan.Site) -> _Named | None:
-    """Return what the site names of a plain lineage; None where it names none of it."""
-    folders = (f"{lineage.folder}/", os.path.join(lineage.config_dir, "archive", lineage.name, ""))
-    lines = [line for server in site.tls for line in server.level(b"ssl_certificate")]
-    for path in [os.fsdecode(line.arguments[0]) for line in lines]:
-        if path.startswith(folders):
-            leaf, *chain = lineages.certificates(path)
-            return _Named(**{**vars(lineage), "leaf": leaf, "chain": tuple(chain)}, path=path)
-    return None
+        serve(context, lineage, handover.read_bundle(lineage, response), record)

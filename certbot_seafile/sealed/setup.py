@@ -32,11 +32,6 @@ _SYSTEM_UNITS = "/etc/systemd/system"
 _ROOTS_CLI_INI = "/etc/letsencrypt/cli.ini"  # certbot reads it for every user (certbot.misc.get_default_folder)
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CLI_INI = ".config/letsencrypt/cli.ini"  # the user's, below its home
-# Options that the user's runs need as well; what nginx is told is root's.
-_KEYS = (
-    "seafile-site", "seafile-server-root", "seafile-ctl", "seafile-webroot", "seafile-staple-dir", "seafile-stapling",
-    "seafile-ocsp-url", "http-01-port", "https-port",
-)  # fmt: skip
 _KEY = re.compile(r"(?:--)?([^:=;#\[\s-][^:=;#\s]*)")  # of a line, as configargparse reads it
 # What `nginx -t` writes to beside its logs and pid file, as distributions and nginx.org build it.
 _NGINX_FOLDERS = ("/run", "/var/log/nginx", "/var/lib/nginx", "/var/cache/nginx")
@@ -215,13 +210,11 @@ class Setup:
         if self._steps and self.unit_dir is None:
             lines = units.cron_lines(self._chosen, self._apply, self._certbot)
             self.say(f"Without systemd, put these lines into /etc/cron.d/certbot-seafile:\n{lines}")
-        for name in lineages.all_names(context.config_dir) if self._steps else ():
-            with contextlib.suppress(errors.LineageRefused):
-                if set(entry.names) & set(lineages.load(context.config_dir, name).names):
-                    self.say(
-                        f"The certificate {name} in {context.config_dir} is for these names too, and root renews it as "
-                        f"before. When {entry.name} is served, `certbot delete --cert-name {name}` ends that."
-                    )
+        for other in lineages.sharing(context.config_dir, entry.names) if self._steps else ():
+            self.say(
+                f"The certificate {other.name} in {context.config_dir} is for these names too, and root renews it as "
+                f"before. When {entry.name} is served, `certbot delete --cert-name {other.name}` ends that."
+            )
 
 
 def check_forward(url: str) -> str:
@@ -315,10 +308,11 @@ def _cli_ini(home: str, options: Options, roots: bytes, own: bytes) -> bytes:
     of_root, before = _lines(roots), _lines(own)
     chosen = {f"{name}-dir": os.path.join(home, name) for name in ("config", "work", "logs")}
     chosen["seafile-handover"] = os.path.join(home, "handover")
-    for key in _KEYS:
-        field = key.removeprefix("seafile-").replace("-01", "").replace("-", "_")
-        value, usual = getattr(options, field), getattr(Options(), field)
-        if value is not None and (value != usual or key in of_root):
+    for name, key in lineages.KEYS.items():
+        key = key.replace("01", "-01").replace("_", "-")
+        value, usual = getattr(options, name), getattr(Options(), name)
+        # The user's runs need the options as well, but for what nginx is told, which is root's.
+        if name != "reload_cmd" and value is not None and (value != usual or key in of_root):
             chosen[key] = str(value)
     lines = {**of_root, "max-log-backups": "max-log-backups = 50", **before}  # logrotate does not know these logs
     lines |= {key: f"{key} = {value}" for key, value in chosen.items()}

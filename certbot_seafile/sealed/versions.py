@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives import hashes
@@ -150,21 +150,14 @@ def _discard(lineage: Paths, each: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def prune(version: Version) -> None:
-    """Remove all versions but this one and the one before, and what killed runs left. Raises errors.FileRefused."""
-    earlier = before(version)
-    for each in _ids(version.own_folder):
-        if each not in (version.id, earlier and earlier.id):
-            _discard(version, each)
-    files.sweep(version.own_folder)
-
-
-def remove_all(lineage: Paths) -> None:
-    """Remove every version, the keys first; nothing includes the snippet any more. Raises errors.FileRefused."""
+def remove_all_but(lineage: Paths, kept: Collection[str] = ()) -> None:
+    """Remove the versions but those with these IDs, and what killed runs left. Raises errors.FileRefused."""
     for each in _ids(lineage.own_folder):
-        _discard(lineage, each)
+        if each not in kept:
+            _discard(lineage, each)
     files.sweep(lineage.own_folder)
-    files.remove(os.path.join(lineage.own_folder, ".gitignore"))
+    if not kept:
+        files.remove(os.path.join(lineage.own_folder, ".gitignore"))
 
 
 def repair(lineage: Paths) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 
 from certbot_seafile import errors
+from certbot_seafile.sealed.versions import Version
 from certbot_seafile.site import edits, model, plan, proof
 from certbot_seafile.site.config import Configuration, Statement
 from certbot_seafile.site.model import Server, Socket
@@ -145,12 +146,10 @@ def wait_for(context: Context, check: Callable[[], None], seconds: float | None 
             time.sleep(_POLL_SECONDS)
 
 
-def verify_served(
-    context: Context, lineage: Lineage, response: bytes | None = None, seconds: float | None = None
-) -> None:
-    """Wait until a TLS client is handed the lineage's leaf, and this staple with it, at every listen address.
+def verify_served(context: Context, lineage: Lineage, seconds: float | None = None) -> None:
+    """Wait until a TLS client is handed the lineage's leaf, and a sealed version's staple, at every listen address.
 
-    response: None for any staple or none. Raises errors.NotServed after so many seconds; None: see wait_for().
+    Raises errors.NotServed after so many seconds; None: see wait_for().
     """
     site = find_site(context, lineage.names)
     every = endpoints(site.tls, tls=True, is_everywhere=True)
@@ -158,7 +157,7 @@ def verify_served(
     if elsewhere:
         context.say(f"Not looked at: {', '.join(map(str, elsewhere))}, which is not an address of this machine now")
     if not elsewhere or len(elsewhere) < len(every):
-        wait_for(context, lambda: _refuse_other(lineage, site, response), seconds)
+        wait_for(context, lambda: _refuse_other(lineage, site), seconds)
 
 
 def handshakes(lineage: Lineage, site: plan.Site) -> Iterator[tuple[str, Endpoint, Handshake]]:
@@ -170,8 +169,9 @@ def handshakes(lineage: Lineage, site: plan.Site) -> Iterator[tuple[str, Endpoin
             yield name, endpoint, handshake.perform(endpoint, name, ciphers=ciphers)
 
 
-def _refuse_other(lineage: Lineage, site: plan.Site, response: bytes | None = None) -> None:
+def _refuse_other(lineage: Lineage, site: plan.Site) -> None:
     has_looked = False
+    response = lineage.stored_response() if isinstance(lineage, Version) else None
     for name, endpoint, seen in handshakes(lineage, site):
         has_looked = True
         if seen.leaf_der != lineage.leaf_der:
@@ -192,7 +192,7 @@ def _refuse_other(lineage: Lineage, site: plan.Site, response: bytes | None = No
 
 
 def is_served(lineage: Lineage, site: plan.Site) -> bool:
-    """Tell whether TLS clients are handed the lineage's leaf now."""
+    """Tell whether TLS clients are handed the lineage's leaf now, of a sealed version its staple too."""
     with contextlib.suppress(errors.NotServed):
         _refuse_other(lineage, site)
         return True

@@ -6,12 +6,14 @@ is a defect of this program, and becomes a sentence too, with its traceback in t
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from certbot_seafile import errors
+from certbot_seafile.system import progress
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +48,26 @@ def attempt(name: str, work: Callable[_P, _T], *arguments: _P.args, **options: _
         )
 
 
-def attempt_each(names: Iterable[str], work: Callable[[str], _T]) -> tuple[list[_T], list[Failure]]:
+def attempt_each(names: Sequence[str], work: Callable[[str], _T]) -> tuple[list[_T], list[Failure]]:
     """Return what the work on each of the lineages returns, and what stopped the work on the others."""
-    results = [attempt(name, work, name) for name in names]
+    results = []
+    with progress.waiting("what clients are handed") as wait:
+        for number, name in enumerate(names):
+            wait.count(number, len(names))
+            results.append(attempt(name, work, name))
     failures = [result for result in results if isinstance(result, Failure)]
     return [result for result in results if not isinstance(result, Failure)], failures
+
+
+@contextlib.contextmanager
+def remembered(remember: Callable[[str | None], object]) -> Iterator[None]:
+    """Let `remember` know in the end why the block failed; None where it did not."""
+    failure: str | None = "it was interrupted"
+    try:
+        yield
+        failure = None
+    except errors.CertbotError as error:
+        failure = str(error)
+        raise
+    finally:
+        remember(failure)

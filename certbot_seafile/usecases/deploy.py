@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import NoReturn
+from functools import partial
 
 from certbot_seafile import errors
 from certbot_seafile.doctor import outcome, schedule
@@ -22,6 +22,7 @@ from certbot_seafile.system import answers, challenge, files, lineages, records,
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
 from certbot_seafile.usecases import install, refresh
+from certbot_seafile.usecases.boundary import remembered
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +53,7 @@ def deploy(context: Context, lineage: Lineage, *, is_upkeep: bool = False) -> No
             record = records.load(context.state_dir, subject(context, lineage))
             records.write(context.state_dir, lineage.name, replace(record, is_undone=False))
             _complete_renewal(context, lineage)
-        if context.renewer is not None:
-            served = _hand_over(context, lineage)
-        elif lineage.is_must_staple or versions.is_sealed(lineage):
-            served = _deploy_sealed(context, lineage)
-        else:
-            served = _deploy_plain(context, lineage)
+        served = (_deploy_here if context.renewer is None else _hand_over)(context, lineage)
         site = serving.find_site(context, lineage.names)
         if site.tls or plan.find_front(site) is None:
             context.say(f"Served: the certificate of {lineage.name}, {served}")
@@ -103,25 +99,37 @@ def _refuse_unfit(context: Context, lineage: Lineage) -> None:
         )
 
 
-def _deploy_plain(context: Context, lineage: Lineage) -> store.Outcome:
-    """Let the site name live/NAME, and the staple's snippet."""
+def _deploy_here(context: Context, lineage: Lineage) -> store.Outcome:
+    """Let the site name live/NAME and the staple's snippet; where it is sealed, let nginx read a version of its own."""
+    is_sealed, served = lineage.is_must_staple or versions.is_sealed(lineage), seal.resume(context, lineage)
     site = _prepared_site(context, lineage)
-    outcome = store.ensure_staple(context, lineage, unstapled=serving.why_paired(lineage, site))
+    unstapled = serving.why_paired(served or lineage, site)
+    if is_sealed and unstapled:
+        raise errors.Error(f"{lineage.name} cannot be sealed: {unstapled}; delete one of the two certificates")
+    if is_sealed and (served is None or served.leaf != lineage.leaf):
+        outcome = _ensure_demanded(context, lineage, lineage, served)
 
-    def serve(outcome: store.Outcome) -> None:
-        loading = store.Round(context)
-        loading.write(lineage, outcome)
-        site = serving.find_site(context, lineage.names)
-        if install.put_into_site(context, lineage, site):
-            loading.must_reload = False
-        elif loading.must_reload or not serving.is_served(lineage, site):
-            loading.load()
-            install.verify_served(context, lineage)
-        else:
-            context.nginx.test()
-        loading.finish()
+        def serve(outcome: store.Outcome) -> None:
+            seal.serve(context, lineage, handover.read_bundle(lineage, outcome.response), outcome.record)
 
-    return _serve(lineage, outcome, serve)
+        return _serve(lineage, outcome, serve)
+    current = served or lineage
+    return _serve(current, store.ensure_staple(context, current, unstapled=unstapled), partial(_load, context, current))
+
+
+def _load(context: Context, lineage: Lineage, outcome: store.Outcome) -> None:
+    """Let the site use the lineage or its version with this staple, and see that clients are handed it."""
+    loading = store.Round(context)
+    loading.write(lineage, outcome)
+    site = serving.find_site(context, lineage.names)
+    if install.put_into_site(context, lineage, site):
+        loading.must_reload = False
+    elif loading.must_reload or not serving.is_served(lineage, site):
+        loading.load()
+        serving.verify_served(context, lineage)
+    else:
+        context.nginx.test()
+    loading.finish()
 
 
 def _serve(lineage: Lineage, outcome: store.Outcome, serve: Callable[[store.Outcome], object]) -> store.Outcome:
@@ -144,47 +152,11 @@ def _serve(lineage: Lineage, outcome: store.Outcome, serve: Callable[[store.Outc
     return outcome
 
 
-def _deploy_sealed(context: Context, lineage: Lineage) -> store.Outcome:
-    """Let nginx read a version of its own, where a new one is there with the staple that it may demand."""
-    served = versions.served(lineage)
-    if served is not None:
-        served = seal.resume(context, served)
-    site = _prepared_site(context, lineage)
-    if reason := serving.why_paired(served or lineage, site):
-        raise errors.Error(f"{lineage.name} cannot be sealed: {reason}; delete one of the two certificates")
-    if served is not None and served.leaf == lineage.leaf:
-        return _deploy_again(context, served, site)
-    outcome = store.ensure_staple(context, lineage, tries=context.must_staple_tries if lineage.is_must_staple else (0,))
-    if lineage.is_must_staple and outcome.staple is None:  # clients would refuse it, so the earlier certificate stays
-        _keep_earlier(context, lineage, served, outcome)
-
-    def serve(outcome: store.Outcome) -> None:
-        seal.serve(context, lineage, handover.read_bundle(lineage, outcome.response), outcome.record)
-
-    return _serve(lineage, outcome, serve)
-
-
-def _deploy_again(context: Context, served: Version, site: plan.Site) -> store.Outcome:
-    """Let the site use the version that is sealed already, with a fresh staple."""
-    outcome, loading = store.ensure_staple(context, served), store.Round(context)
-    loading.write(served, outcome)
-    if install.put_into_site(context, served, site):
-        loading.must_reload = False
-    elif not loading.must_reload:
-        context.nginx.test()
-    loading.finish()
-    install.verify_served(context, served)
-    return outcome
-
-
 def _hand_over(context: Context, lineage: Lineage) -> store.Outcome:
     """Leave the set for root's step, and wait until that has let nginx serve it. Raises errors.NotServed."""
     handed = handover.load(lineage)
-    tries = context.must_staple_tries if lineage.is_must_staple else (0,)
     current = handed if handed.leaf == lineage.leaf else handover.unwritten(lineage)
-    outcome = store.ensure_staple(context, current, tries)
-    if lineage.is_must_staple and outcome.staple is None:
-        _keep_earlier(context, lineage, handed if handed.bundle else None, outcome)
+    outcome = _ensure_demanded(context, lineage, current, handed if handed.bundle else None)
     handover.write(lineage, outcome.response)
     records.write(context.state_dir, lineage.name, outcome.record)
     is_told = handed.bundle is not None and handed.leaf == lineage.leaf  # a step before this one has waited
@@ -200,8 +172,15 @@ def _hand_over(context: Context, lineage: Lineage) -> store.Outcome:
     return outcome
 
 
-def _keep_earlier(context: Context, lineage: Lineage, earlier: Lineage | None, outcome: store.Outcome) -> NoReturn:
-    """Keep what is served, its staple fresh, while a must-staple leaf has none. Raises errors.Error."""
+def _ensure_demanded(context: Context, lineage: Lineage, current: Lineage, earlier: Lineage | None) -> store.Outcome:
+    """Return what the lineage is to serve. current: as it is, or is handed over; earlier: what is served until then.
+
+    Raises errors.Error where a must-staple leaf has no staple: clients would refuse it, so what is earlier stays,
+    with a fresh staple.
+    """
+    outcome = store.ensure_staple(context, current, context.must_staple_tries if lineage.is_must_staple else (0,))
+    if not lineage.is_must_staple or outcome.staple is not None:
+        return outcome
     if earlier is not None:
         loading = store.Round(context)
         loading.write(earlier, store.ensure_staple(context, earlier))
@@ -230,15 +209,26 @@ def keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | None
     refreshed: what became of its staple, where this run has refreshed it already. How the run ended is remembered.
     Raises errors.Error where a client would be hurt: revoked, must-staple without a staple, or not served.
     """
-    failure: str | None = "it was interrupted"
-    try:
-        _keep(context, lineage, refreshed)
-        failure = None
-    except errors.CertbotError as error:
-        failure = str(error)
-        raise
-    finally:
-        remember(context, lineage, failure)
+    with remembered(partial(remember, context, lineage)):
+        if records.is_undone(context.state_dir, lineage.name):
+            return
+        lineages.refuse_cut_off(lineage)
+        site = serving.find_site(context, lineage.names)
+        current = subject(context, lineage)
+        is_lost = isinstance(current, handover.Handed) and current.bundle is None  # somebody removed the handover file
+        if is_lost or not serving.is_served(lineage, site):
+            deploy(context, lineage, is_upkeep=True)
+            return
+        if context.renewer is None:
+            with files.lock(context.lock_path):
+                _remove_leftovers(context, lineage, site)
+                current = seal.resume(context, lineage) or lineage
+        result = refreshed or refresh.refresh_one(context, current)
+        if refreshed is None:
+            result.report(context.say)
+        _complete_renewal(context, lineage)  # `certbot reconfigure --deploy-hook` may have taken our hook out
+        if result.is_fault:
+            raise errors.Error(f"{lineage.name}: {result.failure}; `certbot-seafile check` says what to do")
 
 
 def remember(context: Context, lineage: Lineage, failure: str | None) -> None:
@@ -247,29 +237,6 @@ def remember(context: Context, lineage: Lineage, failure: str | None) -> None:
     record = replace(known, last_run=context.now(), last_failure=failure)
     with contextlib.suppress(errors.FileRefused):  # a full disk has been told already
         records.write(context.state_dir, lineage.name, record)
-
-
-def _keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | None) -> None:
-    if records.is_undone(context.state_dir, lineage.name):
-        return
-    lineages.refuse_cut_off(lineage)
-    site = serving.find_site(context, lineage.names)
-    current = subject(context, lineage)
-    is_lost = isinstance(current, handover.Handed) and current.bundle is None  # somebody removed the handover file
-    if is_lost or not serving.is_served(lineage, site):
-        deploy(context, lineage, is_upkeep=True)
-        return
-    if context.renewer is None:
-        with files.lock(context.lock_path):
-            _remove_leftovers(context, lineage, site)
-            if isinstance(current, Version):
-                current = seal.resume(context, current) or lineage
-    result = refreshed or refresh.refresh_one(context, current)
-    if refreshed is None:
-        result.report(context.say)
-    _complete_renewal(context, lineage)  # `certbot reconfigure --deploy-hook` may have taken our hook out
-    if result.is_fault:
-        raise errors.Error(f"{lineage.name}: {result.failure}; `certbot-seafile check` says what to do")
 
 
 def owner_of_site(context: Context, lineage: Lineage, site: plan.Site) -> str | None:

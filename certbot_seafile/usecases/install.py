@@ -25,24 +25,22 @@ def put_into_site(context: Context, lineage: Lineage, site: plan.Site) -> bool:
         before = answers.see(context, site)
         with writing.edited(context, planned, "deploy", lineage.name):
             context.nginx.reload()
-            verify_served(context, lineage)
+            serving.verify_served(context, lineage)
             answers.verify(context, site.domains, before)
         context.say(f"Site edited: {writing.count_lines(planned)}")
     return bool(planned)
 
 
-def verify_served(context: Context, lineage: Lineage) -> None:
-    """Wait until TLS clients are handed the leaf, and with a sealed version its staple. Raises errors.NotServed."""
-    response = lineage.stored_response() if isinstance(lineage, Version) else None
-    serving.verify_served(context, lineage, response)
-
-
 def plan_for(context: Context, lineage: Lineage, site: plan.Site) -> edits.Edits:
     """Plan what lets the site answer challenges and use the lineage's certificate."""
-    is_stapled = store.why_unstapled(lineage) is None and serving.why_paired(lineage, site) is None
-    pairs = serving.pairs_beside(lineage, site)
-    is_sealed, is_by_dns = isinstance(lineage, Version), lineage.renewal.get("authenticator", "").startswith("dns-")
-    return _plan(context, lineage.names, lineage, is_stapled, pairs, is_sealed=is_sealed, is_by_dns=is_by_dns)
+    is_sealed = isinstance(lineage, Version)
+    kept = frozenset() if is_sealed else serving.pairs_beside(lineage, site)
+    is_stapled = not kept and store.why_unstapled(lineage) is None
+    certificate = plan.Certificate(
+        lineage.fullchain_path, lineage.key_path, lineage.snippet_path, is_stapled, kept, is_sealed
+    )
+    is_by_dns = lineage.renewal.get("authenticator", "").startswith("dns-")
+    return _plan(context, lineage.names, lineage.name, certificate, is_by_dns=is_by_dns)
 
 
 def check_plan(context: Context, names: Sequence[str], cert_name: str | None, *, must_staple: bool) -> plan.Site:
@@ -53,7 +51,8 @@ def check_plan(context: Context, names: Sequence[str], cert_name: str | None, *,
     site = serving.find_site(context, names)
     paths = Paths(cert_name or names[0], context.config_dir, context.options)
     is_sealed, is_by_dns = must_staple or versions.is_sealed(paths), any(name.startswith("*.") for name in names)
-    planned = _plan(context, names, paths, is_sealed=is_sealed, is_by_dns=is_by_dns)
+    certificate = plan.Certificate(paths.fullchain_path, paths.key_path, paths.snippet_path, True, is_sealed=is_sealed)
+    planned = _plan(context, names, paths.name, certificate, is_by_dns=is_by_dns)
     if context.renewer is None:
         writing.refuse_fixed(context, planned)
         serving.refuse_taken(context, planned)
@@ -77,17 +76,9 @@ def check_plan(context: Context, names: Sequence[str], cert_name: str | None, *,
 
 
 def _plan(
-    context: Context,
-    names: Sequence[str],
-    paths: Paths,
-    is_stapled: bool = True,
-    pairs: frozenset[str] = frozenset(),
-    *,
-    is_sealed: bool,
-    is_by_dns: bool,
+    context: Context, names: Sequence[str], cert_name: str, certificate: plan.Certificate, *, is_by_dns: bool
 ) -> edits.Edits:
-    named, options = (paths.fullchain_path, paths.key_path, paths.snippet_path), context.options
-    certificate = plan.Certificate(*named, is_stapled, frozenset() if is_sealed else pairs, is_sealed)
+    options = context.options
 
     def add_edits(planned: edits.Edits, site: plan.Site) -> None:
         if not is_by_dns:  # what is validated by DNS needs no location for challenges, and no port 80
@@ -102,7 +93,7 @@ def _plan(
             for server in plan.serving(site):
                 plan.add_tls(planned, site, server, certificate, ports, not options.no_redirect)
 
-    plain = Paths(paths.name, context.config_dir, options)
+    plain = Paths(cert_name, context.config_dir, options)
     own = plain.fullchain_path, certificate.fullchain, certificate.include
     return serving.plan_edits(context, names, add_edits, own)
 

@@ -49,27 +49,22 @@ def refuse_wildcards(names: Sequence[str]) -> None:
 
 
 def why_rsa(context: Context, request: Request) -> str | None:
-    """Return why the key must be RSA; None where certbot's type is good. Raises errors.SiteRefused, RequestRefused."""
+    """Return why the key must be RSA; None where certbot's type is good. Raises errors.Error."""
     site = install.check_plan(context, request.names, request.cert_name, must_staple=request.must_staple)
     reason = serving.why_no_ecdsa(context, site)
     if reason is None or request.key_type != "ecdsa":
         return None
-    _refuse_key_change(context, request, reason)
+    for lineage in _same(context.config_dir, request):
+        if lineage.key_type == "ecdsa":  # certbot changes a key's type only when told twice
+            raise errors.Error(
+                f"the certificate {lineage.name} has an ECDSA key, which the site cannot serve: {reason}; "
+                f"run again with --cert-name {lineage.name} --key-type rsa"
+            )
     if request.is_key_type_chosen:
         raise errors.Error(
             f"the site cannot serve an ECDSA certificate: {reason}; leave out --key-type ecdsa, or change that line"
         )
     return reason
-
-
-def _refuse_key_change(context: Context, request: Request, reason: str) -> None:
-    """Refuse where a lineage for the names has an ECDSA key: certbot changes a key's type only when told twice."""
-    for lineage in _same(context.config_dir, request):
-        if lineage.key_type == "ecdsa":
-            raise errors.Error(
-                f"the certificate {lineage.name} has an ECDSA key, which the site cannot serve: {reason}; "
-                f"run again with --cert-name {lineage.name} --key-type rsa"
-            )
 
 
 def refuse_former(config_dir: str) -> None:
@@ -107,11 +102,9 @@ def saved(config_dir: str, request: Request) -> dict[str, str]:
 
 def _same(config_dir: str, request: Request, options: Options | None = None) -> list[Lineage]:
     """Return the lineage that is asked for again: that of the name, else each that is for just these names."""
-    if request.cert_name is None:
-        return _for_names(config_dir, request.names)
-    with contextlib.suppress(errors.LineageRefused):
-        return [lineages.load(config_dir, request.cert_name, options=options)]
-    return []
+    if request.cert_name is not None:
+        return lineages.load_each(config_dir, [request.cert_name], options=options)
+    return [each for each in lineages.sharing(config_dir, request.names) if set(each.names) == set(request.names)]
 
 
 def begin_renewal(context: Context, request: Request) -> None:
@@ -124,17 +117,10 @@ def begin_renewal(context: Context, request: Request) -> None:
         deploy.remember(context, known[0], deploy.UNFINISHED)
 
 
-def _for_names(config_dir: str, names: Sequence[str]) -> list[Lineage]:
-    return [lineage for lineage in lineages.sharing(config_dir, names) if set(lineage.names) == set(names)]
-
-
-def find_foreign(config_dir: str, names: Sequence[str]) -> tuple[str, str] | None:
-    """Return a lineage for just these names that another plugin made and would go on to renew, and that plugin."""
-    for lineage in _for_names(config_dir, names):
-        authenticator = lineage.renewal.get("authenticator", lineages.PLUGIN_NAME)
-        if authenticator != lineages.PLUGIN_NAME:
-            return lineage.name, authenticator
-    return None
+def find_foreign(config_dir: str, request: Request) -> Lineage | None:
+    """Return the lineage that is asked for again where another plugin made it, and would renew it."""
+    ours = lineages.PLUGIN_NAME
+    return next((each for each in _same(config_dir, request) if each.renewal.get("authenticator", ours) != ours), None)
 
 
 def answered(context: Context, names: Sequence[str]) -> tuple[str, ...]:
@@ -184,11 +170,11 @@ def refuse_unstaplable(context: Context, request: Request) -> None:
         for server in site.tls:
             plan.try_stapling(planned, server)
 
-    planned = serving.plan_edits(context, names, add_edits)
+    if not (planned := serving.plan_edits(context, names, add_edits)):
+        return
     try:
-        with contextlib.ExitStack() as opened:
-            if planned:
-                opened.enter_context(writing.edited(context, planned, "trial", names[0], is_lasting=False))
+        with writing.edited(context, planned, "trial", names[0], is_lasting=False):
+            pass
     except errors.SiteRefused as refused:
         if not isinstance(refused.__cause__, errors.ConfigurationRefused):
             raise

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-from certbot_seafile import errors
 from certbot_seafile.ocsp import store, verify
 from certbot_seafile.sealed.versions import Version
-from certbot_seafile.system import challenge, files, serving
+from certbot_seafile.system import challenge, files, progress, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
 from certbot_seafile.system.nginx import Nginx
@@ -49,26 +48,20 @@ class Refreshed:
 
     def report(self, say: Callable[[str], None]) -> None:
         """Say what was done, and log what went wrong."""
+        progress.erase()
         if self.done is not None:
             say(f"{self.name}: {self.done}")
         if self.failure is not None:
             logger.warning("%s", Failure(self.name, self.failure))
 
 
-@dataclass
-class _Turn:
-    """One nginx's round, the results that wait for it to load what was written, and what is to be looked at then."""
-
-    round: store.Round
-    waiting: list[Refreshed] = field(default_factory=list)
-    sealed: list[Version] = field(default_factory=list)
+#: What waits for nginx to load what was written: the results, each with the version to be looked at then.
+_Waiting = list[tuple[Refreshed, Version | None]]
 
 
-def refresh(
-    names: Iterable[str], load: Load, *, force: bool = False, on_progress: Callable[[int], None] = lambda count: None
-) -> Iterator[Refreshed]:
-    """Refresh the staples that are due, and yield what became of each; on_progress hears how many are done."""
-    turns: dict[Nginx, _Turn] = {}
+def refresh(names: Sequence[str], load: Load, *, force: bool = False) -> Iterator[Refreshed]:
+    """Refresh the staples that are due, and yield what became of each."""
+    turns: dict[Nginx, tuple[store.Round, _Waiting]] = {}
 
     def begin(name: str) -> Callable[[], Refreshed] | None:
         """Let the responder be asked, where a staple is due; return what waits for the response, and stores it."""
@@ -79,24 +72,24 @@ def refresh(
         if context.nginx not in turns:
             with files.lock(context.lock_path):
                 challenge.clean_up(context)
-        turn = turns.setdefault(context.nginx, _Turn(store.Round(context)))
+        turn = turns.setdefault(context.nginx, (store.Round(context), []))
         due = store.find_due(context, lineage, force=force)
         if due.ask is None:
-            return partial(_write, turn, lineage, due)
+            return partial(_write, *turn, lineage, due)
         response = pool.submit(due.ask)
-        return lambda: _write(turn, lineage, store.verify_response(context, lineage, due, response.result))
+        return lambda: _write(*turn, lineage, store.verify_response(context, lineage, due, response.result))
 
-    with ThreadPoolExecutor(WORKERS, "refresh") as pool:
+    with ThreadPoolExecutor(WORKERS, "refresh") as pool, progress.waiting("staples") as wait:
         all_begun = ((name, attempt(name, begin, name)) for name in names)
         for count, (name, begun) in enumerate(_some_ahead(all_begun), 1):
-            on_progress(count)
+            wait.count(count, len(names))
             result = begun if begun is None or isinstance(begun, Failure) else attempt(name, begun)
             if isinstance(result, Failure):
                 yield Refreshed(name, failure=result.reason, is_fault=True)
             elif result is not None and result.done is None:
                 yield result
     for turn in turns.values():
-        yield from _load(turn)
+        yield from _load(*turn)
 
 
 def refresh_one(context: Context, lineage: Lineage) -> Refreshed:
@@ -115,18 +108,17 @@ def _some_ahead(items: Iterable[_T]) -> Iterator[_T]:
     yield from waiting
 
 
-def _write(turn: _Turn, lineage: Lineage, outcome: store.Outcome) -> Refreshed:
+def _write(loading: store.Round, waiting: _Waiting, lineage: Lineage, outcome: store.Outcome) -> Refreshed:
     """Bring the files in line with the outcome; what nginx must load waits for the end of its round."""
-    context = turn.round.context
+    context = loading.context
     with files.lock(context.lock_path):
-        is_changed = turn.round.write(lineage, outcome)
+        is_changed = loading.write(lineage, outcome)
     failure = outcome.reason if outcome.is_revoked or store.why_unstapled(lineage, outcome.record) is None else None
     ends_soon = outcome.staple is None or verify.must_withdraw(outcome.staple, context.now())
     is_fault = outcome.is_revoked or (failure is not None and lineage.is_must_staple and ends_soon)
     result = Refreshed(lineage.name, _phrase(outcome) if is_changed else None, failure, is_fault)
     if is_changed:
-        turn.waiting.append(result)
-        turn.sealed += [lineage] if isinstance(lineage, Version) else []
+        waiting.append((result, lineage if isinstance(lineage, Version) else None))
     return result
 
 
@@ -136,19 +128,14 @@ def _phrase(outcome: store.Outcome) -> str:
     return f"stored {str(outcome).removeprefix('with ')}"
 
 
-def _load(turn: _Turn) -> Iterator[Refreshed]:
-    context = turn.round.context
-    try:
-        turn.round.finish()
-    except errors.Error as error:
-        reasons = {result.name: str(error) for result in turn.waiting}
-        if not reasons:
-            yield Refreshed("nginx", failure=str(error), is_fault=True)
-    else:
-        look = serving.verify_served
-        looked = [attempt(each.name, look, context, each, each.stored_response()) for each in turn.sealed]
-        reasons = {each.name: each.reason for each in looked if isinstance(each, Failure)}
-    for result in turn.waiting:
-        reason = reasons.get(result.name)
-        failure = f"stored, but not served: {reason}"
-        yield replace(result, done=None, failure=failure, is_fault=True) if reason else result
+def _load(loading: store.Round, waiting: _Waiting) -> Iterator[Refreshed]:
+    finished = attempt("nginx", loading.finish)
+    if isinstance(finished, Failure) and not waiting:
+        yield Refreshed("nginx", failure=finished.reason, is_fault=True)
+    for result, version in waiting:
+        looked = finished
+        if looked is None and version is not None:
+            looked = attempt(result.name, serving.verify_served, loading.context, version)
+        if isinstance(looked, Failure):
+            result = replace(result, done=None, failure=f"stored, but not served: {looked.reason}", is_fault=True)
+        yield result

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Collection, Sequence
 
 from certbot_seafile import errors
+from certbot_seafile.ocsp import store
 from certbot_seafile.sealed import handover, versions
 from certbot_seafile.site import model, proof
 from certbot_seafile.site.config import Configuration
@@ -49,7 +50,8 @@ def undo(context: Context, names: Sequence[str], *, is_whole: bool = False) -> l
         every = [paths(context, name) for name in names]
         left = [line for each in taken for line in each.left]
         left += [line for each in every for line in install.including(context, each) if line not in left]
-        own = [each for each in every if not _is_needed(context, each)]
+        # Without a sealed snippet that a site includes still, nginx would not start.
+        own = [each for each in every if not (versions.is_sealed(each) and install.including(context, each))]
         has_removed = [files.remove(each.snippet_path) for each in own]
         if any(has_removed):
             context.nginx.changed()
@@ -126,15 +128,15 @@ def _servers_without_snippet(context: Context) -> list[model.Server]:
 
 
 def is_known(context: Context, name: str) -> bool:
-    """Tell whether there is anything of a lineage called name: at certbot, in the journal, or in nginx's folders."""
+    """Tell whether there is anything of a lineage called name: at certbot, in the journal, or in nginx's folders.
+
+    Raises errors.LineageRefused for a name that leads out of these folders.
+    """
+    lineages.check_name(name)
     own = paths(context, name)
-    places = [own.renewal_path, own.snippet_path, own.response_path, records.path(context.state_dir, name)]
-    steps = (step for entry in context.journal.entries() for step in entry.steps)
-    return (
-        any(os.path.lexists(path) for path in places)
-        or versions.is_sealed(own)
-        or any(step.owner == name for step in steps)
-    )
+    places = own.renewal_path, own.snippet_path, own.response_path, records.path(context.state_dir, name)
+    owners = (step.owner for entry in context.journal.entries() for step in entry.steps)
+    return name in owners or versions.is_sealed(own) or any(map(os.path.lexists, places))
 
 
 def paths(context: Context, name: str) -> Paths:
@@ -147,30 +149,19 @@ def paths(context: Context, name: str) -> Paths:
 
 def _owners(context: Context, names: Sequence[str]) -> set[str]:
     """Return for whom the lineages' edits were made: for them, and for those of their names that no other has."""
-    domains = {name: {name} for name in lineages.all_names(context.config_dir)}
-    for name in domains:
-        with contextlib.suppress(errors.LineageRefused):
-            domains[name].update(lineages.load(context.config_dir, name).names)
-    owners = {*names, *(journal.PINNED + name for name in names)}
-    for name in domains.keys() & set(names):
-        others = set().union(*(domains[other] for other in domains if other != name))
-        owners |= domains[name] - others
-    return owners
-
-
-def _is_needed(context: Context, own: Paths) -> bool:
-    """Tell whether a site includes a sealed snippet still: without it, nginx would not start."""
-    return versions.is_sealed(own) and bool(install.including(context, own))
+    others = {name for name in lineages.all_names(context.config_dir) if name not in names}
+    own_domains, their_domains = (
+        {domain for lineage in lineages.load_each(context.config_dir, each) for domain in lineage.names}
+        for each in (names, others)
+    )
+    return {*names, *(journal.PINNED + name for name in names)} | (own_domains - their_domains - others)
 
 
 def _remove_files(context: Context, own: Paths) -> None:
     """Remove versions, the staple where the site's own lines do not name it, and what is remembered."""
-    versions.remove_all(own)
+    versions.remove_all_but(own)
     handover.remove(own)
-    word = os.fsencode(own.own_folder) + b"/"
-    statements = context.nginx.configuration().mentioning(word)
-    if not any(argument.startswith(word) for statement in statements for argument in statement.arguments):
-        for name in ("ocsp.response", "pinned.response", "revoked"):
-            files.remove(os.path.join(own.own_folder, name))
-        files.remove_folder_if_empty(own.own_folder)
+    stored = ("ocsp.response", "pinned.response", "revoked")
+    store.remove_unnamed(context, [os.path.join(own.own_folder, name) for name in stored])
+    files.remove_folder_if_empty(own.own_folder)
     records.forget(context.state_dir, own.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from pathlib import Path
 
@@ -115,3 +116,13 @@ def test_a_neighbour_that_lives_by_our_lines_is_named(world: World) -> None:
     context.say = told.append
     assert undo.undo(context, [NAME], is_whole=True) == []
     assert any(f"clients of {BLOG}" in sentence for sentence in told), told
+
+
+def test_a_name_that_leads_elsewhere_removes_nothing(world: World, site: Path) -> None:
+    """What is not ours is no certificate's, whatever name is given for it."""
+    now = site.read_bytes()
+    name = os.path.relpath(site.with_suffix(""), world.staple_dir)
+    run = world.seafile("--seafile-staple-dir", str(world.staple_dir), "undo", "--cert-name", name, check=False)
+    assert run.exit_code == 1
+    assert "must not be called" in run.stderr
+    assert site.read_bytes() == now

@@ -124,7 +124,7 @@ def sealing(tmp_path: Path, written: list[str], monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(files, "make_whole_folder", noted)
     monkeypatch.setattr(serving, "find_site", lambda *_: SimpleNamespace(paths=()))
     monkeypatch.setattr(install, "put_into_site", lambda *_: False)
-    monkeypatch.setattr(install, "verify_served", lambda *_: written.append("look"))
+    monkeypatch.setattr(serving, "verify_served", lambda *_: written.append("look"))
     return working
 
 
@@ -154,7 +154,7 @@ def test_what_a_client_refuses_is_taken_back(
     def refuse(*_: object) -> None:
         raise errors.NotServed("another certificate")
 
-    monkeypatch.setattr(install, "verify_served", refuse)
+    monkeypatch.setattr(serving, "verify_served", refuse)
     written.clear()
     with pytest.raises(errors.NotServed):
         serve(sealing, lineage)
@@ -190,5 +190,5 @@ def test_a_lost_snippet_is_written_from_the_newest_whole_version(sealing: Any, l
     assert snippet.read_bytes() == content
     for key in Path(lineage.own_folder).glob("*/privkey.pem"):
         key.unlink()
-    versions.repair(lineage)
+    assert seal.resume(sealing, lineage) is None
     assert b"ssl_reject_handshake on;" in snippet.read_bytes()
