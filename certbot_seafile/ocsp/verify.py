@@ -32,7 +32,7 @@ MARGIN = 25 * _HOUR  # Debian's timer leaves at most 24 h between two runs of `c
 MAX_AGE = timedelta(days=10)  # the longest window that the CA/Browser Forum's Baseline Requirements allow (4.9.10)
 MAX_SKEW = timedelta(minutes=5)
 _NEWS = 6 * _HOUR  # so long, a good response is news
-_remember = functools.lru_cache(maxsize=64)  # by certificate: a CA's are met again and again, and keys are dear
+_remember = functools.lru_cache(maxsize=256)  # by certificate: each is met again and again, and keys are dear
 
 #: RFC 6960 4.2.1, with what the responder means by it.
 _UNSUCCESSFUL = {

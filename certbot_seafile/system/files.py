@@ -53,10 +53,10 @@ def read(path: str, *, at_most_bytes: int = 64 * 1024 * 1024) -> bytes:
         if not stat.S_ISREG(facts.st_mode):  # before open(), which raises at a folder
             os.close(descriptor)
             raise errors.FileRefused(f"{path} is not a regular file; move it away, or name another path")
-        with open(descriptor, "rb") as stream:
+        with open(descriptor, "rb", buffering=0) as stream:
             if facts.st_size > at_most_bytes:
                 raise errors.FileRefused(f"{path} is larger than {at_most_bytes} bytes; name another path")
-            return stream.read(at_most_bytes + 1)
+            return stream.readall()
 
 
 def text(path: str, *, at_most_bytes: int = 1024**2) -> str:

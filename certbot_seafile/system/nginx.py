@@ -34,7 +34,7 @@ _RELOAD_SECONDS = 60.0
 _SAID_AFTER_SECONDS = 5.0
 # How long a look after a reload that was seen to happen may find otherwise.
 _WAIT_SECONDS = 2.0
-# The master lets old workers go 0.1 s after it has started new ones; so long where nobody sees them.
+# The master lets old workers go 0.1 s after it has started new ones; unseen ones are given so long.
 _UNSEEN_SECONDS = 1.0
 _RUN_SECONDS = 120
 # cron leaves the folders of system programs out of PATH.
@@ -56,13 +56,15 @@ _SETS = {"alnum": "0-9A-Za-z", "alpha": "A-Za-z", "digit": "0-9", "lower": "a-z"
 class Nginx:
     """One nginx: the binary, the folder of nginx.conf (None: the binary's own), the reload command (None: its own).
 
-    wait_seconds: how long nginx may answer by the old configuration after a reload: long, where no worker can be seen.
+    Of the last reload: wait_seconds: how long nginx may answer by the old configuration after it: long, where no worker
+    can be seen. settles_at: from when on a look tells anything (of time.monotonic()).
     """
 
     ctl: str = "nginx"
     server_root: str | None = None
     reload_command: str | None = None
     wait_seconds: float = field(default=_WAIT_SECONDS, init=False, compare=False)
+    settles_at: float = field(default=0.0, init=False, compare=False)
     _last: config.Configuration | None = field(default=None, init=False, compare=False, repr=False)
     _may_have_changed: bool = field(default=False, init=False, compare=False, repr=False)
     _log_start: int | None = field(default=None, init=False, compare=False, repr=False)
@@ -156,8 +158,7 @@ class Nginx:
                 has_said = True
                 logger.warning("nginx still answers by the old configuration; waiting for up to a minute")
             time.sleep(_POLL_SECONDS)
-        if master is None:
-            time.sleep(_UNSEEN_SECONDS)
+        self.settles_at = time.monotonic() + (_UNSEEN_SECONDS if master is None else 0.0)
         logger.info("nginx reloaded by `%s`", command)
 
     def refuse_unloaded(self, passed: float | None = None) -> None:

@@ -11,7 +11,7 @@ import datetime
 import json
 import logging
 import os
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 
 from certbot_seafile import errors
 from certbot_seafile.system import files
@@ -70,7 +70,7 @@ def write(state_dir: str, name: str, record: Record, *, is_synced: bool = False)
 
     A revocation is always synced to the disk; most other facts are found out again after a power cut.
     """
-    content = {"version": VERSION, "lineage": name, **asdict(record)}
+    content = {"version": VERSION, "lineage": name, **vars(record)}
     text = json.dumps(content, indent=1, default=datetime.datetime.isoformat)
     is_synced = is_synced or record.revocation is not None
     files.put(path(state_dir, name), text.encode() + b"\n", mode=0o600, is_synced=is_synced)

@@ -135,6 +135,7 @@ def wait_for(context: Context, check: Callable[[], None], seconds: float | None 
 
     seconds: None for as long as nginx may. Raises errors.NginxRefused where it could not load the new one.
     """
+    time.sleep(max(context.nginx.settles_at - time.monotonic(), 0.0))
     deadline = time.monotonic() + (context.nginx.wait_seconds if seconds is None else seconds)
     while True:
         try:

@@ -56,8 +56,8 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def context(tmp_path: Path) -> Any:
     """Return a context whose nginx loads whatever it is told to, and names nothing."""
     nginx = SimpleNamespace(
-        test=lambda: "", reload=lambda *_: None, changed=lambda: None, foresee=lambda _: None, wait_seconds=0.0,
-        refuse_unseen=lambda _: None,
+        test=lambda: "", reload=lambda *_: None, changed=lambda: None, foresee=lambda _: None,
+        refuse_unseen=lambda _: None, wait_seconds=0.0, settles_at=0.0,
         configuration=lambda: Configuration(File("nginx.conf", b""), lambda pattern: ()),
     )  # fmt: skip
     return SimpleNamespace(
