@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from certbot_seafile.system import serving
 from e2e import minted, road, shapes
 from e2e.container import ContainerWorld, inside, skip_without_namespaces
 from e2e.processes import tool
@@ -176,7 +177,7 @@ def test_a_busy_nginx_in_a_container_is_waited_for(world: ContainerWorld) -> Non
 
 @pytest.mark.long
 def test_old_workers_that_nobody_sees_are_waited_for(tools: None) -> None:
-    """An nginx that this machine cannot see answers by the new configuration alone when a reload is over."""
+    """An nginx that this machine cannot see answers by the new configuration alone when it is looked at."""
     with World() as world:
         site = world.write_site(road.SITE_NAME, world.adapt(b"server { listen 80; return 200 0; }\n"))
         world.start_nginx()
@@ -186,6 +187,7 @@ def test_old_workers_that_nobody_sees_are_waited_for(tools: None) -> None:
         for number in range(1, 6):
             site.write_bytes(world.adapt(b"server { listen 80; return 200 %d; }\n" % number))
             working.nginx.reload()
+            serving.wait_for(working, lambda: None)
             assert {world.fetch(NAME, "/").stdout[-1] for _ in range(5)} == {str(number)}
 
 
