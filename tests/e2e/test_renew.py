@@ -49,6 +49,7 @@ def test_dry_run_changes_no_file(issued: World) -> None:
     assert [snapshot(folder) for folder in folders] == before
 
 
+@pytest.mark.long
 def test_looks_and_dry_runs_leave_no_folder(world: World) -> None:
     """Neither dry runs nor check and status leave folders of certbot's reverter, or of ours."""
     road.start(world, ocsp=False)
