@@ -102,6 +102,7 @@ def test_another_way_to_reload_is_kept(world: ContainerWorld) -> None:
     assert world.reloads() == 0
 
 
+@pytest.mark.long
 def test_the_sites_folder_may_be_mounted_alone(world: ContainerWorld) -> None:
     """The container has nginx.conf of its own, and of the machine the folders of site, staples, and certificates."""
     world.mounts[0:1] = [world.sites, world.staple_dir]
@@ -113,6 +114,7 @@ def test_the_sites_folder_may_be_mounted_alone(world: ContainerWorld) -> None:
     assert road.site_bytes(world) == before
 
 
+@pytest.mark.long
 def test_a_site_in_clear_gets_tls_on_a_published_port(world: ContainerWorld) -> None:
     """What holds port 443 on the machine is what publishes it for the container, where it is free."""
     start(world, shapes.plain(shapes.PROXY, names=NAME).encode())

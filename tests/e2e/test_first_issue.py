@@ -25,7 +25,7 @@ def test_certbot_lists_the_plugin_with_its_interfaces(world: World) -> None:
     assert "Interfaces: Authenticator, Installer, Plugin" in block
 
 
-@pytest.mark.parametrize("site", ["our shape", "community-subpath-https.conf"])
+@pytest.mark.parametrize("site", ["our shape", pytest.param("community-subpath-https.conf", marks=pytest.mark.long)])
 def test_the_tutorials_site_ends_stapled_from_the_first_connection(world: World, site: str) -> None:
     """The site is found, edited, served with an RSA certificate, and the first TLS connection carries a good staple."""
     before = road.start(world, road.TUTORIAL_SITE if site == "our shape" else road.real_site(site))

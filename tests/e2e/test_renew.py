@@ -130,6 +130,7 @@ def test_stapling_is_withdrawn_when_the_ca_stops_offering_ocsp(issued: World) ->
     issued.run(issued.nginx_ctl, "-t")
 
 
+@pytest.mark.long
 def test_responder_down_at_first_issue_is_mended_by_renew(world: World) -> None:
     """The certificate goes live unstapled; the next renew staples it."""
     road.start(world)

@@ -51,7 +51,10 @@ def plugin(world: World, *words: str, check: bool = True) -> Run:
 # --- getting and installing
 
 
-@pytest.mark.parametrize("chosen", [("-a", "seafile", "-i", "seafile"), ("--configurator", "seafile")])
+@pytest.mark.parametrize(
+    "chosen",
+    [("-a", "seafile", "-i", "seafile"), pytest.param(("--configurator", "seafile"), marks=pytest.mark.long)],
+)
 def test_run_gets_and_installs(world: World, chosen: tuple[str, ...]) -> None:
     """`run` ends stapled; the renewal file names the plugin twice and remembers what was chosen, not the defaults."""
     road.start(world)
