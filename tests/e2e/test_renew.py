@@ -14,6 +14,12 @@ from e2e.world import World, snapshot
 pytestmark = pytest.mark.certbot
 
 
+@pytest.fixture
+def issued(restored: World) -> World:
+    """Give a test the world of this module, in which a certificate and its staple are served."""
+    return restored
+
+
 def test_nothing_due_asks_nobody_and_reloads_nothing(issued: World) -> None:
     """With certificate and staple fresh, renew sends no OCSP request and does not reload nginx."""
     asked, reloads, site = road.ocsp_requests(issued), issued.reloads(), road.site_bytes(issued)

@@ -12,6 +12,12 @@ from e2e import road
 from e2e.world import World
 
 
+@pytest.fixture
+def issued(restored: World) -> World:
+    """Give a test the world of this module, in which a certificate and its staple are served."""
+    return restored
+
+
 def assert_bare(world: World) -> None:
     """Assert that no staple is served, that none is left on disk, and that nginx would start."""
     assert world.handshake(road.NAME).staple is None
