@@ -41,10 +41,13 @@ def issued(world: World) -> World:
 
 
 @pytest.fixture(scope="module")
-def kept(tools: None) -> Iterator[World]:
-    """Give the tests of a module one world, with a certificate, its staple, and a crontab that renews it."""
+def kept(tools: None, request: pytest.FixtureRequest) -> Iterator[World]:
+    """Give the tests of a module one world, with a certificate, its staple, and a crontab that renews it.
+
+    A module's AUTHZ_REUSE says how often, in percent, the CA reuses an authorization.
+    """
     with World() as made:
-        road.start(made)
+        road.start(made, authz_reuse=getattr(request.module, "AUTHZ_REUSE", 0))
         road.certonly(made)
         road.give_scheduler(made)
         shutil.copytree(made.path("/etc"), made.folder / "kept", symlinks=True)

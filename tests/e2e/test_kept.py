@@ -12,14 +12,13 @@ from e2e import killing, road
 from e2e.world import World
 
 pytestmark = pytest.mark.certbot
+AUTHZ_REUSE = 100
 
 
 @pytest.fixture
-def issued(world: World) -> World:
-    """Return a world with a certificate whose CA reuses authorizations."""
-    road.start(world, authz_reuse=100)
-    road.certonly(world)
-    return world
+def issued(restored: World) -> World:
+    """Give a test the world of this module, with a certificate whose CA reuses authorizations."""
+    return restored
 
 
 def test_asking_again_keeps_hooks_key_size_and_options(world: World) -> None:
