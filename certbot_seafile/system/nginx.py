@@ -166,11 +166,11 @@ class Nginx:
 
         passed: since how many seconds nginx has been seen to answer by the old configuration, so that it failed anyhow.
         """
-        said = [line for line in self._emergencies if "still could not bind" not in line]
-        if self._has_failed or (passed is not None and said):
+        complaints = [line for line in self._emergencies if "still could not bind" not in line]
+        if self._has_failed or (passed is not None and complaints):
             raise errors.NginxRefused(
                 "nginx still answers by the old configuration, because it could not load the new one: "
-                f"{_masked(said[-1] if said else '')}; fix that, and run this again"
+                f"{_masked(complaints[-1] if complaints else '')}; fix that, and run this again"
             )
         if passed is not None:
             raise errors.NginxRefused(
