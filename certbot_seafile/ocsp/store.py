@@ -170,7 +170,8 @@ class Round:
         wanted = [] if is_kept else lineage.contents(outcome.response)
         missing = [(path, content) for path, content in wanted if files.read_if_present(path) != content]
         if missing:
-            record = replace(record, needs_reload=True)
+            # One mark, the first one, is enough for what one nginx loads at the end: each costs two files.
+            record = replace(record, needs_reload=record.needs_reload or not self.must_reload)
             self.context.nginx.changed()
         former = records.former_revocation_path(lineage)
         if os.path.lexists(former) or record != records.load(self.context.state_dir, lineage):

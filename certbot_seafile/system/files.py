@@ -49,14 +49,15 @@ def read(path: str, *, at_most_bytes: int = 64 * 1024 * 1024) -> bytes:
     """Return the bytes of the regular file at path. Raises errors.FileRefused, also for FIFOs and devices."""
     with _explained(f"{path} cannot be read: "):
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):  # before open(), which raises at a folder
-            os.close(descriptor)
-            raise errors.FileRefused(f"{path} is not a regular file; move it away, or name another path")
-        with open(descriptor, "rb", buffering=0) as stream:
+        try:
+            facts = os.fstat(descriptor)
+            if not stat.S_ISREG(facts.st_mode):
+                raise errors.FileRefused(f"{path} is not a regular file; move it away, or name another path")
             if facts.st_size > at_most_bytes:
                 raise errors.FileRefused(f"{path} is larger than {at_most_bytes} bytes; name another path")
-            return stream.readall()
+            return b"".join(iter(lambda: os.read(descriptor, facts.st_size + 1), b""))
+        finally:
+            os.close(descriptor)
 
 
 def text(path: str, *, at_most_bytes: int = 1024**2) -> str:
@@ -92,7 +93,7 @@ def replace(
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.certbot-seafile")
     with _explained(f"{path} cannot be written: "):
-        like = path if os.path.lexists(path) and stat.S_ISREG(os.lstat(path).st_mode) else None
+        like = path if os.path.isfile(path) and not os.path.islink(path) else None
         try:
             _write_new(temporary, content, like, mode, is_synced)
             if expected is not None and read_if_present(path) != expected:
@@ -153,15 +154,17 @@ def _write_new(path: str, content: bytes, like: str | None, mode: int, is_synced
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
+    try:
+        while content:
+            content = content[os.write(descriptor, content) :]
         if like is None:
             os.fchmod(descriptor, mode)
         else:
             _copy_facts(like, descriptor)
         if is_synced:
             os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _copy_facts(path: str, descriptor: int) -> None:

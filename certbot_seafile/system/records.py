@@ -29,11 +29,12 @@ class Record:
     serial: of the leaf that last_success, newest_update and revocation are about (lower-case hexadecimal).
     last_success: when the responder last gave a response that was accepted. newest_update: the newest thisUpdate that
     was ever accepted for the leaf. revocation: when and why, in words, where the CA says that the leaf is revoked.
-    needs_reload: what nginx reads was changed on disk, and nginx has not read it since. last_reload: when nginx last
-    read a new version of a sealed lineage. last_run: when `certbot renew` or root's step last came by.
-    last_failure: how that run ended (None: well). is_undone: `undo` took the certificate out of the site, and renewals
-    leave that alone until the next deployment. refused_lines: why, in words, nginx refuses the lines that staple (None:
-    it does not), which the next deployment tries again.
+    needs_reload: what nginx reads was changed on disk, and nginx has not read it since: of this lineage, or of others
+    whose staples were stored after it in the same run. last_reload: when nginx last read a new version of a sealed
+    lineage. last_run: when `certbot renew` or root's step last came by. last_failure: how that run ended (None: well).
+    is_undone: `undo` took the certificate out of the site, and renewals leave that alone until the next deployment.
+    refused_lines: why, in words, nginx refuses the lines that staple (None: it does not), which the next deployment
+    tries again.
     """
 
     serial: str

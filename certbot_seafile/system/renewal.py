@@ -6,11 +6,13 @@ that is damaged or cut off says nothing: its options are not guessed.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
 import itertools
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import configobj
@@ -31,7 +33,12 @@ def parameters(path: str) -> dict[str, str]:
 
     Raises errors.LineageRefused where it is not whole.
     """
-    whole = _read(path)
+    return dict(_parameters(path, _content(path)))
+
+
+@functools.lru_cache(maxsize=1024)  # a run comes by several times: to see whose a lineage is, and at each of its steps
+def _parameters(path: str, content: bytes) -> dict[str, str]:
+    whole = _parsed(path, content)
     section = whole.get("renewalparams")
     if not isinstance(section, dict) or "authenticator" not in section:
         raise errors.LineageRefused(
@@ -43,10 +50,20 @@ def parameters(path: str) -> dict[str, str]:
     return {key: value if isinstance(value, str) else ",".join(value) for key, value in known.items()}
 
 
-def _read(path: str) -> configobj.ConfigObj:
-    try:
-        content = files.read(path)
+def _content(path: str) -> bytes:
+    with _readable(path):
+        return files.read(path)
+
+
+def _parsed(path: str, content: bytes) -> configobj.ConfigObj:
+    with _readable(path):
         return configobj.ConfigObj(io.BytesIO(content), encoding="utf-8", default_encoding="utf-8", interpolation=False)
+
+
+@contextlib.contextmanager
+def _readable(path: str) -> Iterator[None]:
+    try:
+        yield
     except (errors.FileRefused, configobj.ConfigObjError, UnicodeDecodeError) as error:
         refuse_forbidden(error, "renewal file")
         raise errors.LineageRefused(
@@ -82,7 +99,8 @@ def complete(path: str, hook_command: str, options: Mapping[str, Any]) -> bool:
     and is none of its options. A person's own deploy hook is kept behind ours.
     Raises errors.LineageRefused, errors.FileRefused.
     """
-    before, renewal = files.read(path), _read(path)
+    before = _content(path)
+    renewal = _parsed(path, before)
     known = renewal.setdefault("renewalparams", {})
     key = next((key for key in HOOKS if key in known), HOOKS[-1])
     wanted = {**{name: str(value) for name, value in options.items()}, "installer": PLUGIN_NAME}
@@ -101,7 +119,8 @@ def take_out(path: str) -> None:
 
     Raises errors.LineageRefused, errors.FileRefused.
     """
-    before, renewal = files.read(path), _read(path)
+    before = _content(path)
+    renewal = _parsed(path, before)
     known = renewal.get("renewalparams", {})
     if known.get("installer") == PLUGIN_NAME:
         del known["installer"]

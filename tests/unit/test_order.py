@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -77,6 +78,33 @@ def test_a_staple_is_stored_before_what_names_it(tmp_path: Path, lineage: Lineag
     loading.finish()
     assert written[3:] == [f"+{NAME}.json"]
     assert not records.load(str(tmp_path / "state"), lineage).needs_reload
+
+
+def test_one_mark_is_enough_for_a_round(tmp_path: Path, written: list[str]) -> None:
+    """Of many staples, the first one's record says that nginx must reload; a killed round is ended by the next one."""
+    names, state_dir, config = ["a.example.com", "b.example.com"], str(tmp_path / "state"), tmp_path / "config"
+    for name in names:
+        options = {"seafile_staple_dir": tmp_path / "OCSP"}
+        lineages_on_disk.make(config, name, authority.make_leaf(ISSUER, [name]), ISSUER, options)
+    loaded = [lineages.load(str(config), name) for name in names]
+
+    def begin(response: bytes) -> store.Round:
+        loading = store.Round(context(tmp_path))
+        for each in loaded:
+            record = replace(records.load(state_dir, each), last_success=datetime.datetime.now(datetime.UTC))
+            staple = SimpleNamespace(response=response)
+            loading.write(each, store.Outcome(staple, record))  # type: ignore[arg-type]
+        return loading
+
+    begin(b"a response").finish()
+    written.clear()
+    begin(b"a newer response")
+    assert written == [file for name in names for file in (f"+{name}.json", "+ocsp.response")]
+    assert [records.load(state_dir, each).needs_reload for each in loaded] == [True, False]
+    later = begin(b"a newer response")
+    assert later.must_reload
+    later.finish()
+    assert [records.load(state_dir, each).needs_reload for each in loaded] == [False, False]
 
 
 def test_a_staple_is_withdrawn_after_what_names_it(tmp_path: Path, lineage: Lineage, written: list[str]) -> None:
