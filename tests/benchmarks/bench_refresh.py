@@ -4,7 +4,9 @@ Both ask the same responder on this machine, verify each answer and store it; ou
 what it writes and reads the renewal files. The responder answers at once, then as late as one that is 20 ms away; it
 keeps connections open for a client that asks for more, as those of CAs do. The loop is run over a sample of the
 lineages, and its figure scaled. nginx is left out of both (ours reloads it once, whatever the number). Prints lineages
-per second, their ratio, our CPU time per lineage, and our peak memory for few and for all lineages.
+per second, their ratio, our CPU time per lineage, and our peak memory for few and for all lineages; on a disk, whose
+file system decides much of it (ext4 without a journal searches long for a place after a thousand files were replaced),
+and in memory.
 """
 
 from __future__ import annotations
@@ -37,8 +39,8 @@ import lineages
 from authority import Identity
 
 FEW = 100
-TARGET_RATIO = 5.0
-AWAY_MILLISECONDS = 20  # how far the responders of CAs are, at best
+TARGET_RATIOS = {0: 1.5, 20: 8.0}  # by milliseconds: responders of CAs are 20 ms away, at best
+MEMORY = "/dev/shm"  # a file system that takes no time
 TARGET_GROWTH = 1.25  # of peak memory, from FEW lineages to all
 
 PEER = """\
@@ -55,24 +57,30 @@ def main() -> int:
     parser.add_argument("--lineages", type=int, default=1000)
     parser.add_argument("--sample", type=int, default=100, help="lineages of the peer's loop")
     options = parser.parse_args()
-    ca, good = authority.make_ca("CA of many"), True
-    with tempfile.TemporaryDirectory() as folder, responder(ca) as asked:
+    ca, places = authority.make_ca("CA of many"), [tempfile.gettempdir(), *filter(os.path.isdir, [MEMORY])]
+    good = [measure(place, ca, options.lineages, options.sample) for place in dict.fromkeys(places)]
+    return 0 if all(good) else 1
+
+
+def measure(place: str, ca: Identity, count: int, sample: int) -> bool:
+    """Print the figures of lineages and staples below a folder; return whether each meets its target."""
+    with tempfile.TemporaryDirectory(dir=place) as folder, responder(ca) as asked:
+        print(f"below {place}:")
         few = Fleet(Path(folder) / "few", FEW, ca, asked.url)
-        fleet = Fleet(Path(folder) / "all", options.lineages, ca, asked.url)
-        growth = report_memory(few.refresh(), fleet.refresh(), options.lineages)
-        for milliseconds, target in ((0, 0.0), (AWAY_MILLISECONDS, TARGET_RATIO)):
+        fleet = Fleet(Path(folder) / "all", count, ca, asked.url)
+        good = report_memory(few.refresh(), fleet.refresh(), count) <= TARGET_GROWTH
+        for milliseconds, target in TARGET_RATIOS.items():
             asked.wait_before_answers(milliseconds / 1000)
             cost = fleet.refresh("--force")
-            ours = options.lineages / cost.seconds
-            peer = options.sample / fleet.refresh_with_peer(options.sample)
+            ours = count / cost.seconds
+            peer = sample / fleet.refresh_with_peer(sample)
             print(
                 f"responder {milliseconds} ms away: ours {ours:.0f} lineages a second, a shell loop of openssl ocsp "
-                f"{peer:.0f} (from {options.sample}); ratio {ours / peer:.1f}"
-                + (f", target {target}" if target else "")
-                + f"; {cost.cpu_seconds / options.lineages * 1000:.2f} ms of CPU for each of ours"
+                f"{peer:.0f} (from {sample}); ratio {ours / peer:.1f}, target {target}; "
+                f"{cost.cpu_seconds / count * 1000:.2f} ms of CPU for each of ours"
             )
             good = good and ours / peer >= target
-    return 0 if good and growth <= TARGET_GROWTH else 1
+    return good
 
 
 def report_memory(few: Cost, fleet: Cost, count: int) -> float:
