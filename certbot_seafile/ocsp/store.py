@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from certbot_seafile import errors
-from certbot_seafile.ocsp import fetch, verify
+from certbot_seafile.ocsp import fetch, pkix, verify
 from certbot_seafile.sealed import handover
 from certbot_seafile.system import files, lineages, progress, records
 from certbot_seafile.system.context import Context
@@ -88,7 +88,7 @@ def find_due(context: Context, lineage: Lineage, *, force: bool = False, unstapl
     if lineage.responder_url is None or not (force or is_due):
         return known
     try:
-        request = verify.build_request(lineage.leaf, verify.find_issuer(lineage.leaf, lineage.chain))
+        request = verify.build_request(lineage.leaf, pkix.find_issuer(lineage.leaf, lineage.chain))
     except errors.ResponseRefused as refused:
         return _without_news(lineage, known, now, unstapled or str(refused))
     return replace(known, ask=partial(fetch.fetch, lineage.responder_url, request))

@@ -3,36 +3,30 @@
 The law of this module: the verdict is a pure function of the response's bytes, the leaf, its chain and the time. It is
 a Staple, or one of our errors with every reason against the response; nothing else comes out, whatever the bytes are.
 What OpenSSL's or GnuTLS's TLS client refuses is never a Staple: clients reject a bad staple, but accept none, so in
-doubt the answer is no. All times are aware and UTC. cryptography parses names, keys, extensions and hash algorithms
-when they are first looked at, so all that looks at them stands within a boundary.
+doubt the answer is no. All times are aware and UTC.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
-from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
-from cryptography.x509.oid import SignatureAlgorithmOID as Algorithm
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from certbot_seafile import errors
+from certbot_seafile.ocsp import pkix
 
 _HOUR = timedelta(hours=1)
 MARGIN = 25 * _HOUR  # Debian's timer leaves at most 24 h between two runs of `certbot renew`
 MAX_AGE = timedelta(days=10)  # the longest window that the CA/Browser Forum's Baseline Requirements allow (4.9.10)
 MAX_SKEW = timedelta(minutes=5)
 _NEWS = 6 * _HOUR  # so long, a good response is news
-_remember = functools.lru_cache(maxsize=256)  # by certificate: each is met again and again, and keys are dear
+_SHA1 = x509.ObjectIdentifier("1.3.14.3.2.26")
 
 #: RFC 6960 4.2.1, with what the responder means by it.
 _UNSUCCESSFUL = {
@@ -42,10 +36,6 @@ _UNSUCCESSFUL = {
     "SIG_REQUIRED": "sigRequired: the responder wants signed requests",
     "UNAUTHORIZED": "unauthorized: the responder has no record of this certificate",  # RFC 5019 2.2.3
 }
-_UNREADABLE = (
-    ValueError, TypeError, KeyError, OverflowError, UnsupportedAlgorithm, InternalError,
-    x509.DuplicateExtension, x509.UnsupportedGeneralNameType, x509.InvalidVersion,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,52 +49,6 @@ class Staple:
     end: datetime
 
 
-@contextlib.contextmanager
-def boundary(name: str, refusal: type[errors.BundleRefused] | None = None) -> Iterator[None]:
-    """Turn what cryptography raises for bytes that it cannot read into errors.ResponseRefused.
-
-    refusal: what to raise instead, with a reason that quotes nothing.
-    """
-    try:
-        yield
-    except BaseException as error:  # A panic of Rust code is no Exception, and its class cannot be imported.
-        if isinstance(error, _UNREADABLE) or type(error).__name__ == "PanicException":
-            if refusal is not None:
-                raise refusal([f"{name} cannot be read"]) from error
-            raise errors.ResponseRefused([f"{name} cannot be read: {error}"]) from error
-        raise
-
-
-@boundary("the certificate's responder")
-def ocsp_url(leaf: x509.Certificate) -> str | None:
-    """Return the leaf's first http or https URL of a responder (RFC 5280 4.2.2.1), or None. Raises ResponseRefused."""
-    descriptions = extension_of(leaf, x509.AuthorityInformationAccess) or ()
-    responders = [each for each in descriptions if each.access_method == AuthorityInformationAccessOID.OCSP]
-    locations = (each.access_location for each in responders)
-    urls = (location.value for location in locations if isinstance(location, x509.UniformResourceIdentifier))
-    return next((url for url in urls if url.lower().startswith(("http://", "https://"))), None)
-
-
-@boundary("the certificate's TLS features")
-def is_must_staple(leaf: x509.Certificate) -> bool:
-    """Tell whether the leaf demands a staple by its TLS features (RFC 7633 4.2.3.1). Raises errors.ResponseRefused."""
-    demanded = set(extension_of(leaf, x509.TLSFeature) or ())
-    return bool(demanded & {x509.TLSFeatureType.status_request, x509.TLSFeatureType.status_request_v2})
-
-
-@boundary("the certificate or its chain")
-def find_issuer(leaf: x509.Certificate, chain: Sequence[x509.Certificate]) -> x509.Certificate:
-    """Return the chain's certificate that signed the leaf, by name and key. Raises errors.ResponseRefused without."""
-    reasons = []
-    for candidate in chain:
-        fault = _issuing_fault(leaf, candidate)
-        if fault is None:
-            return candidate
-        if fault != _ANOTHER_NAME:
-            reasons.append(f"a chain certificate has the issuer's name, but for it {fault}")
-    raise errors.ResponseRefused(["none of the chain's certificates signed the certificate", *reasons])
-
-
 def build_request(leaf: x509.Certificate, issuer: x509.Certificate) -> bytes:
     """Return the DER of an OCSP request for the leaf: with a SHA-1 CertID (RFC 5019 2.1.1) and without a nonce.
 
@@ -115,22 +59,6 @@ def build_request(leaf: x509.Certificate, issuer: x509.Certificate) -> bytes:
 
 def _request(leaf: x509.Certificate, issuer: x509.Certificate) -> ocsp.OCSPRequest:
     return ocsp.OCSPRequestBuilder().add_certificate(leaf, issuer, hashes.SHA1()).build()
-
-
-def extension_of(certificate: x509.Certificate, kind: type[x509.ExtensionType]) -> Any:
-    """Return the value of a certificate's extension; None without. Raises what cryptography does."""
-    return next((each.value for each in certificate.extensions if isinstance(each.value, kind)), None)
-
-
-def time_of(holder: x509.Certificate | ocsp.OCSPResponse, name: str) -> Any:
-    """Return the time `name` of a certificate or response, aware; None without; cryptography's own may be naive."""
-    if hasattr(type(holder), f"{name}_utc"):
-        return getattr(holder, f"{name}_utc")
-    moment = getattr(holder, name)
-    return None if moment is None else moment.replace(tzinfo=UTC)
-
-
-# --- the verdict -----------------------------------------------------------------------------------------------------
 
 
 def verify(
@@ -151,27 +79,27 @@ def verify(
     """
     if any(time is not None and time.tzinfo is None for time in (now, known_update)):
         raise TypeError("a naive time")  # The caller's mistake is not to be taken for the responder's.
-    with boundary("the response"):
-        issuer = find_issuer(leaf, chain)
+    with pkix.boundary("the response"):
+        issuer = pkix.find_issuer(leaf, chain)
         basic = _load(response)
         faults, delegate = _find_signer(response, basic, issuer, (leaf, *chain))
         if (count := sum(1 for _ in basic.responses)) != 1:
             raise errors.ResponseRefused([*faults, f"it holds {count} SingleResponses instead of one (RFC 5019 2.2.1)"])
-        begin, next_update = time_of(basic, "this_update"), time_of(basic, "next_update")
+        begin, next_update = pkix.time_of(basic, "this_update"), pkix.time_of(basic, "next_update")
         time_faults = list(_time_faults(basic, delegate, now))
         faults += [*_content_faults(basic, _request(leaf, issuer)), *time_faults]
         if known_update is not None and begin < known_update:  # RFC 5019 6.1
             newest = _at(known_update)
             faults.append(f"it is of {_at(begin)}, older than the newest known one, of {newest}: it may be a replay")
         if basic.certificate_status is ocsp.OCSPCertStatus.REVOKED and not faults:
-            raise errors.CertificateRevoked(time_of(basic, "revocation_time"), _revocation_reason(basic), begin)
+            raise errors.CertificateRevoked(pkix.time_of(basic, "revocation_time"), _revocation_reason(basic), begin)
         faults += _status_faults(basic, leaf, now)
         if next_update is None:
             faults.append("it has no nextUpdate, so nobody can tell how long it holds (RFC 5019 2.2.4)")
             raise errors.ResponseRefused(faults)
         end = begin + min(next_update - begin, MAX_AGE)  # begin + MAX_AGE alone may lie beyond the last year there is
         if delegate is not None:
-            end = min(end, time_of(delegate, "not_valid_after"))
+            end = min(end, pkix.time_of(delegate, "not_valid_after"))
         if not time_faults and end - now <= (timedelta(0) if must_staple else MARGIN):
             faults.append(_end_fault(begin, end, now))
         if faults:
@@ -208,7 +136,7 @@ def _content_faults(basic: ocsp.OCSPResponse, request: ocsp.OCSPRequest) -> Iter
             yield "it is about a certificate of an issuer with another name"
         if basic.issuer_key_hash != request.issuer_key_hash:
             yield "it is about a certificate of an issuer with another key"
-        if not any(algorithm + b"\x04\x14" in basic.tbs_response_bytes for algorithm in _forms(_SHA1)):
+        if not any(algorithm + b"\x04\x14" in basic.tbs_response_bytes for algorithm in pkix.forms(_SHA1)):
             yield "its CertID is not in DER"  # cryptography 38 does not look at the hash's parameters
     if basic.serial_number != request.serial_number:
         serial = f"{basic.serial_number:x}"[:41]  # RFC 5280 4.1.2.2: 20 bytes at most
@@ -217,9 +145,9 @@ def _content_faults(basic: ocsp.OCSPResponse, request: ocsp.OCSPRequest) -> Iter
 
 def _time_faults(basic: ocsp.OCSPResponse, delegate: x509.Certificate | None, now: datetime) -> Iterator[str]:
     """Yield where the delegate or the response is not for this time (RFC 6960 4.2.2.2; 3.2, rules 5 and 6)."""
-    begin, next_update = time_of(basic, "this_update"), time_of(basic, "next_update")
+    begin, next_update = pkix.time_of(basic, "this_update"), pkix.time_of(basic, "next_update")
     if delegate is not None:
-        first, last = time_of(delegate, "not_valid_before"), time_of(delegate, "not_valid_after")
+        first, last = pkix.time_of(delegate, "not_valid_before"), pkix.time_of(delegate, "not_valid_after")
         if now < first:
             yield f"the delegate's certificate holds only from {_at(first)} on{_clock(now, first)}"
         if last <= now:
@@ -240,8 +168,8 @@ def _status_faults(basic: ocsp.OCSPResponse, leaf: x509.Certificate, now: dateti
     if basic.certificate_status is ocsp.OCSPCertStatus.UNKNOWN:
         yield "its status is unknown: the responder does not know the certificate (yet, if it is new)"
     if basic.certificate_status is ocsp.OCSPCertStatus.REVOKED:
-        yield f"its status is revoked, since {_at(time_of(basic, 'revocation_time'))}"
-    if (leaf_end := time_of(leaf, "not_valid_after")) <= now:
+        yield f"its status is revoked, since {_at(pkix.time_of(basic, 'revocation_time'))}"
+    if (leaf_end := pkix.time_of(leaf, "not_valid_after")) <= now:
         yield f"the certificate itself expired on {_at(leaf_end)}{_clock(now, leaf_end)}"
 
 
@@ -276,7 +204,6 @@ def _clock(now: datetime, time: datetime) -> str:
 
 # --- the signer ------------------------------------------------------------------------------------------------------
 
-_ANOTHER_NAME = "it names another one"
 #: The critical extensions that both OpenSSL and GnuTLS know when they verify a chain (RFC 5280 4.2).
 _UNDERSTOOD = (
     x509.KeyUsage, x509.ExtendedKeyUsage, x509.BasicConstraints,
@@ -304,7 +231,7 @@ def _find_signer(
     if sent is None or sent == issuer:
         faults += [f"as a response of the issuer, {fault}" for fault in _signing_faults(issuer, basic, response)]
         return faults, None
-    if fault := _issuing_fault(sent, issuer):
+    if fault := pkix.issuing_fault(sent, issuer):
         return [*faults, f"as a response of a delegate, the issuer did not make its certificate: {fault}"], None
     delegate_faults = (*_delegation_faults(sent, issuer), *_signing_faults(sent, basic, response))
     faults += [f"as a response of a delegate, {fault}" for fault in delegate_faults]
@@ -321,10 +248,10 @@ def _embedded_faults(embedded: Sequence[x509.Certificate], chain: Sequence[x509.
             yield "a certificate in it looks like one of the chain, but is another one"
 
 
-@_remember
+@pkix.remember
 def _is_whole(certificate: x509.Certificate) -> bool:
     """Tell whether the algorithm beside the signature is the signed one, without which GnuTLS reads no certificate."""
-    times = (time_of(certificate, name) for name in ("not_valid_before", "not_valid_after"))
+    times = (pkix.time_of(certificate, name) for name in ("not_valid_before", "not_valid_after"))
     _parts = certificate.issuer, certificate.extensions, *times  # looked at, as OpenSSL does, for the boundary's sake
     signed = certificate.tbs_certificate_bytes
     outer = certificate.public_bytes(Encoding.DER).partition(signed)[2]
@@ -352,33 +279,24 @@ def _signing_faults(signer: x509.Certificate, basic: ocsp.OCSPResponse, response
         is_named = name in signed and name in signer.tbs_certificate_bytes
     if not is_named:
         yield "its responder ID is almost, but not quite, that of the signer"
-    if fault := _signature_fault(signer, basic, response, signed):
+    if fault := pkix.signature_fault(signer, basic, response, signed):
         yield fault
 
 
-@_remember
-def _issuing_fault(certificate: x509.Certificate, issuer: x509.Certificate) -> str | None:
-    """Return why the issuer did not make a certificate; None where it did (RFC 5280 6.1.3, RFC 6960 4.2.2.2)."""
-    if certificate.issuer.public_bytes() != issuer.subject.public_bytes():
-        return _ANOTHER_NAME
-    encoded = certificate.public_bytes(Encoding.DER)
-    return _signature_fault(issuer, certificate, encoded, certificate.tbs_certificate_bytes)
-
-
-@_remember
+@pkix.remember
 def _delegation_faults(delegate: x509.Certificate, issuer: x509.Certificate) -> tuple[str, ...]:
     """Return why a certificate of the issuer may not sign responses (RFC 6960 4.2.2.2), or would not be believed."""
     faults = []
-    if ExtendedKeyUsageOID.OCSP_SIGNING not in (extension_of(delegate, x509.ExtendedKeyUsage) or ()):
+    if ExtendedKeyUsageOID.OCSP_SIGNING not in (pkix.extension_of(delegate, x509.ExtendedKeyUsage) or ()):
         faults.append("its certificate lacks the extended key usage OCSPSigning")
     for extension in delegate.extensions:
         if extension.critical and not isinstance(extension.value, _UNDERSTOOD):
             name = extension.oid.dotted_string
             faults.append(f"its certificate has the critical extension {name}, which clients do not understand")
-    usage = extension_of(delegate, x509.KeyUsage)
+    usage = pkix.extension_of(delegate, x509.KeyUsage)
     if usage is not None and not (usage.digital_signature or usage.content_commitment):  # RFC 5280 4.2.1.3
         faults.append("its certificate's key usage does not allow signatures")
-    authority = extension_of(delegate, x509.AuthorityKeyIdentifier)
+    authority = pkix.extension_of(delegate, x509.AuthorityKeyIdentifier)
     if authority is not None and not _is_key_named(authority, issuer):
         faults.append("its certificate names another key of the issuer")
     return tuple(faults)
@@ -400,60 +318,11 @@ def _folded(name: x509.Name) -> tuple[tuple[x509.ObjectIdentifier, str], ...]:
 
 
 # The hash is that of the key's bits as they stand there (RFC 6960 4.2.1), also if the key is of no use.
-_folded_subject = _remember(lambda certificate: _folded(certificate.subject))
-_public_key = _remember(lambda certificate: certificate.public_key())
-_key_hash = _remember(lambda certificate: _request(certificate, certificate).issuer_key_hash)
-_key_identifier = _remember(lambda holder: getattr(extension_of(holder, x509.SubjectKeyIdentifier), "digest", None))
-_PKCS1 = padding.PKCS1v15()
-#: What a signature may be made with: the key's kind, and what else its `verify` is told (RFC 4055 5, RFC 5758 3.2, RFC
-#: 8410 3). RSASSA-PSS is not among them, since its parameters cannot be read everywhere.
-_ALGORITHMS: dict[x509.ObjectIdentifier, tuple[type, tuple[object, ...]]] = {
-    Algorithm.RSA_WITH_SHA224: (rsa.RSAPublicKey, (_PKCS1, hashes.SHA224())),
-    Algorithm.RSA_WITH_SHA256: (rsa.RSAPublicKey, (_PKCS1, hashes.SHA256())),
-    Algorithm.RSA_WITH_SHA384: (rsa.RSAPublicKey, (_PKCS1, hashes.SHA384())),
-    Algorithm.RSA_WITH_SHA512: (rsa.RSAPublicKey, (_PKCS1, hashes.SHA512())),
-    Algorithm.ECDSA_WITH_SHA224: (ec.EllipticCurvePublicKey, (ec.ECDSA(hashes.SHA224()),)),
-    Algorithm.ECDSA_WITH_SHA256: (ec.EllipticCurvePublicKey, (ec.ECDSA(hashes.SHA256()),)),
-    Algorithm.ECDSA_WITH_SHA384: (ec.EllipticCurvePublicKey, (ec.ECDSA(hashes.SHA384()),)),
-    Algorithm.ECDSA_WITH_SHA512: (ec.EllipticCurvePublicKey, (ec.ECDSA(hashes.SHA512()),)),
-    Algorithm.ED25519: (ed25519.Ed25519PublicKey, ()),
-    Algorithm.ED448: (ed448.Ed448PublicKey, ()),
-}
-#: Collisions can be made, so such a signature proves nothing.
-BROKEN = {Algorithm.RSA_WITH_MD5: "MD5", Algorithm.RSA_WITH_SHA1: "SHA-1", Algorithm.ECDSA_WITH_SHA1: "SHA-1"}
-_SHA1 = x509.ObjectIdentifier("1.3.14.3.2.26")
-_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)  # as in the Baseline Requirements, 6.1.5
-
-
-def _signature_fault(
-    signer: x509.Certificate, holder: x509.Certificate | ocsp.OCSPResponse, encoded: bytes, signed: bytes
-) -> str | None:
-    """Return why the signature over `signed` in `encoded` is not the signer's; None where it is."""
-    oid, key, signature = holder.signature_algorithm_oid, _public_key(signer), holder.signature
-    kind, arguments = _ALGORITHMS.get(oid, (type(None), ()))
-    if oid in BROKEN:
-        return f"the signature is made with {BROKEN[oid]}, which proves nothing any more"
-    is_for_key = isinstance(key, kind)
-    if not is_for_key:
-        return f"the signature's algorithm, {oid.dotted_string}, is not one for its key, or none that is accepted"
-    if isinstance(key, ec.EllipticCurvePublicKey) and not isinstance(key.curve, _CURVES):
-        return f"its key is on the curve {key.curve.name}, which GnuTLS does not know"
-    try:
-        key.verify(signature, signed, *arguments)
-    except InvalidSignature:
-        return "the signature is not from its key"
-    # Algorithm, tag, length and the number of unused bits are not signed, and cryptography is lax with them.
-    between = encoded.partition(signed)[2].partition(signature)[0]
-    if not (between.startswith(_forms(oid)) and between.endswith(b"\0")):
-        return "what stands around the signature is not in its only form"
-    return None
-
-
-@_remember
-def _forms(oid: x509.ObjectIdentifier) -> tuple[bytes, bytes]:
-    """Return both forms of an AlgorithmIdentifier: with NULL for parameters, and with none, as some write RSA's."""
-    bare = x509.ExtendedKeyUsage([oid]).public_bytes()  # a sequence of OIDs
-    return bytes([0x30, bare[1] + 2]) + bare[2:] + b"\x05\x00", bare
+_folded_subject = pkix.remember(lambda certificate: _folded(certificate.subject))
+_key_hash = pkix.remember(lambda certificate: _request(certificate, certificate).issuer_key_hash)
+_key_identifier = pkix.remember(
+    lambda holder: getattr(pkix.extension_of(holder, x509.SubjectKeyIdentifier), "digest", None)
+)
 
 
 # --- when to act -----------------------------------------------------------------------------------------------------

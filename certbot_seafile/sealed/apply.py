@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 
 from certbot_seafile import errors
-from certbot_seafile.ocsp import store, verify
+from certbot_seafile.ocsp import pkix, store, verify
 from certbot_seafile.sealed import bundle, seal, versions
 from certbot_seafile.sealed.bundle import Bundle
 from certbot_seafile.sealed.settings import Entry, Settings
@@ -84,7 +84,7 @@ def _receive(context: Context, entry: Entry, served: Version | None) -> tuple[Bu
             return None, None
         received = bundle.parse(content)
         bundle.refuse_unfit(received, entry.names, now)
-        begins = verify.time_of(received.leaf, "not_valid_before")
+        begins = pkix.time_of(received.leaf, "not_valid_before")
         if served is not None and begins < served.not_before and now < served.not_after:
             raise errors.BundleRefused(["it is older than the certificate that is served"])
     except (errors.BundleRefused, errors.FileRefused) as refused:

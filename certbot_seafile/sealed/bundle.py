@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.hazmat.primitives.serialization import load_der_private_key as load_key
 
 from certbot_seafile import errors
-from certbot_seafile.ocsp import verify
+from certbot_seafile.ocsp import pkix
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
@@ -30,7 +30,7 @@ _MOST_KEY_BYTES = 4096  # RSA-4096 takes 3,272; OpenSSL needs 13 s for RSA-8192
 _MOST_INTEGER_BYTES = 4096 // 8 + 1
 _MOST_EC_BYTES = 256  # of DER; P-521 takes 241, RSA-2048 takes 1,190
 
-_boundary = functools.partial(verify.boundary, refusal=errors.BundleRefused)
+_boundary = functools.partial(pkix.boundary, refusal=errors.BundleRefused)
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def refuse_unfit(bundle: Bundle, names: Sequence[str], now: datetime) -> None:
     leaf = bundle.leaf
     with _boundary("a certificate"):
         reasons = [*_name_faults(leaf, names), *_key_faults(bundle.key, leaf), *_chain_faults(bundle.chain)]
-        begin, end = verify.time_of(leaf, "not_valid_before"), verify.time_of(leaf, "not_valid_after")
+        begin, end = pkix.time_of(leaf, "not_valid_before"), pkix.time_of(leaf, "not_valid_after")
     if now < begin:
         reasons.append(f"the certificate holds only from {begin:%Y-%m-%d %H:%M} UTC on")
     if end <= now:
@@ -167,7 +167,7 @@ def refuse_unfit(bundle: Bundle, names: Sequence[str], now: datetime) -> None:
 
 def _name_faults(leaf: x509.Certificate, names: Sequence[str]) -> Iterator[str]:
     """Yield the names that the leaf is not for; a wildcard stands for the whole left-most label (RFC 6125 6.4.3)."""
-    alternatives = verify.extension_of(leaf, x509.SubjectAlternativeName) or x509.SubjectAlternativeName([])
+    alternatives = pkix.extension_of(leaf, x509.SubjectAlternativeName) or x509.SubjectAlternativeName([])
     addresses = alternatives.get_values_for_type(x509.IPAddress)
     domains = {domain.lower() for domain in alternatives.get_values_for_type(x509.DNSName)}
     for name in names:
@@ -200,11 +200,11 @@ def fits(key: PrivateKey, leaf: x509.Certificate) -> bool:
 def _chain_faults(chain: Sequence[x509.Certificate]) -> Iterator[str]:
     """Yield each certificate that the next one did not sign, or with a broken hash; a root's own proves nothing."""
     for number, (certificate, issuer) in enumerate(itertools.zip_longest(chain, chain[1:]), 1):
-        broken = verify.BROKEN.get(certificate.signature_algorithm_oid)
+        broken = pkix.BROKEN.get(certificate.signature_algorithm_oid)
         if broken and certificate.issuer != certificate.subject:
             yield f"certificate {number} of its chain is signed with {broken}"
         elif issuer is not None:
             try:
-                verify.find_issuer(certificate, [issuer])
+                pkix.find_issuer(certificate, [issuer])
             except errors.ResponseRefused:
                 yield f"certificate {number} of its chain is not signed by the next one"

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certbot_seafile import errors
-from certbot_seafile.ocsp import verify
+from certbot_seafile.ocsp import pkix
 from certbot_seafile.site import syntax
 from certbot_seafile.system import files, renewal
 
@@ -152,12 +152,12 @@ class Lineage(Paths):
     @property
     def not_before(self) -> datetime:
         """Return when the leaf begins to hold, aware, UTC."""
-        return verify.time_of(self.leaf, "not_valid_before")  # type: ignore[no-any-return]
+        return pkix.time_of(self.leaf, "not_valid_before")  # type: ignore[no-any-return]
 
     @property
     def not_after(self) -> datetime:
         """Return when the leaf expires, aware, UTC."""
-        return verify.time_of(self.leaf, "not_valid_after")  # type: ignore[no-any-return]
+        return pkix.time_of(self.leaf, "not_valid_after")  # type: ignore[no-any-return]
 
     @property
     def is_renewed(self) -> bool:
@@ -174,12 +174,12 @@ class Lineage(Paths):
     @property
     def responder_url(self) -> str | None:
         """Return the responder that the options name, else the certificate's; None where there is neither."""
-        return self.options.ocsp_url or verify.ocsp_url(self.leaf)
+        return self.options.ocsp_url or pkix.ocsp_url(self.leaf)
 
     @property
     def is_must_staple(self) -> bool:
         """Tell whether the leaf demands a staple (RFC 7633)."""
-        return verify.is_must_staple(self.leaf)
+        return pkix.is_must_staple(self.leaf)
 
     def stored_response(self) -> bytes | None:
         """Return what is stored as the leaf's staple, unverified; None without. Raises errors.FileRefused."""
@@ -222,7 +222,7 @@ def check_name(name: str) -> None:
 
 def certificate_names(certificate: x509.Certificate) -> tuple[str, ...]:
     """Return the DNS names and IP addresses of the certificate's subjectAltName, in order; () where it has none."""
-    names = verify.extension_of(certificate, x509.SubjectAlternativeName) or ()
+    names = pkix.extension_of(certificate, x509.SubjectAlternativeName) or ()
     return tuple(str(name.value) for name in names if isinstance(name, (x509.DNSName, x509.IPAddress)))
 
 

@@ -15,7 +15,7 @@ from cryptography import x509
 
 from certbot_seafile import errors
 from certbot_seafile.doctor.findings import moment
-from certbot_seafile.ocsp import store, verify
+from certbot_seafile.ocsp import pkix, store, verify
 from certbot_seafile.sealed import versions
 from certbot_seafile.sealed.versions import Version
 from certbot_seafile.site import plan
@@ -151,5 +151,5 @@ def _first_end(handshakes: Sequence[Handshake]) -> datetime.datetime | None:
     ends = []
     for leaf_der in {handed.leaf_der for handed in handshakes}:
         with contextlib.suppress(ValueError):
-            ends.append(verify.time_of(x509.load_der_x509_certificate(leaf_der), "not_valid_after"))
+            ends.append(pkix.time_of(x509.load_der_x509_certificate(leaf_der), "not_valid_after"))
     return min(ends, default=None)

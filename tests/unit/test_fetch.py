@@ -101,6 +101,7 @@ def forget() -> None:
     """Let the environment be read once more, as by another process."""
     fetch._pools.cache_clear()
     fetch._trust.cache_clear()
+    fetch._answered.clear()
 
 
 def has_ended(host: str) -> bool:

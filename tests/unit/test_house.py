@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "certbot_seafile"
 #: From the ground up; a room may import from the floors below its own only.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "system.progress"),
-    ("site.syntax", "ocsp.verify", "system.files"),
-    ("site.config", "ocsp.fetch", "system.webroot", "system.renewal", "system.users", "doctor.docker"),
+    ("site.syntax", "ocsp.pkix", "system.files"),
+    ("site.config", "ocsp.fetch", "ocsp.verify", "system.webroot", "system.renewal", "system.users", "doctor.docker"),
     ("system.lineages",),
     ("doctor.schedule", "doctor.seahub", "site.model", "system.records", "system.nginx", "sealed.settings"),
     ("site.routes", "doctor.listeners", "system.handshake", "site.edits", "sealed.units", "sealed.bundle"),
@@ -47,7 +47,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 ROOMS = sorted(FLOOR)
-PURE = [room for room in ROOMS if room.startswith("site.")] + ["ocsp.verify", "sealed.bundle"]
+PURE = [room for room in ROOMS if room.startswith("site.")] + ["ocsp.pkix", "ocsp.verify", "sealed.bundle"]
 IMPURE_MODULES = {"os", "subprocess", "requests", "urllib3", "time", "socket", "shutil", "tempfile", "pathlib", "glob"}
 MAY_KNOW_CERTBOT = {"errors", "plugin", "assembly"}
 

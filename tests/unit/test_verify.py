@@ -19,7 +19,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 import authority
 from authority import DAY, HOUR, Identity
 from certbot_seafile import errors
-from certbot_seafile.ocsp import verify
+from certbot_seafile.ocsp import pkix, verify
 from certbot_seafile.ocsp.verify import Staple
 
 NOW = datetime.datetime(2026, 6, 1, 12, 0, tzinfo=datetime.UTC)
@@ -233,7 +233,7 @@ def test_the_issuer_is_found_by_signature_among_cross_signed_and_namesake_certif
     namesake, twin = authority.make_ca("Same name"), authority.make_ca("Same name", ca.key, signed_by=other)
     world = World(ca)
     chain = [other.certificate, namesake.certificate, twin.certificate]
-    assert verify.find_issuer(world.leaf.certificate, chain) == twin.certificate
+    assert pkix.find_issuer(world.leaf.certificate, chain) == twin.certificate
     assert verify.verify(world.respond(), world.leaf.certificate, chain, NOW).end == NOW + 4 * DAY
 
 
@@ -1009,7 +1009,7 @@ UNREADABLE: list[BaseException] = [
 def test_whatever_cryptography_cannot_read_becomes_a_refusal(error: BaseException) -> None:
     """A panic's class cannot be imported, and is no Exception; the versions at hand cannot be made to panic."""
 
-    @verify.boundary("the response")
+    @pkix.boundary("the response")
     def panic() -> None:
         raise error
 
@@ -1022,7 +1022,7 @@ def test_whatever_cryptography_cannot_read_becomes_a_refusal(error: BaseExceptio
 def test_nothing_else_becomes_a_refusal(error: BaseException) -> None:
     """Neither what a person does, nor a defect of ours, nor what is a refusal already."""
 
-    @verify.boundary("the response")
+    @pkix.boundary("the response")
     def fail() -> None:
         raise error
 
@@ -1043,8 +1043,8 @@ def _certificate_with(world: World, extension: bytes) -> x509.Certificate:
 def test_a_leaf_whose_extensions_cannot_be_read_is_refused(world: World, value: bytes) -> None:
     """So that no lineage's certificate stops the others."""
     for read, dotted in (
-        (verify.ocsp_url, "1.3.6.1.5.5.7.1.1"),
-        (verify.is_must_staple, "1.3.6.1.5.5.7.1.24"),
+        (pkix.ocsp_url, "1.3.6.1.5.5.7.1.1"),
+        (pkix.is_must_staple, "1.3.6.1.5.5.7.1.24"),
     ):
         with pytest.raises(errors.ResponseRefused, match=r"the certificate's .* cannot be read"):
             read(_certificate_with(world, authority.extension(dotted, value)))
@@ -1161,7 +1161,7 @@ URLS: dict[str, tuple[Sequence[str], str | None]] = {
 @pytest.mark.parametrize(("urls", "expected"), URLS.values(), ids=URLS)
 def test_the_responder_is_the_first_that_speaks_http(world: World, urls: Sequence[str], expected: str | None) -> None:
     """A certificate without one is an everyday case."""
-    assert verify.ocsp_url(authority.make_leaf(world.ca, ocsp_urls=urls).certificate) == expected
+    assert pkix.ocsp_url(authority.make_leaf(world.ca, ocsp_urls=urls).certificate) == expected
 
 
 def test_the_address_of_the_issuers_certificate_is_not_a_responder(world: World) -> None:
@@ -1172,7 +1172,7 @@ def test_the_address_of_the_issuers_certificate_is_not_a_responder(world: World)
     leaf = authority.make_certificate(
         "Leaf", world.ca, extensions=[(x509.AuthorityInformationAccess([location]), False)]
     )
-    assert verify.ocsp_url(leaf.certificate) is None
+    assert pkix.ocsp_url(leaf.certificate) is None
 
 
 FEATURES = {
@@ -1188,7 +1188,7 @@ def test_a_leaf_says_whether_it_must_be_stapled(
     world: World, features: list[x509.TLSFeatureType], expected: bool
 ) -> None:
     """RFC 7633: the TLS features that the certificate demands."""
-    assert verify.is_must_staple(authority.make_leaf(world.ca, features=features).certificate) is expected
+    assert pkix.is_must_staple(authority.make_leaf(world.ca, features=features).certificate) is expected
 
 
 def test_a_request_names_the_leaf_with_sha1_and_has_no_nonce(world: World) -> None:
