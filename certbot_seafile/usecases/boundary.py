@@ -51,7 +51,7 @@ def attempt(name: str, work: Callable[_P, _T], *arguments: _P.args, **options: _
 def attempt_each(names: Sequence[str], work: Callable[[str], _T]) -> tuple[list[_T], list[Failure]]:
     """Return what the work on each of the lineages returns, and what stopped the work on the others."""
     results = []
-    with progress.waiting("what clients are handed") as wait:
+    with progress.waiting("the certificates") as wait:
         for number, name in enumerate(names):
             wait.count(number, len(names))
             results.append(attempt(name, work, name))
