@@ -33,12 +33,13 @@ def parameters(path: str) -> dict[str, str]:
 
     Raises errors.LineageRefused where it is not whole.
     """
-    return dict(_parameters(path, _content(path)))
+    with _readable(path):
+        return dict(_parameters(path, files.read(path)))
 
 
 @functools.lru_cache(maxsize=1024)  # a run comes by several times: to see whose a lineage is, and at each of its steps
 def _parameters(path: str, content: bytes) -> dict[str, str]:
-    whole = _parsed(path, content)
+    whole = _parsed(content)
     section = whole.get("renewalparams")
     if not isinstance(section, dict) or "authenticator" not in section:
         raise errors.LineageRefused(
@@ -50,14 +51,14 @@ def _parameters(path: str, content: bytes) -> dict[str, str]:
     return {key: value if isinstance(value, str) else ",".join(value) for key, value in known.items()}
 
 
-def _content(path: str) -> bytes:
+def _read(path: str) -> tuple[bytes, configobj.ConfigObj]:
     with _readable(path):
-        return files.read(path)
+        content = files.read(path)
+        return content, _parsed(content)
 
 
-def _parsed(path: str, content: bytes) -> configobj.ConfigObj:
-    with _readable(path):
-        return configobj.ConfigObj(io.BytesIO(content), encoding="utf-8", default_encoding="utf-8", interpolation=False)
+def _parsed(content: bytes) -> configobj.ConfigObj:
+    return configobj.ConfigObj(io.BytesIO(content), encoding="utf-8", default_encoding="utf-8", interpolation=False)
 
 
 @contextlib.contextmanager
@@ -99,8 +100,7 @@ def complete(path: str, hook_command: str, options: Mapping[str, Any]) -> bool:
     and is none of its options. A person's own deploy hook is kept behind ours.
     Raises errors.LineageRefused, errors.FileRefused.
     """
-    before = _content(path)
-    renewal = _parsed(path, before)
+    before, renewal = _read(path)
     known = renewal.setdefault("renewalparams", {})
     key = next((key for key in HOOKS if key in known), HOOKS[-1])
     wanted = {**{name: str(value) for name, value in options.items()}, "installer": PLUGIN_NAME}
@@ -119,8 +119,7 @@ def take_out(path: str) -> None:
 
     Raises errors.LineageRefused, errors.FileRefused.
     """
-    before = _content(path)
-    renewal = _parsed(path, before)
+    before, renewal = _read(path)
     known = renewal.get("renewalparams", {})
     if known.get("installer") == PLUGIN_NAME:
         del known["installer"]
