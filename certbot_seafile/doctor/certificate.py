@@ -15,7 +15,7 @@ from certbot_seafile import errors
 from certbot_seafile.doctor.findings import WARNING, Finding, moment
 from certbot_seafile.doctor.subject import Machine, Subject, certificate_lines
 from certbot_seafile.ocsp import store, verify
-from certbot_seafile.site import model, plan
+from certbot_seafile.site import find, model
 from certbot_seafile.system import lineages
 from certbot_seafile.system.lineages import Lineage
 
@@ -152,7 +152,7 @@ def other_names(subject: Subject) -> Iterator[Finding]:
     lineage, used = subject.lineage, certificate_lines(subject.context)
     folders = {current.folder for current in (lineage, subject.standing.served) if current is not None}
     for server in dict.fromkeys(server for folder in sorted(folders) for server, _ in used.get(folder, ())):
-        names = [name for name in plan.strangers(server, lineage.names) if not model.covers(lineage.names, name)]
+        names = [name for name in find.strangers(server, lineage.names) if not model.covers(lineage.names, name)]
         is_covered = any(model.covers(lineage.names, name) for name in server.names)
         if lost := [name for name in names if not is_covered or name in _earlier_names(lineage)]:
             fact = f"the server block at {server} uses this certificate for {', '.join(lost)}, and it is not for that"

@@ -19,7 +19,7 @@ from certbot_seafile.doctor.findings import moment
 from certbot_seafile.ocsp import store
 from certbot_seafile.sealed import apply
 from certbot_seafile.sealed.versions import Version
-from certbot_seafile.site import plan
+from certbot_seafile.site import find
 from certbot_seafile.usecases.boundary import Failure
 from certbot_seafile.usecases.status import LATE_AFTER, Standing
 
@@ -168,7 +168,7 @@ def _served_cell(standing: Standing) -> str:
         return "undone"
     if standing.failure:
         return "NOTHING"
-    if standing.site is not None and plan.find_front(standing.site):
+    if standing.site is not None and find.front(standing.site):
         return "in front"  # where nobody can look from here
     if standing.earlier is not None:
         return "the one BEFORE"

@@ -18,7 +18,7 @@ from certbot_seafile.doctor import listeners, schedule, seahub
 from certbot_seafile.ocsp import store, verify
 from certbot_seafile.sealed.settings import Entry
 from certbot_seafile.sealed.versions import Version
-from certbot_seafile.site import model, plan
+from certbot_seafile.site import find, model
 from certbot_seafile.site.config import Configuration, Statement
 from certbot_seafile.system import records, serving
 from certbot_seafile.system.context import Context
@@ -108,7 +108,7 @@ class Subject:
         return self.standing.lineage
 
     @property
-    def site(self) -> plan.Site:
+    def site(self) -> find.Site:
         """Return the lineage's site. Raises errors.SiteNotFound."""
         if self.standing.site is None:
             raise errors.SiteNotFound(self.standing.failure or "")

@@ -1,4 +1,4 @@
-"""The Seafile site: which server blocks it is made of, and what to write into them.
+"""What to write into the Seafile site's server blocks.
 
 The law: everything that is put into a person's site is put in here, as insertions and commented-out lines; what cannot
 be done safely is refused with a reason before anything is planned. Pure: statements in, edits out.
@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import takewhile
 
 from certbot_seafile import errors
-from certbot_seafile.site import edits, model, syntax
-from certbot_seafile.site.config import SEAFILE_PATHS, SHARED_PATHS, Statement, flat, text
+from certbot_seafile.site import edits, find, model, syntax
+from certbot_seafile.site.config import Statement, flat, text
+from certbot_seafile.site.find import Site
 from certbot_seafile.site.model import Server, Socket
 
 CHALLENGE_PATH = "/.well-known/acme-challenge/"
 _TOKEN_URI = CHALLENGE_PATH + "certbot-seafile"
 
-_SEAFILE_PATH = re.compile(rb"(?:%s)\b" % b"|".join(map(re.escape, SEAFILE_PATHS)))
-_SHARED_PATH = re.compile(rb"(?:%s)\b" % b"|".join(map(re.escape, SHARED_PATHS)))
-# The ports that Seafile's manual gives its programs.
-_SEAFILE_PORT = re.compile(rb":(?:8000|8082|8083|8888|6233)(?:/|$|\s)")
 _REDIRECTS = (b"return", b"rewrite", b"if")
 _HEADER = b"proxy_set_header"
 # What Seahub and the others need to know behind a proxy, as Seafile's manual says it.
@@ -49,193 +46,11 @@ _FORWARD = (
     b"proxy_send_timeout 5s;",
     b"proxy_read_timeout 5s;",
 )
-# The conditions under which all that comes in clear for the site is redirected.
-_IN_CLEAR = re.compile(rb"if\s*\(\s*\$(?:scheme|https|server_port|host|http_host|server_name)\b")
-_SOME_URIS = ("/", "/certbot-seafile", "/certbot-seafile/x.y")
 _PAIR = (b"ssl_certificate", b"ssl_certificate_key")
 _NAMES = (b"server_name", b"listen")
 _NEAR = (b"ssl_certificate", *_NAMES)
 # What listen lines of several servers may say of a socket; the rest may stand only once (ngx_http_add_addresses).
 _REPEATED = (b"ssl", b"http2", b"spdy", b"proxy_protocol", b"quic")
-
-
-@dataclass(frozen=True)
-class Site:
-    """The server blocks that answer for some names.
-
-    tls: those that answer over TLS. plain: those that answer for HTTP-01. nameless: (server, name) pairs where nginx
-    would choose another server unless the name is added. every: all server blocks that could take part. wildcards: what
-    was asked for, where the names of server blocks that it covers are among the domains instead.
-    """
-
-    domains: tuple[str, ...]
-    tls: tuple[Server, ...]
-    plain: tuple[Server, ...]
-    nameless: tuple[tuple[Server, str], ...]
-    every: tuple[Server, ...] = field(repr=False)
-    wildcards: tuple[str, ...] = ()
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Return the files that hold the site."""
-        return tuple(dict.fromkeys(server.path for server in (*self.plain, *self.tls)))
-
-
-def _is_seafile(server: Server) -> bool:
-    """Tell whether the server proxies Seafile: by a path of Seafile alone, or a shared one with one of its ports.
-
-    OnlyOffice's path with SeaDoc's is Seafile as well. A port alone is not: 8000 is that of many an application.
-    """
-    words: dict[bytes, list[bytes]] = {b"location": [], b"proxy_pass": [], b"fastcgi_pass": []}
-    for statement in server.statement.walk():
-        words.get(statement.name, []).extend(statement.arguments)
-    if any(map(_SEAFILE_PATH.search, words[b"location"])):
-        return True
-    shared = {path[0] for path in map(_SHARED_PATH.search, words[b"location"]) if path}
-    has_port = any(map(_SEAFILE_PORT.search, words[b"proxy_pass"] + words[b"fastcgi_pass"]))
-    return (bool(shared) and has_port) or shared >= {b"/onlyofficeds", b"/socket.io"}
-
-
-def _is_nameless(server: Server) -> bool:
-    """Tell whether the server's names name nobody: none, "_" and the like, or addresses."""
-    return all("." not in name or model.is_address(name) for name in server.names if not name.startswith("~"))
-
-
-def find(
-    every: Sequence[Server],
-    domains: Sequence[str],
-    *,
-    site_path: str | None = None,
-    http_port: int = 80,
-    https_port: int = 443,
-) -> Site:
-    """Return the site that answers for the domains.
-
-    every: the server blocks that could take part. http_port, https_port: where the CA and TLS clients come.
-    Raises errors.SiteNotFound, errors.SiteRefused.
-    """
-    tls: dict[Server, None] = {}
-    plain: dict[Server, None] = {}
-    nameless: dict[tuple[Server, str], None] = {}
-    elsewhere: dict[Socket, Server] = {}
-    for domain in domains:
-        members = _members(every, domain, site_path)
-        for socket in model.sockets(members):
-            server, is_chosen = _answering(every, members, socket, domain)
-            # A certificate is for a socket that speaks TLS once a listen line says ssl.
-            is_meant = socket.port == https_port and server.effective(b"ssl_certificate") is not None
-            is_tls = server.is_tls(socket) or is_meant
-            if not is_tls and socket.port != http_port:
-                elsewhere[socket] = server
-                continue
-            (tls if is_tls else plain)[server] = None
-            if not is_chosen:
-                nameless[server, domain] = None
-    if elsewhere and not plain:  # a router may forward, and only people know
-        ports = ", ".join(dict.fromkeys(str(socket.port) for socket in elsewhere))
-        raise errors.SiteRefused(
-            f"the site in {next(iter(elsewhere.values()))} listens on port {ports}, not on port {http_port}, where the "
-            f"CA looks: add `listen {http_port};` to it, or name the port that port 80 is forwarded to with "
-            "--http-01-port"
-        )
-    return Site(tuple(domains), tuple(tls), tuple(plain), tuple(nameless), tuple(every))
-
-
-def _answering(every: Sequence[Server], members: Sequence[Server], socket: Socket, domain: str) -> tuple[Server, bool]:
-    """Return the member that answers (or is to answer) on a socket of theirs, and whether nginx chooses it already."""
-    is_address, member = model.is_address(domain), model.on_socket(members, socket)[0]
-    chosen = model.choose(every, socket, None if is_address and member.is_tls(socket) else domain)
-    if chosen is not None and chosen in members:
-        return chosen, True
-    if is_address:
-        raise errors.SiteRefused(
-            f"a client that connects to {domain} is answered by {chosen}, the default server of port {socket.port}, "
-            f"not by the Seafile site {member}: add default_server to its listen line"
-        )
-    return member, False
-
-
-def _members(every: Sequence[Server], domain: str, site_path: str | None) -> list[Server]:
-    """Return the server blocks that belong to the domain's site, whatever nginx chooses today."""
-    if site_path is None:
-        members = _named(every, domain) or _recognised(every, domain)
-        return _with_target(every, domain, _with_parts(every, members, {server.path for server in members}))
-    pool = [s for s in every if site_path in (s.path, *(inner.path for inner in s.statement.walk()))]
-    if not pool:
-        raise errors.SiteNotFound(
-            f"nginx loads no server block from {site_path}: --seafile-site must name a file that it includes"
-        )
-    if members := _with_parts(pool, _named(pool, domain), {server.path for server in pool}):
-        return members
-    if len({server.names for server in pool}) > 1:
-        raise errors.SiteRefused(
-            f"{site_path} has several sites, and none for {domain}: put {domain} into the server_name of the one that "
-            "serves Seafile"
-        )
-    return pool
-
-
-def _with_parts(every: Sequence[Server], members: list[Server], paths: Collection[str]) -> list[Server]:
-    """Return members with the blocks in the files that name nobody; a catch-all for TLS is no part of the site."""
-    nameless = (server for server in every if server.path in paths and _is_nameless(server))
-    parts = [server for server in nameless if _is_seafile(server) or not _speaks_tls(server)]
-    return list(dict.fromkeys(members + parts))
-
-
-def _speaks_tls(server: Server) -> bool:
-    return any(map(server.is_tls, server.sockets))
-
-
-def _with_target(every: Sequence[Server], domain: str, members: list[Server]) -> list[Server]:
-    """Return members with the nameless Seafile site to which they redirect: with TLS, they would do so without end."""
-    if any(_is_seafile(server) or _speaks_tls(server) or not redirects_all(server) for server in members):
-        return members
-    targets = [server for server in every if _is_nameless(server) and _is_seafile(server) and _speaks_tls(server)]
-    _refuse_several(domain, targets)
-    return members + targets
-
-
-def _named(every: Sequence[Server], domain: str) -> list[Server]:
-    """Return the servers whose names match and that win some socket for the domain."""
-    matching = [server for server in every if model.match_rank(server, domain) is not None]
-    exact = [server for server in matching if domain.lower() in server.names]
-    sockets = model.sockets(matching)
-    for socket in sockets:
-        _refuse_several(domain, model.on_socket(exact, socket))
-    winners = list(dict.fromkeys(filter(None, (model.choose(matching, socket, domain) for socket in sockets))))
-    if any(server in exact and _is_seafile(server) for server in winners):
-        # A wildcard that happens to win elsewhere is somebody else's.
-        return [server for server in winners if server in exact or _is_seafile(server)]
-    return winners
-
-
-def _recognised(every: Sequence[Server], domain: str) -> list[Server]:
-    seafile = [server for server in every if _is_seafile(server)]
-    fitting = [server for server in seafile if _is_nameless(server)]
-    if not fitting and model.is_address(domain):  # a request for an address names no server: the default one answers
-        fitting = [s for s in seafile if any(model.default_server(every, socket) is s for socket in s.sockets)]
-    # Where an address has a socket of its own, its clients come to no other one.
-    fitting = [s for s in fitting if any(socket.address == domain for socket in s.sockets)] or fitting
-    _refuse_several(domain, fitting)
-    if fitting:
-        return fitting
-    if seafile:
-        others = "; ".join(f"{server} is for {', '.join(server.names)}" for server in seafile)
-        raise errors.SiteNotFound(
-            f"no Seafile site answers for {domain} ({others}): put the name into its server_name and run again"
-        )
-    raise errors.SiteNotFound(
-        f"no Seafile site found for {domain}: no server_name that nginx loads matches it and no server block proxies "
-        "Seafile; name the site's file with --seafile-site"
-    )
-
-
-def _refuse_several(domain: str, candidates: Sequence[Server]) -> None:
-    paths = sorted({server.path for server in candidates})
-    if len(paths) > 1:
-        raise errors.SiteRefused(
-            f"several files could be the Seafile site of {domain}: {', '.join(paths)}; name one with --seafile-site"
-        )
 
 
 # --- where lines are put ---------------------------------------------------------------------------------------------
@@ -556,13 +371,6 @@ def used(server: Server) -> set[str]:
     return {_path(line) for line in server.level(b"ssl_certificate", b"include")}
 
 
-def strangers(server: Server, domains: Sequence[str]) -> list[str]:
-    """Return the server's plain names that are none of the domains."""
-    asked = {domain.lower() for domain in domains}
-    plain = [name.lstrip(".") for name in server.names if not name.startswith("~") and "*" not in name]
-    return [name for name in plain if "." in name and name not in asked and not model.is_address(name)]
-
-
 def add_name(planned: edits.Edits, server: Server, domain: str) -> None:
     """Let nginx choose the server for the domain: further server_name lines add up (ngx_http_core_server_name)."""
     _insert(planned, server, [_name_line([domain])], _NAMES)
@@ -588,7 +396,7 @@ def add_tls(
 
     ports: of HTTP and of HTTPS. is_redirected: whether to redirect what comes in clear. Raises errors.SiteRefused.
     """
-    if redirects_all(server):  # over TLS too, without end
+    if find.redirects_all(server):  # over TLS too, without end
         names = ", ".join(site.domains)
         raise errors.SiteRefused(
             f"{server} answers for {names} and only redirects to https, where no server block answers for it: put "
@@ -665,21 +473,6 @@ def _redirect_line(https_port: int) -> bytes:
     return b"return 301 https://$host" + port + b"$request_uri;"
 
 
-def redirects_all(server: Server) -> bool:
-    """Tell whether the server redirects every plain request to https."""
-    levels = [server.statement, *(block for block in server.level(b"if") if _IN_CLEAR.search(block.written))]
-    slash = (("", "/"), ("^~", "/"))
-    levels += [location for location in server.level(b"location") if model.location_path(location) in slash]
-    return any(_leads_to_https(statement) for level in levels for statement in level.named(b"return", b"rewrite"))
-
-
-def _leads_to_https(statement: Statement) -> bool:
-    words = statement.arguments
-    if statement.name == b"rewrite" and not all(model.matches(text(words[0]), uri) for uri in _SOME_URIS):
-        return False
-    return any(word.startswith(b"https://") for word in words)
-
-
 def redirect(planned: edits.Edits, server: Server, ports: tuple[int, int], *, is_alone: bool = True) -> None:
     """Redirect what comes in clear to the port of HTTP, the challenge excepted.
 
@@ -688,7 +481,7 @@ def redirect(planned: edits.Edits, server: Server, ports: tuple[int, int], *, is
     lines, step = [_redirect_line(ports[1])], edits.indentation_step(server.statement)
     if {socket.port for socket in server.sockets if not server.is_tls(socket)} != {ports[0]}:
         lines = [b"if ($server_port = %d) {" % ports[0], step + lines[0], b"}"]
-    elif _speaks_tls(server) or not is_alone:
+    elif find.speaks_tls(server) or not is_alone:
         lines = [b"if ($scheme = http) {", step + lines[0], b"}"]
     first = _first_redirect(server)
     if first is None:
@@ -729,25 +522,6 @@ def _untold(headers: Sequence[Statement], locations: Iterable[Statement]) -> lis
 
 def _has_header(statements: Sequence[Statement], name: bytes) -> bool:
     return any(statement.arguments[:1] and statement.arguments[0].lower() == name for statement in statements)
-
-
-def serving(site: Site) -> list[Server]:
-    """Return the servers in clear that are to speak TLS: not a catch-all beside them, where it answers challenges."""
-    return [server for server in site.plain if not _is_nameless(server) or _is_seafile(server)] or [*site.plain]
-
-
-def find_front(site: Site) -> Statement | None:
-    """Return the line by which it shows that TLS ends in front of nginx; None where none does.
-
-    A site in clear that reads what a proxy has told it of the client, or tells Seahub of https itself.
-    """
-    servers = () if site.tls else site.plain
-    for line in (line for server in servers for line in (*server.statement.walk(), *server.http.named(_HEADER))):
-        words = tuple(word.lower() for word in line.arguments)
-        is_told = line.name == _HEADER and words == (b"x-forwarded-proto", b"https")
-        if is_told or any(b"$http_x_forwarded_proto" in word for word in words):
-            return line
-    return None
 
 
 def add_hsts(planned: edits.Edits, server: Server) -> None:

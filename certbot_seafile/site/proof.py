@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from certbot_seafile import errors
-from certbot_seafile.site import model, plan, syntax
+from certbot_seafile.site import find, model, plan, syntax
 from certbot_seafile.site.config import Block, Configuration, Statement, flat, text
 from certbot_seafile.site.edits import Edits
 from certbot_seafile.site.model import Server, Socket
@@ -65,8 +65,8 @@ class Verdict:
 
 def plan_harmless(
     configuration: Configuration,
-    find: Callable[[Configuration], plan.Site],
-    add_edits: Callable[[Edits, plan.Site], None],
+    find_site: Callable[[Configuration], find.Site],
+    add_edits: Callable[[Edits, find.Site], None],
     own: Collection[str] = (),
 ) -> Edits:
     """Return edits for a site by which nobody else is hurt.
@@ -78,7 +78,7 @@ def plan_harmless(
     read, earlier = configuration, None
     for _ in range(_MOST_ROUNDS):
         try:
-            site = find(configuration)
+            site = find_site(configuration)
         except errors.SiteRefused:
             if earlier is None:
                 raise
@@ -117,7 +117,7 @@ def _judge(configuration: Configuration, planned: Edits) -> Verdict:
     return compare(configuration, configuration.changed(contents), planned.names)
 
 
-def _set_apart(prepared: Edits, site: plan.Site, hurt: Collection[Hurt]) -> None:
+def _set_apart(prepared: Edits, site: find.Site, hurt: Collection[Hurt]) -> None:
     """Plan server blocks of their own for the site's names where others share theirs; else, lines of their own."""
     servers = dict.fromkeys((*site.plain, *site.tls))
     blocks = {each.block for each in hurt}
@@ -235,7 +235,7 @@ def _find_relying(state: _State, default: Server, socket: Socket, asked: Collect
         written = server.statement.written
         if b"https://" not in written and b"include" not in written:
             return False  # without looking at all that it says
-        return plan.redirects_all(replace(server, statement=state.configuration.whole(server.statement)))
+        return find.redirects_all(replace(server, statement=state.configuration.whole(server.statement)))
 
     is_tls = b"ssl" in default.spoken[socket]
     if not is_tls and not is_redirecting(default):
@@ -259,7 +259,7 @@ def _is_same(server: Server, successor: Server) -> bool:
 
 
 def _names(server: Statement) -> Iterator[str]:
-    """Yield the names of a server block that name somebody, as plan.find() has it; with a leading dot, one is two."""
+    """Yield the names of a server block that name somebody, as find.site() has it; with a leading dot, one is two."""
     for statement in server.named(b"server_name"):
         for argument in statement.arguments:
             name = text(argument)

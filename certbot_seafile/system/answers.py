@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from certbot_seafile import errors
-from certbot_seafile.site import model, plan, routes
+from certbot_seafile.site import find, model, routes
 from certbot_seafile.site.model import Server
 from certbot_seafile.site.routes import Route
 from certbot_seafile.system import handshake, serving
@@ -49,7 +49,7 @@ class Behind:
     """What is behind a site: where nginx takes what is asked, and what comes back."""
 
     context: Context
-    site: plan.Site
+    site: find.Site
     _asked: list[float] = field(default_factory=list, init=False, repr=False)  # when each question was
 
     def ask(
@@ -88,7 +88,7 @@ class Behind:
             return Look(*how, None, str(unreachable))
 
 
-def see(context: Context, site: plan.Site) -> list[Look]:
+def see(context: Context, site: find.Site) -> list[Look]:
     """Return what is answered before an edit; what is silent then, the run does not wait for again."""
     looks = Behind(context, site).looks
     context.silent.update((look.name, look.sent.path) for look in looks if look.answer is None)

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from certbot_seafile import errors
-from certbot_seafile.site import edits, plan
+from certbot_seafile.site import edits, find, plan
 from certbot_seafile.system import files, handshake, serving, webroot, writing
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Options
@@ -116,7 +116,7 @@ def wanted_challenge(options: Options) -> plan.Challenge:
     return plan.Challenge(options.webroot, options.forward, options.is_users_webroot)
 
 
-def plan_challenge(context: Context, site: plan.Site, *, only_missing: bool) -> edits.Edits:
+def plan_challenge(context: Context, site: find.Site, *, only_missing: bool) -> edits.Edits:
     """Plan what lets the site answer challenges. only_missing: leave out servers that answer them already.
 
     Raises errors.SiteRefused where that cannot be without harm to others.
@@ -125,7 +125,7 @@ def plan_challenge(context: Context, site: plan.Site, *, only_missing: bool) -> 
     return serving.plan_edits(context, site.domains, add_edits)
 
 
-def let_answer(options: Options, planned: edits.Edits, site: plan.Site, *, only_missing: bool) -> None:
+def let_answer(options: Options, planned: edits.Edits, site: find.Site, *, only_missing: bool) -> None:
     """Add to the edits what lets the site answer challenges."""
     for server, domain in site.nameless:
         if server in site.plain:
@@ -138,14 +138,14 @@ def let_answer(options: Options, planned: edits.Edits, site: plan.Site, *, only_
         plan.add_plain_server(planned, site, site.tls[0], wanted, options.http_port)
 
 
-def folders(context: Context, site: plan.Site) -> list[str]:
+def folders(context: Context, site: find.Site) -> list[str]:
     """Return the folders whose files answer challenges."""
     own = _own_folder(context)
     served = (plan.challenge_folder(server) or own for server in site.plain)
     return list(dict.fromkeys(map(context.nginx.place, served))) or [own]
 
 
-def _fetch(context: Context, site: plan.Site, expected: Expected) -> None:
+def _fetch(context: Context, site: find.Site, expected: Expected) -> None:
     """Fetch each validation file as the CA will. Raises errors.NotServed, which says what came instead."""
     port = context.options.http_port
     for endpoint in serving.endpoints(site.plain, port) or [handshake.Endpoint("127.0.0.1", port)]:

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from certbot_seafile import errors
 from certbot_seafile.sealed.versions import Version
-from certbot_seafile.site import edits, model, plan, proof
+from certbot_seafile.site import edits, find, model, proof
 from certbot_seafile.site.config import Configuration, Statement
 from certbot_seafile.site.model import Server, Socket
 from certbot_seafile.system import handshake, lineages, nginx, progress
@@ -26,7 +26,7 @@ _POLL_SECONDS = 0.05
 _LOOK_SECONDS = 5.0
 
 
-def find_site(context: Context, domains: Sequence[str], configuration: Configuration | None = None) -> plan.Site:
+def find_site(context: Context, domains: Sequence[str], configuration: Configuration | None = None) -> find.Site:
     """Return the site that answers for the domains, from what nginx reads now, or in another configuration.
 
     Raises errors.SiteNotFound, errors.SiteRefused, errors.SyntaxRefused.
@@ -56,21 +56,21 @@ def _asked(read: Configuration, domains: Sequence[str]) -> tuple[str, ...]:
 @functools.lru_cache(maxsize=2)  # several steps of one deployment ask for the same
 def _site_in(
     read: Configuration, domains: tuple[str, ...], site_path: str | None, http_port: int, https_port: int
-) -> plan.Site:
-    def find(statements: Sequence[Statement]) -> plan.Site:
+) -> find.Site:
+    def site_in(statements: Sequence[Statement]) -> find.Site:
         servers = model.http_servers(statements)
-        return plan.find(servers, domains, site_path=site_path, http_port=http_port, https_port=https_port)
+        return find.site(servers, domains, site_path=site_path, http_port=http_port, https_port=https_port)
 
     try:
-        return find(read.statements(domains, site_path=site_path))
+        return site_in(read.statements(domains, site_path=site_path))
     except errors.SiteNotFound:
-        return find(read.statements())  # whose message names Seafile sites with other names
+        return site_in(read.statements())  # whose message names Seafile sites with other names
 
 
 def plan_edits(
     context: Context,
     domains: Sequence[str],
-    add_edits: Callable[[edits.Edits, plan.Site], None],
+    add_edits: Callable[[edits.Edits, find.Site], None],
     own: Collection[str] = (),
 ) -> edits.Edits:
     """Return edits for the site of the domains by which nobody else is hurt. own: see proof.plan_harmless().
@@ -161,7 +161,7 @@ def verify_served(context: Context, lineage: Lineage, seconds: float | None = No
         wait_for(context, lambda: _refuse_other(lineage, site), seconds)
 
 
-def handshakes(lineage: Lineage, site: plan.Site) -> Iterator[tuple[str, Endpoint, Handshake]]:
+def handshakes(lineage: Lineage, site: find.Site) -> Iterator[tuple[str, Endpoint, Handshake]]:
     """Yield what a TLS client is handed for each name at each listen address of the site. Raises errors.NotServed."""
     is_paired = why_paired(lineage, site) is not None
     ciphers = {"rsa": b"aRSA", "ecdsa": b"aECDSA"}.get(lineage.key_type) if is_paired else None
@@ -170,7 +170,7 @@ def handshakes(lineage: Lineage, site: plan.Site) -> Iterator[tuple[str, Endpoin
             yield name, endpoint, handshake.perform(endpoint, name, ciphers=ciphers)
 
 
-def _refuse_other(lineage: Lineage, site: plan.Site) -> None:
+def _refuse_other(lineage: Lineage, site: find.Site) -> None:
     has_looked = False
     response = lineage.stored_response() if isinstance(lineage, Version) else None
     for name, endpoint, seen in handshakes(lineage, site):
@@ -186,13 +186,13 @@ def _refuse_other(lineage: Lineage, site: plan.Site) -> None:
                 f"after the reload a TLS client that asks {endpoint} for {name} is handed the certificate without the "
                 "staple that was stored for it; see nginx's error log"
             )
-    if not has_looked and plan.find_front(site) is None:
+    if not has_looked and find.front(site) is None:
         raise errors.NotServed(
             f"no server block of the site speaks TLS for {', '.join(lineage.names)}; add `listen 443 ssl;` to it"
         )
 
 
-def is_served(lineage: Lineage, site: plan.Site) -> bool:
+def is_served(lineage: Lineage, site: find.Site) -> bool:
     """Tell whether TLS clients are handed the lineage's leaf now, of a sealed version its staple too."""
     with contextlib.suppress(errors.NotServed):
         _refuse_other(lineage, site)
@@ -200,14 +200,14 @@ def is_served(lineage: Lineage, site: plan.Site) -> bool:
     return False
 
 
-def why_paired(lineage: Lineage, site: plan.Site) -> str | None:
+def why_paired(lineage: Lineage, site: find.Site) -> str | None:
     """Return why no staple can be served where a server has two certificates; None where none has."""
     if pairs_beside(lineage, site):
         return "its server has an RSA and an ECDSA certificate, and nginx would serve one's staple with both"
     return None
 
 
-def pairs_beside(lineage: Lineage, site: plan.Site) -> frozenset[str]:
+def pairs_beside(lineage: Lineage, site: find.Site) -> frozenset[str]:
     """Return the paths of the certificates, and their keys, of the other key type for names of the lineage's."""
     others = named_certificates(site) - {lineage.fullchain_path}
     beside = [
@@ -220,14 +220,14 @@ def pairs_beside(lineage: Lineage, site: plan.Site) -> frozenset[str]:
     return frozenset(path for other in beside for path in (other.fullchain_path, other.key_path))
 
 
-def named_certificates(site: plan.Site) -> set[str]:
+def named_certificates(site: find.Site) -> set[str]:
     """Return the paths of the certificates that the site's TLS servers name."""
     return {os.fsdecode(line.arguments[0]) for server in site.tls for line in server.level(b"ssl_certificate")}
 
 
-def why_no_ecdsa(context: Context, site: plan.Site) -> str | None:
+def why_no_ecdsa(context: Context, site: find.Site) -> str | None:
     """Return why a TLS client could not be served an ECDSA certificate by the site; None where one could."""
-    for server in site.tls or ([] if plan.find_front(site) else plan.serving(site)):
+    for server in site.tls or ([] if find.front(site) else find.serving(site)):
         ciphers = server.effective(b"ssl_ciphers")
         if ciphers is None or all("TLSv1.3" in _protocols(context, each) for each in _leading(context, site, server)):
             continue
@@ -236,7 +236,7 @@ def why_no_ecdsa(context: Context, site: plan.Site) -> str | None:
     return None
 
 
-def _leading(context: Context, site: plan.Site, server: Server) -> list[Server]:
+def _leading(context: Context, site: find.Site, server: Server) -> list[Server]:
     """Return the server blocks that decide which versions of TLS a site has: its own, and the defaults of its sockets.
 
     A version is chosen before the name is looked at (ngx_http_ssl_servername).

@@ -17,7 +17,7 @@ from certbot_seafile.doctor import outcome, schedule
 from certbot_seafile.ocsp import store
 from certbot_seafile.sealed import handover, seal, versions
 from certbot_seafile.sealed.versions import Version
-from certbot_seafile.site import plan
+from certbot_seafile.site import find
 from certbot_seafile.system import answers, challenge, files, lineages, records, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
@@ -55,7 +55,7 @@ def deploy(context: Context, lineage: Lineage, *, is_upkeep: bool = False) -> No
             _complete_renewal(context, lineage)
         served = (_deploy_here if context.renewer is None else _hand_over)(context, lineage)
         site = serving.find_site(context, lineage.names)
-        if site.tls or plan.find_front(site) is None:
+        if site.tls or find.front(site) is None:
             context.say(f"Served: the certificate of {lineage.name}, {served}")
         else:
             context.say(f"Ready: the certificate in {lineage.folder}, for what ends TLS in front of nginx")
@@ -192,7 +192,7 @@ def _ensure_demanded(context: Context, lineage: Lineage, current: Lineage, earli
     )
 
 
-def _prepared_site(context: Context, lineage: Lineage) -> plan.Site:
+def _prepared_site(context: Context, lineage: Lineage) -> find.Site:
     """Return the site, with what killed runs left removed. Raises errors.Error."""
     store.repair_snippet(lineage)
     record = records.load(context.state_dir, lineage)
@@ -239,7 +239,7 @@ def remember(context: Context, lineage: Lineage, failure: str | None) -> None:
         records.write(context.state_dir, lineage.name, record)
 
 
-def owner_of_site(context: Context, lineage: Lineage, site: plan.Site) -> str | None:
+def owner_of_site(context: Context, lineage: Lineage, site: find.Site) -> str | None:
     """Return the other valid lineage whose certificate the site has for all names of this one; None without."""
     named = serving.named_certificates(site) - {lineage.fullchain_path}
     for other in lineages.at_paths(context.config_dir, named):
@@ -257,7 +257,7 @@ def subject(context: Context, lineage: Lineage) -> Lineage:
     return versions.served(lineage) or lineage
 
 
-def _remove_leftovers(context: Context, lineage: Lineage, site: plan.Site) -> None:
+def _remove_leftovers(context: Context, lineage: Lineage, site: find.Site) -> None:
     context.checkpoints.close()
     challenge.clean_up(context)
     record_path = records.path(context.state_dir, lineage.name)

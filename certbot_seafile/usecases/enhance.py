@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 from certbot_seafile import errors
-from certbot_seafile.site import edits, plan
+from certbot_seafile.site import edits, find, plan
 from certbot_seafile.system import answers, files, lineages, serving, writing
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Options
@@ -46,17 +46,17 @@ def enhance(context: Context, domain: str, enhancement: str, options: object = N
         context.say(f"Site edited: {writing.count_lines(planned)}")
 
 
-def _add_redirect(options: Options, planned: edits.Edits, site: plan.Site) -> None:
+def _add_redirect(options: Options, planned: edits.Edits, site: find.Site) -> None:
     if not site.tls:
         raise errors.Error(
             f"nginx has no TLS for {', '.join(site.domains)}, so a redirect to https would lead nowhere, or in "
             "circles; deploy the certificate first, or let what ends TLS in front of nginx redirect"
         )
     for server in site.plain:
-        if not plan.redirects_all(server):
+        if not find.redirects_all(server):
             plan.redirect(planned, server, (options.http_port, options.https_port))
 
 
-def _add_hsts(options: Options, planned: edits.Edits, site: plan.Site) -> None:
+def _add_hsts(options: Options, planned: edits.Edits, site: find.Site) -> None:
     for server in site.tls:
         plan.add_hsts(planned, server)

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from certbot_seafile.ocsp import store
 from certbot_seafile.sealed import versions
 from certbot_seafile.sealed.versions import Version
-from certbot_seafile.site import edits, plan
+from certbot_seafile.site import edits, find, plan
 from certbot_seafile.system import answers, challenge, files, serving, writing
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Paths
 
 
-def put_into_site(context: Context, lineage: Lineage, site: plan.Site) -> bool:
+def put_into_site(context: Context, lineage: Lineage, site: find.Site) -> bool:
     """Edit the site where needed, see that the leaf is served; return whether it was edited. Raises errors.Error."""
     planned = plan_for(context, lineage, site)
     if planned:
@@ -31,7 +31,7 @@ def put_into_site(context: Context, lineage: Lineage, site: plan.Site) -> bool:
     return bool(planned)
 
 
-def plan_for(context: Context, lineage: Lineage, site: plan.Site) -> edits.Edits:
+def plan_for(context: Context, lineage: Lineage, site: find.Site) -> edits.Edits:
     """Plan what lets the site answer challenges and use the lineage's certificate."""
     is_sealed = isinstance(lineage, Version)
     kept = frozenset() if is_sealed else serving.pairs_beside(lineage, site)
@@ -43,7 +43,7 @@ def plan_for(context: Context, lineage: Lineage, site: plan.Site) -> edits.Edits
     return _plan(context, lineage.names, lineage.name, certificate, is_by_dns=is_by_dns)
 
 
-def check_plan(context: Context, names: Sequence[str], cert_name: str | None, *, must_staple: bool) -> plan.Site:
+def check_plan(context: Context, names: Sequence[str], cert_name: str | None, *, must_staple: bool) -> find.Site:
     """Return the site for the names, where a deployment can be planned and written; edit nothing.
 
     Raises errors.SiteRefused, errors.FileRefused.
@@ -62,12 +62,12 @@ def check_plan(context: Context, names: Sequence[str], cert_name: str | None, *,
     read = [paths.snippet_path] if has_staples else []
     context.nginx.refuse_unseen([*planned.paths, os.path.dirname(paths.fullchain_path), *read])
     for server in site.tls:
-        if strangers := plan.strangers(server, names):
+        if strangers := find.strangers(server, names):
             context.say(
                 f"{', '.join(strangers)}: {server} answers for this name too, and the certificate is not for it: what "
                 f"is answered to it stays as it is; add it with -d {' -d '.join(strangers)}"
             )
-    if (line := plan.find_front(site)) is not None:
+    if (line := find.front(site)) is not None:
         context.say(
             f"TLS ends in front of nginx, as {line.path}:{line.line} shows: the site gets neither TLS nor a redirect; "
             "let what ends TLS there use the certificate"
@@ -80,7 +80,7 @@ def _plan(
 ) -> edits.Edits:
     options = context.options
 
-    def add_edits(planned: edits.Edits, site: plan.Site) -> None:
+    def add_edits(planned: edits.Edits, site: find.Site) -> None:
         if not is_by_dns:  # what is validated by DNS needs no location for challenges, and no port 80
             challenge.let_answer(options, planned, site, only_missing=True)
         for server, domain in site.nameless:
@@ -88,9 +88,9 @@ def _plan(
                 plan.add_name(planned, server, domain)
         for server in site.tls:
             plan.install(planned, server, certificate, options.https_port)
-        if not site.tls and plan.find_front(site) is None:
+        if not site.tls and find.front(site) is None:
             ports = options.http_port, options.https_port
-            for server in plan.serving(site):
+            for server in find.serving(site):
                 plan.add_tls(planned, site, server, certificate, ports, not options.no_redirect)
 
     plain = Paths(cert_name, context.config_dir, options)

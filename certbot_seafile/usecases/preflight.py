@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from certbot_seafile import errors
 from certbot_seafile.sealed import seal, versions
-from certbot_seafile.site import edits, plan
+from certbot_seafile.site import edits, find, plan
 from certbot_seafile.system import lineages, records, renewal, serving, writing
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage, Options, Paths
@@ -166,7 +166,7 @@ def refuse_unstaplable(context: Context, request: Request) -> None:
     if versions.is_sealed(Paths(request.cert_name or names[0], context.config_dir, context.options)):
         return
 
-    def add_edits(planned: edits.Edits, site: plan.Site) -> None:
+    def add_edits(planned: edits.Edits, site: find.Site) -> None:
         for server in site.tls:
             plan.try_stapling(planned, server)
 

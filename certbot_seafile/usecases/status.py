@@ -18,7 +18,7 @@ from certbot_seafile.doctor.findings import moment
 from certbot_seafile.ocsp import pkix, store, verify
 from certbot_seafile.sealed import versions
 from certbot_seafile.sealed.versions import Version
-from certbot_seafile.site import plan
+from certbot_seafile.site import find
 from certbot_seafile.system import records, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.handshake import Handshake
@@ -40,7 +40,7 @@ class Standing:
     """
 
     lineage: Lineage
-    site: plan.Site | None
+    site: find.Site | None
     staple: verify.Staple | None
     record: records.Record
     now: datetime.datetime
@@ -135,7 +135,7 @@ def standing(context: Context, lineage: Lineage) -> Standing:
     try:
         site = serving.find_site(context, lineage.names)
         handshakes = [handed for _, _, handed in serving.handshakes(current, site)]
-        failure = None if handshakes or plan.find_front(site) else "no server block of the site speaks TLS"
+        failure = None if handshakes or find.front(site) else "no server block of the site speaks TLS"
     except errors.Error as error:
         failure = str(error)
     is_current = failure is None and all(handed.leaf_der == lineage.leaf_der for handed in handshakes)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from certbot_seafile.site import config, edits, model, plan
+from certbot_seafile.site import config, edits, find, model, plan
 from certbot_seafile.system import nginx
 
 NAME = "seafile.example.com"
@@ -123,14 +123,14 @@ def cpu_seconds(work: Callable[[], None]) -> float:
     return min(taken)
 
 
-def find(configuration: config.Configuration, name: str) -> plan.Site:
+def site_of(configuration: config.Configuration, name: str) -> find.Site:
     """Find the site of a name among all."""
-    return plan.find(model.http_servers(configuration.statements([name])), [name])
+    return find.site(model.http_servers(configuration.statements([name])), [name])
 
 
 def find_and_edit(root: Path) -> None:
     """Read the configuration, find the site among all, plan its edits and make its new bytes."""
-    site = find(nginx.Nginx("nginx", str(root)).configuration(), NAME)
+    site = site_of(nginx.Nginx("nginx", str(root)).configuration(), NAME)
     wanted = plan.Certificate("/live/fullchain.pem", "/live/privkey.pem", f"/etc/nginx/OCSP/{NAME}.conf", True)
     planned = edits.Edits()
     for server in site.plain:
@@ -146,7 +146,7 @@ def find_each(root: Path, count: int) -> None:
     """Find the site of every neighbour, from one reading."""
     configuration = nginx.Nginx("nginx", str(root)).configuration()
     for number in range(count):
-        find(configuration, f"site{number}.example.org")
+        site_of(configuration, f"site{number}.example.org")
 
 
 def read_with_peer(root: Path) -> None:

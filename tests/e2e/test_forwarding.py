@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from certbot_seafile.site import edits, model, plan
+from certbot_seafile.site import edits, find, model, plan
 from certbot_seafile.site.plan import Challenge
 from certbot_seafile.system.nginx import Nginx
 from e2e import shapes
@@ -57,7 +57,7 @@ def requests(world: World, name: str) -> list[str]:
 def planned(world: World, port: int, challenge: Challenge) -> edits.Edits:
     """Plan the edits with which the machine at a port answers challenges in this way."""
     configuration = Nginx(str(world.nginx_ctl), str(world.server_root)).configuration()
-    site = plan.find(model.http_servers(configuration.statements([NAME])), [NAME], http_port=port)
+    site = find.site(model.http_servers(configuration.statements([NAME])), [NAME], http_port=port)
     made = edits.Edits()
     for server in site.plain:
         if not plan.has_challenge_location(server, challenge):

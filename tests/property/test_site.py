@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from certbot_seafile import errors
-from certbot_seafile.site import edits, model, plan
+from certbot_seafile.site import edits, find, model, plan
 from certbot_seafile.system import nginx
 
 NAME = "seafile.example.com"
@@ -142,7 +142,7 @@ def planned(folder: Path) -> edits.Edits:
     """Plan the whole deployment of a new certificate from what is on disk, as deploy.plan does it."""
     configuration = nginx.Nginx("nginx", str(folder)).configuration()
     every = model.http_servers(configuration.statements([NAME]))
-    found = plan.find(every, [NAME], http_port=HTTP)
+    found = find.site(every, [NAME], http_port=HTTP)
     made = edits.Edits()
     for server, domain in found.nameless:
         plan.add_name(made, server, domain)

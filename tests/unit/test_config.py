@@ -8,7 +8,7 @@ import random
 import pytest
 
 from certbot_seafile import errors
-from certbot_seafile.site import model, plan, syntax
+from certbot_seafile.site import find, model, syntax
 from certbot_seafile.site.config import Block, Configuration, File
 
 
@@ -330,7 +330,7 @@ def outcome(chosen: Configuration, domain: str, *, of_all: bool) -> object:
     """Return where the site of the domain is found, or why not."""
     every = model.http_servers(chosen.statements(None if of_all else [domain]))
     try:
-        site = plan.find(every, [domain])
+        site = find.site(every, [domain])
     except errors.SiteNotFound:
         return "not found"
     except errors.Error as refused:

@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("site.config", "ocsp.fetch", "ocsp.verify", "system.webroot", "system.renewal", "system.users", "doctor.docker"),
     ("system.lineages",),
     ("doctor.schedule", "doctor.seahub", "site.model", "system.records", "system.nginx", "sealed.settings"),
-    ("site.routes", "doctor.listeners", "system.handshake", "site.edits", "sealed.units", "sealed.bundle"),
+    ("site.routes", "site.find", "doctor.listeners", "system.handshake", "site.edits", "sealed.units", "sealed.bundle"),
     ("site.plan", "system.journal", "sealed.handover", "sealed.versions"),
     ("system.context", "site.proof"),
     ("system.serving",),

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from certbot_seafile import errors
-from certbot_seafile.site import edits, model, plan, proof
+from certbot_seafile.site import edits, find, model, plan, proof
 from certbot_seafile.site.config import Configuration, File
 from certbot_seafile.site.plan import Challenge
 
@@ -39,15 +39,15 @@ def configuration(contents: Files, real: Files) -> Configuration:
     )
 
 
-def find(contents: Files, real: Files | None = None) -> plan.Site:
+def site_of(contents: Files, real: Files | None = None) -> find.Site:
     """Return the site that answers for NAME."""
     chosen = configuration({"nginx.conf": HTTP, **contents}, real or {})
     return find_in(chosen)
 
 
-def find_in(chosen: Configuration) -> plan.Site:
+def find_in(chosen: Configuration) -> find.Site:
     """Return the site that answers for NAME in a configuration."""
-    return plan.find(model.http_servers(chosen.statements([NAME])), [NAME])
+    return find.site(model.http_servers(chosen.statements([NAME])), [NAME])
 
 
 def after(contents: Files, planned: edits.Edits) -> Files:
@@ -62,7 +62,7 @@ def after(contents: Files, planned: edits.Edits) -> Files:
 def installed(contents: Files, wanted: plan.Certificate = SEALED, real: Files | None = None) -> Files:
     """Return the files once every TLS server of the site has the certificate."""
 
-    def add_edits(planned: edits.Edits, site: plan.Site) -> None:
+    def add_edits(planned: edits.Edits, site: find.Site) -> None:
         for server in site.tls:
             plan.install(planned, server, wanted)
 
@@ -130,7 +130,7 @@ SITES: dict[str, Files] = {
 def test_a_sealed_certificate_is_the_only_one_of_the_site(contents: Files) -> None:
     """What the snippet says is in force, nothing else of its kind is, and a second run plans nothing."""
     new = {SNIPPET: VERSION} | installed(contents)
-    (server,) = find(new).tls
+    (server,) = site_of(new).tls
     assert in_force(server, b"ssl_certificate") == ["/etc/nginx/OCSP/V/fullchain.pem"]
     assert in_force(server, b"ssl_certificate_key") == ["/etc/nginx/OCSP/V/privkey.pem"]
     assert in_force(server, b"ssl_stapling", b"ssl_stapling_file") == ["on", "/etc/nginx/OCSP/V/ocsp.response"]
@@ -143,8 +143,8 @@ def test_a_file_that_another_site_reads_keeps_its_bytes(title: str) -> None:
     """What else it says to the Seafile site still applies there."""
     new = installed(SITES[title])
     assert [path for path in new if new[path] != SITES[title][path]] == ["/sites/1"]
-    others = in_force(find(SITES[title]).tls[0], b"ssl_session_timeout")
-    assert in_force(find(new).tls[0], b"ssl_session_timeout") == others
+    others = in_force(site_of(SITES[title]).tls[0], b"ssl_session_timeout")
+    assert in_force(site_of(new).tls[0], b"ssl_session_timeout") == others
 
 
 def test_the_include_stands_in_place_of_the_certificate() -> None:
@@ -189,7 +189,7 @@ def test_a_plain_certificate_does_not_touch_the_snippet_of_another() -> None:
     contents = SITES["sealed under another name"]
     new = installed(contents, PLAIN)
     assert {path for path in new if new[path] != contents[path]} == {"/sites/1"}
-    assert in_force(find(new).tls[0], b"ssl_certificate", b"ssl_certificate_key") == [PLAIN.fullchain, PLAIN.key]
+    assert in_force(site_of(new).tls[0], b"ssl_certificate", b"ssl_certificate_key") == [PLAIN.fullchain, PLAIN.key]
     assert installed(new, PLAIN) == new
 
 
@@ -197,16 +197,16 @@ def test_a_foreign_pair_stays_beside_a_plain_certificate_only() -> None:
     """Beside a sealed one, a client could be handed the other without its staple."""
     contents = {"/sites/1": tls(CERTIFICATE)}
     kept = frozenset({"/old.pem", "/old.key"})
-    beside = in_force(find(installed(contents, replace(PLAIN, kept=kept))).tls[0], b"ssl_certificate")
+    beside = in_force(site_of(installed(contents, replace(PLAIN, kept=kept))).tls[0], b"ssl_certificate")
     assert sorted(beside) == [PLAIN.fullchain, "/old.pem"]
     sealed = installed(contents, replace(SEALED, kept=kept))
-    assert in_force(find(sealed).tls[0], b"ssl_certificate", b"ssl_certificate_key") == []
+    assert in_force(site_of(sealed).tls[0], b"ssl_certificate", b"ssl_certificate_key") == []
 
 
 def test_a_site_without_tls_gets_the_include_alone() -> None:
     """A sealed certificate has no other line."""
     contents = {"/sites/1": f"server {{\n    listen 80;\n    server_name {NAME};\n}}\n"}
-    site, planned = find(contents), edits.Edits()
+    site, planned = site_of(contents), edits.Edits()
     plan.add_tls(planned, site, site.plain[0], SEALED, (80, 443), True)
     new = after(contents, planned)["/sites/1"]
     assert INCLUDE in new
@@ -232,13 +232,13 @@ def plain(lines: str, name: str = NAME) -> str:
 def with_challenge(contents: Files, challenge: Challenge) -> Files:
     """Return the files once every plain server of the site answers challenges in this way."""
 
-    def add_edits(planned: edits.Edits, site: plan.Site) -> None:
+    def add_edits(planned: edits.Edits, site: find.Site) -> None:
         for server in site.plain:
             if not plan.has_challenge_location(server, challenge):
                 plan.add_challenge_location(planned, server, challenge)
 
     new = after(contents, proof.plan_harmless(configuration({"nginx.conf": HTTP, **contents}, {}), find_in, add_edits))
-    assert all(plan.has_challenge_location(server, challenge) for server in find(new).plain)
+    assert all(plan.has_challenge_location(server, challenge) for server in site_of(new).plain)
     return new
 
 
@@ -258,7 +258,7 @@ def test_every_site_can_answer_in_every_way(site: str) -> None:
     contents = {"/sites/1": site}
     for challenge in (USERS, THERE, ELSEWHERE, HERE, THERE, USERS):
         contents = with_challenge(contents, challenge)
-        location = model.locations_for(find(contents).plain[0], "/.well-known/acme-challenge/x")[-1]
+        location = model.locations_for(site_of(contents).plain[0], "/.well-known/acme-challenge/x")[-1]
         passed = [text for statement in location.named(b"proxy_pass") for text in statement.arguments]
         assert passed == ([challenge.forward.encode()] if challenge.forward else [])
         assert not challenge.is_users or NO_LINKS in contents["/sites/1"]
@@ -307,15 +307,15 @@ def test_the_challenges_of_another_site_are_answered_as_before() -> None:
     }
     new = with_challenge(contents, THERE)
     assert {path for path in new if new[path] != contents[path]} == {"/sites/1"}
-    assert in_force(find(new).plain[0], b"gzip") == ["off"]
+    assert in_force(site_of(new).plain[0], b"gzip") == ["off"]
 
 
 def test_a_made_server_passes_challenges_on() -> None:
     """The port-80 server of an HTTPS-only site does what other servers do."""
     contents = {"/sites/1": tls(CERTIFICATE)}
-    site, planned = find(contents), edits.Edits()
+    site, planned = site_of(contents), edits.Edits()
     plan.add_plain_server(planned, site, site.tls[0], THERE, 80)
-    (server,) = find(after(contents, planned)).plain
+    (server,) = site_of(after(contents, planned)).plain
     assert plan.has_challenge_location(server, THERE)
     assert not plan.has_challenge_location(server, HERE)
 
@@ -329,14 +329,14 @@ SEAHUB = "    location / { proxy_pass http://127.0.0.1:8000; }\n"
 
 def with_tls(contents: Files) -> Files:
     """Return the files once the HTTP-only site speaks TLS."""
-    site, planned = find(contents), edits.Edits()
+    site, planned = site_of(contents), edits.Edits()
     plan.add_tls(planned, site, site.plain[0], PLAIN, (80, 443), True)
     return after(contents, planned)
 
 
 def redirected(contents: Files) -> Files:
     """Return the files once the site redirects to https."""
-    site, planned = find(contents), edits.Edits()
+    site, planned = site_of(contents), edits.Edits()
     plan.redirect(planned, site.plain[0], (80, 443))
     return after(contents, planned)
 
@@ -352,13 +352,13 @@ FRONTS = {
 @pytest.mark.parametrize("site", FRONTS.values(), ids=FRONTS)
 def test_tls_in_front_is_noticed(site: str) -> None:
     """The line that shows it is named; with TLS in nginx itself, it shows nothing."""
-    assert plan.find_front(find({"/sites/1": site})) is not None
-    assert plan.find_front(find({"/sites/1": site + tls(CERTIFICATE)})) is None
+    assert find.front(site_of({"/sites/1": site})) is not None
+    assert find.front(site_of({"/sites/1": site + tls(CERTIFICATE)})) is None
 
 
 def test_a_site_in_clear_has_nothing_in_front() -> None:
     """A scheme that nginx has seen itself shows nothing."""
-    assert plan.find_front(find({"/sites/1": plain("    proxy_set_header X-Forwarded-Proto $scheme;\n")})) is None
+    assert find.front(site_of({"/sites/1": plain("    proxy_set_header X-Forwarded-Proto $scheme;\n")})) is None
 
 
 REDIRECTING = {
@@ -375,13 +375,13 @@ REDIRECTING = {
 @pytest.mark.parametrize(("lines", "is_whole"), REDIRECTING.values(), ids=REDIRECTING)
 def test_a_redirect_of_a_part_is_no_redirect(lines: str, is_whole: bool) -> None:
     """Only where all that comes in clear is redirected, nothing is left to do."""
-    assert plan.redirects_all(find({"/sites/1": plain(lines)}).plain[0]) == is_whole
+    assert find.redirects_all(site_of({"/sites/1": plain(lines)}).plain[0]) == is_whole
 
 
 def test_a_redirect_stands_below_the_guard() -> None:
     """Above it, challenges would be redirected."""
     new = redirected({"/sites/1": plain(f"    {GUARD} break;\n{PARTIAL}{OWN}")})
-    assert plan.has_challenge_location(find(new).plain[0], HERE)
+    assert plan.has_challenge_location(site_of(new).plain[0], HERE)
     assert new["/sites/1"].index("return 301") < new["/sites/1"].index("/blog")
 
 
@@ -390,7 +390,7 @@ def test_challenges_answered_by_an_alias_pass_by_the_redirect() -> None:
     alias = "    location ^~ /.well-known/acme-challenge/ { alias /srv/acme/; }\n"
     assert f"    {GUARD} last;\n" in redirected({"/sites/1": plain(alias)})["/sites/1"]
     old = {"/sites/1": plain(f"    {GUARD} break;\n    return 301 https://$host$request_uri;\n{alias}")}
-    assert not plan.has_challenge_location(find(old).plain[0], HERE)
+    assert not plan.has_challenge_location(site_of(old).plain[0], HERE)
     assert f"    {GUARD} last;\n" in with_challenge(old, HERE)["/sites/1"]
 
 
@@ -442,7 +442,7 @@ TOLD = {
 @pytest.mark.parametrize(("lines", "expected"), TOLD.values(), ids=TOLD)
 def test_seahub_is_told_who_came_for_what_and_how(lines: str, expected: list[list[str]]) -> None:
     """Each level that sets headers gets what it lacks, since it hides those above; other hosts keep their Host."""
-    (server,) = find(with_tls({"/sites/1": plain(lines)})).tls
+    (server,) = site_of(with_tls({"/sites/1": plain(lines)})).tls
     levels = [server.statement, *server.level(b"location")]
     headers = [[line.written.decode() for line in level.named(b"proxy_set_header")] for level in levels]
     assert [row for level, row in zip(levels, headers, strict=True) if b"acme" not in level.written[:60]] == expected
@@ -479,14 +479,14 @@ def nameless(lines: str) -> Files:
 @pytest.mark.parametrize("lines", RECOGNISED.values(), ids=RECOGNISED)
 def test_seafile_is_recognised_without_a_name(lines: str) -> None:
     """A path of Seafile alone is enough; a path that others have, too, counts with one of Seafile's ports."""
-    assert [server.path for server in find(nameless(lines)).plain] == ["/sites/1"]
+    assert [server.path for server in site_of(nameless(lines)).plain] == ["/sites/1"]
 
 
 @pytest.mark.parametrize("lines", STRANGERS.values(), ids=STRANGERS)
 def test_another_application_is_not_taken_for_seafile(lines: str) -> None:
     """Nothing but a port or a path that many have: the site is not guessed."""
     with pytest.raises(errors.SiteNotFound, match="--seafile-site"):
-        find(nameless(lines))
+        site_of(nameless(lines))
 
 
 def test_hsts_repeats_what_it_would_hide() -> None:
@@ -495,9 +495,9 @@ def test_hsts_repeats_what_it_would_hide() -> None:
         "nginx.conf": "http { add_header X-Frame-Options DENY; include /sites/*; }",
         "/sites/1": tls(CERTIFICATE),
     }
-    site, planned = find(contents), edits.Edits()
+    site, planned = site_of(contents), edits.Edits()
     plan.add_hsts(planned, site.tls[0])
-    (server,) = find(after(contents, planned)).tls
+    (server,) = site_of(after(contents, planned)).tls
     assert [line.arguments[0] for line in server.level(b"add_header")] == [
         b"X-Frame-Options",
         b"Strict-Transport-Security",
@@ -508,5 +508,5 @@ def test_hsts_of_the_http_level_is_enough() -> None:
     """It may be a stronger one."""
     http = "http { add_header strict-transport-security max-age=63072000; include /sites/*; }"
     planned = edits.Edits()
-    plan.add_hsts(planned, find({"nginx.conf": http, "/sites/1": tls(CERTIFICATE)}).tls[0])
+    plan.add_hsts(planned, site_of({"nginx.conf": http, "/sites/1": tls(CERTIFICATE)}).tls[0])
     assert not planned

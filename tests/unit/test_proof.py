@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from certbot_seafile import errors
-from certbot_seafile.site import edits, model, plan, proof
+from certbot_seafile.site import edits, find, model, plan, proof
 from certbot_seafile.site.config import Configuration, File
 from certbot_seafile.site.model import Socket
 
@@ -38,12 +38,12 @@ def configuration(contents: Files) -> Configuration:
     )
 
 
-def find(state: Configuration, *names: str) -> plan.Site:
+def site_of(state: Configuration, *names: str) -> find.Site:
     """Return the site that answers for the names."""
-    return plan.find(model.http_servers(state.statements(names)), names)
+    return find.site(model.http_servers(state.statements(names)), names)
 
 
-def add_everything(planned: edits.Edits, site: plan.Site) -> None:
+def add_everything(planned: edits.Edits, site: find.Site) -> None:
     """Plan what a deployment writes."""
     for block, name in site.nameless:
         plan.add_name(planned, block, name)
@@ -62,10 +62,10 @@ def deployed(contents: Files, *names: str) -> Files:
     """Return the files with a certificate for the names deployed; nobody else is hurt, and it is so at once."""
     contents = {"nginx.conf": HTTP, **contents}
     before, asked = configuration(contents), names or (A,)
-    planned = proof.plan_harmless(before, lambda state: find(state, *asked), add_everything)
+    planned = proof.plan_harmless(before, lambda state: site_of(state, *asked), add_everything)
     new = contents | {path: planned.after(path).decode() for path in planned.paths}
     assert not proof.compare(before, before.changed({path: text.encode() for path, text in new.items()}), asked).hurt
-    assert not proof.plan_harmless(configuration(new), lambda state: find(state, *asked), add_everything)
+    assert not proof.plan_harmless(configuration(new), lambda state: site_of(state, *asked), add_everything)
     return new
 
 
@@ -160,7 +160,7 @@ def test_a_bare_listen_speaks_tls_where_another_block_says_so() -> None:
     })  # fmt: skip
     assert certificate(new, A) == NEW
     assert certificate(new, B) == ["/old.pem"]
-    assert not plan.redirects_all(answering(new, "*:443", A))
+    assert not find.redirects_all(answering(new, "*:443", A))
 
 
 SHARED: dict[str, tuple[str, str]] = {
@@ -199,8 +199,8 @@ def test_other_names_of_an_http_only_block_stay_in_clear() -> None:
     new = deployed({"/sites/a": server("80", f"{A} {B}", SEAFILE)})
     assert [socket.port for socket in answering(new, "*:80", B).sockets] == [80]
     assert not has_challenge(new, B)
-    assert not plan.redirects_all(answering(new, "*:80", B))
-    assert plan.redirects_all(answering(new, "*:80", A))
+    assert not find.redirects_all(answering(new, "*:80", B))
+    assert find.redirects_all(answering(new, "*:80", A))
     assert certificate(new, A) == NEW
 
 
@@ -220,13 +220,13 @@ def test_a_block_that_has_the_certificate_stays_one() -> None:
     contents = {"nginx.conf": HTTP, "/sites/a": server("443 ssl", f"{A} {B}", pair + SEAFILE)}
     stapled = replace(CERTIFICATE, is_stapled=True)
 
-    def add_include(planned: edits.Edits, site: plan.Site) -> None:
+    def add_include(planned: edits.Edits, site: find.Site) -> None:
         plan.install(planned, site.tls[0], stapled)
 
     before, own = configuration(contents), [CERTIFICATE.fullchain]
-    planned = proof.plan_harmless(before, lambda state: find(state, A), add_include, own)
+    planned = proof.plan_harmless(before, lambda state: site_of(state, A), add_include, own)
     assert planned.after("/sites/a").decode().count("server {") == 1
-    assert proof.plan_harmless(before, lambda state: find(state, A), add_include).names == (A,)
+    assert proof.plan_harmless(before, lambda state: site_of(state, A), add_include).names == (A,)
 
 
 def test_a_wildcard_that_is_asked_for_gets_a_block_of_its_own() -> None:
@@ -287,7 +287,7 @@ def test_a_named_file_with_several_sites_and_none_for_the_name_is_refused() -> N
     state = configuration({"nginx.conf": HTTP, "/sites/a": BLOG + server("80", "wiki.example.org", SEAFILE)})
     servers = model.http_servers(state.statements([A], site_path="/sites/a"))
     with pytest.raises(errors.SiteRefused, match="several sites"):
-        plan.find(servers, [A], site_path="/sites/a")
+        find.site(servers, [A], site_path="/sites/a")
 
 
 def test_a_redirect_for_all_leads_others_where_it_led_them() -> None:
@@ -299,7 +299,7 @@ def test_a_redirect_for_all_leads_others_where_it_led_them() -> None:
     new = deployed(contents)
     assert has_challenge(new, A)
     assert not has_challenge(new, B)
-    assert plan.redirects_all(answering(new, "*:80", B))
+    assert find.redirects_all(answering(new, "*:80", B))
 
 
 def test_a_default_for_tls_keeps_the_certificate_for_others() -> None:
@@ -335,21 +335,21 @@ def test_other_names_of_a_block_are_not_redirected() -> None:
         "/sites/a": server("80", f"{A} {B}", SEAFILE) + server("443 ssl", A, PAIR + SEAFILE),
     }
 
-    def add_redirect(planned: edits.Edits, site: plan.Site) -> None:
+    def add_redirect(planned: edits.Edits, site: find.Site) -> None:
         for block in site.plain:
             plan.redirect(planned, block, (80, 443))
 
-    planned = proof.plan_harmless(configuration(contents), lambda state: find(state, A), add_redirect)
+    planned = proof.plan_harmless(configuration(contents), lambda state: site_of(state, A), add_redirect)
     new = contents | {path: planned.after(path).decode() for path in planned.paths}
-    assert plan.redirects_all(answering(new, "*:80", A))
-    assert not plan.redirects_all(answering(new, "*:80", B))
+    assert find.redirects_all(answering(new, "*:80", A))
+    assert not find.redirects_all(answering(new, "*:80", B))
 
 
 def test_edits_that_nothing_can_make_harmless_are_refused() -> None:
     """Each write is judged, however it was planned."""
     before = configuration({"nginx.conf": HTTP, "/sites/a": server("80", f"{A} {B}", SEAFILE)})
     planned = edits.Edits((A,))
-    plan.redirect(planned, find(before, A).plain[0], (80, 443))
+    plan.redirect(planned, site_of(before, A).plain[0], (80, 443))
     with pytest.raises(errors.SiteRefused, match=f"clients of {B} at"):
         proof.judge(before, planned)
 
