@@ -76,7 +76,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except OSError as error:
         what = error.filename or "the output"  # of stdout, an error names no file
         if error.filename is None:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's last flush would fail again
+            progress.give_up(sys.stdout)
         if not isinstance(error, BrokenPipeError):
             print(f"certbot-seafile: {what}: {error.strerror}; see whether this user may use it", file=sys.stderr)
     return _FAILED

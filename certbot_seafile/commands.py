@@ -57,8 +57,10 @@ def _say(arguments: argparse.Namespace, text: str) -> None:
     """Print text; what was closed or is full does not stop the work that is told."""
     if not arguments.quiet:
         progress.erase()
-        with contextlib.suppress(OSError):
+        try:
             print(text, flush=True)
+        except OSError:
+            progress.give_up(sys.stdout)
 
 
 def _given(arguments: argparse.Namespace, *keys: str) -> dict[str, Any]:

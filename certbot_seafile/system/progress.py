@@ -50,6 +50,12 @@ def erase() -> None:
         _terminal.write("")
 
 
+def give_up(stream: TextIO) -> None:
+    """Let a stream that cannot be written to lead nowhere from now on: what waits in it fails at each later flush."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
 class Wait:
     """One wait: what for, and how much of it is done, where that is known."""
 
@@ -82,11 +88,16 @@ class _Terminal:
         self._lock = threading.Lock()
 
     def write(self, text: str) -> None:
-        with self._lock, contextlib.suppress(OSError):  # a terminal that was closed stops no work
-            if self.stream is not None:
+        with self._lock:
+            if self.stream is None:
+                return
+            try:
                 self.stream.write(_ERASE + text)
                 self.stream.flush()
                 self.has_line = bool(text)
+            except OSError:  # a terminal that was closed stops no work
+                give_up(self.stream)
+                self.stream = None
 
 
 _terminal = _Terminal()
