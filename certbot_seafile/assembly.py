@@ -21,7 +21,7 @@ from certbot import errors as certbot_errors
 
 import certbot_seafile
 from certbot_seafile import errors
-from certbot_seafile.system import files
+from certbot_seafile.system import files, renewal
 from certbot_seafile.system import nginx as nginx_room
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Options
@@ -110,7 +110,7 @@ def context_for(
         "renewer": pwd.getpwuid(os.geteuid()).pw_name if is_handing else None,
         "checkpoints": Reverter(config),
         "now": lambda: datetime.datetime.now(datetime.UTC),
-        "hook_command": hook_command(config, options.https_port),
+        "hook_command": hook_command(config, options),
     }
     return Context(nginx, options, config.config_dir, say=say, **facts | chosen)
 
@@ -127,7 +127,8 @@ def own_words(config: Any) -> list[str]:
     return words
 
 
-def hook_command(config: Any, https_port: int) -> str:
-    """Return the deploy hook for a renewal file."""
-    ports = [] if https_port == 443 else ["--https-port", str(https_port)]
-    return shlex.join([*own_words(config), *ports, "deploy"])
+def hook_command(config: Any, options: Options) -> str:
+    """Return the deploy hook for a renewal file: with what certbot itself does not keep."""
+    chosen = [] if options.https_port == 443 else ["--https-port", str(options.https_port)]
+    chosen += [renewal.NO_REDIRECT] if options.no_redirect else []
+    return shlex.join([*own_words(config), *chosen, "deploy"])

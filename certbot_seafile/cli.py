@@ -122,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--logs-dir", default=usual["logs"], metavar="D", help="certbot's log folder")
     for option, field in (("--http-01-port", "http_port"), ("--https-port", "https_port")):
         parser.add_argument(option, dest=field, type=int, metavar="PORT", help="as certbot's option of that name")
+    parser.add_argument("--no-redirect", action="store_true", help="as certbot's option of that name")
     _add_seafile(parser, "ctl", "PATH", "nginx binary")
     _add_seafile(parser, "staple_dir", "DIR", "folder of staples")
     parser.add_argument("--settings", default="/etc/certbot-seafile.json", metavar="FILE", help="what `setup` wrote")

@@ -81,7 +81,7 @@ def _load(arguments: argparse.Namespace, name: str) -> Lineage:
             f"nothing was served of {name} yet, because nothing good was handed over in {entry.path}; get the "
             "certificate there, then run `certbot-seafile apply`"
         )
-    return lineages.load(arguments.config_dir, name, **_given(arguments, "http_port", "https_port"))
+    return lineages.load(arguments.config_dir, name, **_given(arguments, "http_port", "https_port", "no_redirect"))
 
 
 def _names(arguments: argparse.Namespace) -> list[str]:
@@ -321,7 +321,7 @@ def _bring_over(arguments: argparse.Namespace, before: settings.FormerSettings) 
         if _apply(arguments) == FAILED:
             return FAILED
     folders = {f"{name}_dir": os.path.join(arguments.home, name) for name in ("config", "work", "logs")}
-    hook = assembly.hook_command(argparse.Namespace(**folders), arguments.https_port or 443)
+    hook = assembly.hook_command(argparse.Namespace(**folders), Options(https_port=arguments.https_port or 443))
     former.move(before, arguments.home, hook)
     arguments.config_dir = before.config_dir
     set_up()

@@ -284,8 +284,9 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         from certbot_seafile.system import lineages, renewal
 
         values = {name: getattr(self.config, key) for name, key in lineages.KEYS.items()}
-        values["no_redirect"] = self.config.redirect is False
         hook = getattr(self.config, "deploy_hook", None) or getattr(self.config, "renew_hook", None)
+        is_kept = self.config.redirect is None and renewal.is_without_redirect(hook)
+        values["no_redirect"] = self.config.redirect is False or is_kept
         if self.config.verb == "renew" and not self._is_chosen("https_port"):
             values["https_port"] = renewal.https_port(hook) or values["https_port"]
         if self.config.certname and self.config.verb in ("install", "enhance"):
@@ -322,7 +323,7 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         from certbot_seafile import assembly
         from certbot_seafile.system import renewal
 
-        hook = assembly.hook_command(self.config, self._options().https_port)
+        hook = assembly.hook_command(self.config, self._options())
         for attribute in ("deploy_hook", "renew_hook"):
             if hasattr(self.config, attribute):
                 setattr(self.config, attribute, renewal.join_hooks(hook, getattr(self.config, attribute)))

@@ -308,8 +308,8 @@ def load_each(config_dir: str, names: Iterable[str], **chosen: Any) -> list[Line
     return loaded
 
 
-def load(config_dir: str, name: str, *, options: Options | None = None, **ports: int) -> Lineage:
-    """Read the lineage called name; options stand in for the saved ones, ports (http_port, https_port) override them.
+def load(config_dir: str, name: str, *, options: Options | None = None, **chosen: int) -> Lineage:
+    """Read the lineage called name; options stand in for the saved ones, single ones, such as https_port, override them.
 
     Raises errors.LineageRefused where it is missing or damaged.
     """
@@ -317,7 +317,7 @@ def load(config_dir: str, name: str, *, options: Options | None = None, **ports:
     parameters, folder = _parameters(config_dir, name), os.path.join(config_dir, "live", name)
     leaf, *_ = certificates(os.path.join(folder, "cert.pem"))
     chain = certificates(os.path.join(folder, "chain.pem"), at_least=0)
-    return Lineage(name, config_dir, options or _options(parameters, **ports), leaf, chain, parameters)
+    return Lineage(name, config_dir, options or _options(parameters, **chosen), leaf, chain, parameters)
 
 
 def certificates(path: str, at_least: int = 1) -> tuple[x509.Certificate, ...]:
@@ -337,13 +337,13 @@ def _parameters(config_dir: str, name: str) -> dict[str, str]:
     return renewal.parameters(Paths(name, config_dir, Options()).renewal_path)
 
 
-def _options(known: Mapping[str, str], **ports: int) -> Options:
+def _options(known: Mapping[str, str], **chosen: int) -> Options:
     saved: dict[str, Any] = {name: known.get(key) for name, key in KEYS.items()}
     saved = {name: value for name, value in saved.items() if value not in (None, "", "None")}
     for name in saved.keys() - set(_SAVED):
         port = saved.pop(name)
         saved |= {name: int(port)} if port.isdigit() else {}
-    return Options(**saved | ports)
+    return Options(**{"no_redirect": renewal.is_without_redirect(renewal.hook(known)), **saved, **chosen})
 
 
 def options_of(config_dir: str, name: str) -> Options:

@@ -25,6 +25,7 @@ PLUGIN_COMMAND = "certbot-seafile"
 
 #: certbot keeps the deploy hook under the one or the other.
 HOOKS = ("deploy_hook", "renew_hook")
+NO_REDIRECT = "--no-redirect"
 _JOINT = " || trap 'exit 1' EXIT; "  # between our hook and a person's: both run, and it fails where either does
 
 
@@ -159,6 +160,11 @@ def our_words(command: str | None) -> list[str]:
     is_program = words[:1] != [] and os.path.basename(words[0]) == PLUGIN_COMMAND
     is_module = words[1:3] == ["-m", "certbot_seafile"]
     return words if (is_program or is_module) and words[-1] == "deploy" else []
+
+
+def is_without_redirect(command: str | None) -> bool:
+    """Tell whether our hook in a person's command is told that the site gets no redirect: certbot forgets that too."""
+    return NO_REDIRECT in (command or "") and NO_REDIRECT in our_words(command)
 
 
 def https_port(command: str | None) -> int | None:

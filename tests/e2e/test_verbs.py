@@ -67,6 +67,20 @@ def test_run_gets_and_installs(world: World, chosen: tuple[str, ...]) -> None:
     }  # fmt: skip
 
 
+def test_no_redirect_is_kept_by_the_deploy_hook(world: World) -> None:
+    """A site over HTTP gets TLS, and answers in clear as before: after `certonly`, a renewal, `undo` and `deploy`."""
+    road.start(world, TWO_SITES)
+    plugin(world, "certonly", "-a", "seafile", "-d", NAME, "--no-redirect")
+    assert world.fetch(NAME, "/").stdout.startswith("HTTP/1.1 200")
+    world.certbot("renew", "--force-renewal")
+    assert road.renewal(world)["renew_hook"].endswith("--no-redirect deploy")
+    world.seafile("undo")
+    world.seafile("--no-redirect", "deploy", "--cert-name", NAME)
+    world.seafile("deploy", "--cert-name", NAME)
+    assert road.served_is_lineage(world)
+    assert world.fetch(NAME, "/").stdout.startswith("HTTP/1.1 200")
+
+
 def test_run_with_every_enhancement(world: World) -> None:
     """`run --redirect --hsts --staple-ocsp --must-staple` is accepted in one go."""
     world.start_pebble(must_staple=True)

@@ -27,9 +27,10 @@ PRINT_HOOK = """\
 import sys
 from types import SimpleNamespace
 from certbot_seafile import assembly
+from certbot_seafile.system.lineages import Options
 sys.argv[0] = sys.argv[1]
 folders = dict(config_dir="/etc/letsencrypt", work_dir="/var/lib/letsencrypt", logs_dir="/var/log/letsencrypt")
-print(assembly.hook_command(SimpleNamespace(**folders), 443))
+print(assembly.hook_command(SimpleNamespace(**folders), Options()))
 """
 
 
