@@ -254,7 +254,8 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
             names = [self.config.certname] if self.config.certname else lineages.names_of_plugin(self.config.config_dir)
             for result in refresh.refresh(names, load):
                 result.report(self._say)
-                self._refreshed[result.name] = result
+                about = [result.name] if result.name in names else names  # nginx is all lineages' concern
+                self._refreshed.update(dict.fromkeys(about, result))
 
     # --- what stands between certbot and the rest
 

@@ -63,7 +63,7 @@ def stored_staple(lineage: Lineage, now: datetime.datetime) -> verify.Staple | N
 
 def why_unstapled(lineage: Lineage, record: Record | None = None) -> str | None:
     """Return why the lineage is not to be stapled at all; None where it is. record: what is remembered of it."""
-    if lineage.options.stapling == "off":
+    if lineage.options.stapling == "off" and not lineage.is_must_staple:
         return "stapling is off (--seafile-stapling off)"
     if lineage.responder_url is None:
         return "its certificate names no OCSP responder, so there is nothing to staple"
@@ -153,10 +153,11 @@ class Round:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.must_reload = False
+        self._mark = records.Mark(context.state_dir, context.options.ctl, context.options.server_root)
+        self.must_reload = self._mark.is_set
         self._loading: dict[str, Record] = {}
         self._unnamed: list[str] = []
-        self._handed: list[tuple[Lineage, bytes | None]] = []
+        self.handed: list[tuple[Lineage, bytes | None]] = []
 
     def write(self, lineage: Lineage, outcome: Outcome) -> bool:
         """Bring response and snippet on disk in line with the outcome; return whether nginx must reload for that.
@@ -166,12 +167,12 @@ class Round:
         repair_snippet(lineage)
         record, is_without = outcome.record, outcome.staple is None and not outcome.is_revoked
         # A must-staple leaf keeps its last staple: without one, clients refuse it just as well.
-        is_kept = is_without and lineage.is_must_staple and why_unstapled(lineage) is None
+        is_kept = is_without and lineage.is_must_staple and verify.is_whole(lineage.stored_response() or b"")
         wanted = [] if is_kept else lineage.contents(outcome.response)
         missing = [(path, content) for path, content in wanted if files.read_if_present(path) != content]
         if missing:
-            # One mark, the first one, is enough for what one nginx loads at the end: each costs two files.
-            record = replace(record, needs_reload=record.needs_reload or not self.must_reload)
+            self._mark.set()
+            self.must_reload = True
             self.context.nginx.changed()
         former = records.former_revocation_path(lineage)
         if os.path.lexists(former) or record != records.load(self.context.state_dir, lineage):
@@ -184,7 +185,7 @@ class Round:
         if outcome.staple is None and not is_kept:
             self._unnamed += [path for path in (lineage.response_path,) if path not in dict(lineage.contents(None))]
         if lineage.options.handover:
-            self._handed.append((lineage, outcome.response))
+            self.handed.append((lineage, outcome.response))
         return bool(missing)
 
     def load(self) -> None:
@@ -197,10 +198,14 @@ class Round:
         """Let nginx load what was written and is not loaded; then remove what nothing names. Raises NginxRefused."""
         if self.must_reload:
             self.load()
+        self._mark.clear()
         for name, record in self._loading.items():
             records.write(self.context.state_dir, name, record)
         remove_unnamed(self.context, self._unnamed)
-        for lineage, response in self._handed:
+
+    def hand_over(self) -> None:
+        """Leave what was written for those to whom it is handed. Raises errors.FileRefused."""
+        for lineage, response in self.handed:
             handover.write(lineage, response)
 
 

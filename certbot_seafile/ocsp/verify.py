@@ -8,6 +8,7 @@ doubt the answer is no. All times are aware and UTC.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -110,6 +111,13 @@ def verify(
 def verify_stored(response: bytes, leaf: x509.Certificate, chain: Sequence[x509.Certificate], now: datetime) -> Staple:
     """Return the staple that a stored response still is: all rules of `verify`, the end being in the future."""
     return verify(response, leaf, chain, now, must_staple=True)
+
+
+def is_whole(response: bytes) -> bool:
+    """Tell whether bytes are a successful response, about whatever: nginx does not start with what is none."""
+    with contextlib.suppress(errors.ResponseRefused), pkix.boundary("the response"):
+        return bool(_load(response))
+    return False
 
 
 def _load(response: bytes) -> ocsp.OCSPResponse:

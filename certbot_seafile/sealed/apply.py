@@ -124,6 +124,7 @@ def _keep_staple(context: Context, served: Version, received: Bundle | None) -> 
     if loading.write(served, outcome):
         logger.info("%s: %s", served.name, outcome)
     loading.finish()
+    loading.hand_over()
     if outcome.is_revoked:
         raise errors.Error(f"{served.name}: {outcome.reason}; get a new certificate")
 

@@ -29,9 +29,9 @@ class Record:
     serial: of the leaf that last_success, newest_update and revocation are about (lower-case hexadecimal).
     last_success: when the responder last gave a response that was accepted. newest_update: the newest thisUpdate that
     was ever accepted for the leaf. revocation: when and why, in words, where the CA says that the leaf is revoked.
-    needs_reload: what nginx reads was changed on disk, and nginx has not read it since: of this lineage, or of others
-    whose staples were stored after it in the same run. last_reload: when nginx last read a new version of a sealed
-    lineage. last_run: when `certbot renew` or root's step last came by. last_failure: how that run ended (None: well).
+    needs_reload: the snippet names a version that nginx has not read yet. last_reload: when nginx last read a new
+    version of a sealed lineage. last_run: when `certbot renew` or root's step last came by. last_failure: how that run
+    ended (None: well).
     is_undone: `undo` took the certificate out of the site, and renewals leave that alone until the next deployment.
     refused_lines: why, in words, nginx refuses the lines that staple (None: it does not), which the next deployment
     tries again.
@@ -60,7 +60,7 @@ def path(state_dir: str, name: str) -> str:
 def load(state_dir: str, lineage: Lineage) -> Record:
     """Return what is remembered of the lineage as it is now; what was about an earlier leaf is left out."""
     serial = f"{lineage.leaf.serial_number:x}"
-    record = _read(path(state_dir, lineage.name)) or _carried_over(state_dir, lineage)
+    record = _read(path(state_dir, lineage.name)) or _carried_over(lineage)
     if record.serial != serial:
         return replace(record, serial=serial, last_success=None, newest_update=None, revocation=None)
     return record
@@ -75,7 +75,51 @@ def write(state_dir: str, name: str, record: Record, *, is_synced: bool = False)
     text = json.dumps(content, indent=1, default=datetime.datetime.isoformat)
     is_synced = is_synced or record.revocation is not None
     files.put(path(state_dir, name), text.encode() + b"\n", mode=0o600, is_synced=is_synced)
-    files.remove(_former_mark(state_dir))
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Whether a nginx must reload: files that it reads were changed on disk, of whichever lineage. ctl: see Options."""
+
+    state_dir: str
+    ctl: str
+    server_root: str | None
+
+    @property
+    def is_set(self) -> bool:
+        """Tell whether it must; an earlier version's mark was for any."""
+        return self._key in self._keys() or os.path.exists(_former_mark(self.state_dir))
+
+    def set(self) -> None:
+        """Write down that it must. Raises errors.FileRefused."""
+        if self._key not in (keys := self._keys()):
+            self._write([*keys, self._key])
+
+    def clear(self) -> None:
+        """Write down that it has reloaded. Raises errors.FileRefused."""
+        if self._key in (keys := self._keys()):
+            self._write([key for key in keys if key != self._key])
+        files.remove(_former_mark(self.state_dir))
+
+    @property
+    def _key(self) -> list[str | None]:
+        return [self.ctl, self.server_root]
+
+    @property
+    def _path(self) -> str:
+        return os.path.join(self.state_dir, "reload.json")
+
+    def _keys(self) -> list[list[str | None]]:
+        with contextlib.suppress(errors.FileRefused, ValueError, TypeError, KeyError):
+            return list(json.loads(files.read(self._path))["must_reload"])
+        return []
+
+    def _write(self, keys: list[list[str | None]]) -> None:
+        if keys:
+            text = json.dumps({"version": VERSION, "must_reload": keys})
+            files.put(self._path, text.encode() + b"\n", mode=0o600, is_synced=False)
+        else:
+            files.remove(self._path)
 
 
 def last_reload(state_dir: str) -> datetime.datetime | None:
@@ -106,6 +150,8 @@ def _read(place: str) -> Record | None:
         known = {field.name: stored[field.name] for field in fields(Record) if field.name in stored}
         for key in _TIMES:
             known[key] = datetime.datetime.fromisoformat(known[key]) if known.get(key) else None
+            if known[key] and known[key].tzinfo is None:
+                raise ValueError(f"{key} has no time zone")
         return Record(**known)
     except (errors.FileRefused, ValueError, TypeError, KeyError) as error:
         logger.debug("the record %s is passed over: %s", place, error)
@@ -124,8 +170,8 @@ def _former_mark(state_dir: str) -> str:
     return os.path.join(state_dir, ".reload")
 
 
-def _carried_over(state_dir: str, lineage: Lineage) -> Record:
-    record = Record(f"{lineage.leaf.serial_number:x}", needs_reload=os.path.exists(_former_mark(state_dir)))
+def _carried_over(lineage: Lineage) -> Record:
+    record = Record(f"{lineage.leaf.serial_number:x}")
     with contextlib.suppress(OSError):
         stored_at = datetime.datetime.fromtimestamp(os.stat(lineage.response_path).st_mtime, datetime.UTC)
         record = replace(record, last_success=stored_at)

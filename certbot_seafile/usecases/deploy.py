@@ -130,6 +130,7 @@ def _load(context: Context, lineage: Lineage, outcome: store.Outcome) -> None:
     else:
         context.nginx.test()
     loading.finish()
+    loading.hand_over()
 
 
 def _serve(lineage: Lineage, outcome: store.Outcome, serve: Callable[[store.Outcome], object]) -> store.Outcome:
@@ -185,6 +186,7 @@ def _ensure_demanded(context: Context, lineage: Lineage, current: Lineage, earli
         loading = store.Round(context)
         loading.write(earlier, store.ensure_staple(context, earlier))
         loading.finish()
+        loading.hand_over()
     _complete_renewal(context, lineage)
     raise errors.Error(
         f"{lineage.name} must be stapled but cannot be, so the old certificate stays: {outcome.reason}; "
@@ -222,8 +224,9 @@ def keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | None
         if context.renewer is None:
             with files.lock(context.lock_path):
                 _remove_leftovers(context, lineage, site)
-                current = seal.resume(context, lineage) or lineage
-        result = refreshed or refresh.refresh_one(context, current)
+                seal.resume(context, lineage)
+        again = partial(lineages.load, context.config_dir, lineage.name, options=lineage.options)
+        result = refreshed or refresh.refresh_one(context, lineage.name, lambda: subject(context, again()))
         if refreshed is None:
             result.report(context.say)
         _complete_renewal(context, lineage)  # `certbot reconfigure --deploy-hook` may have taken our hook out

@@ -16,6 +16,7 @@ from functools import partial
 from typing import TypeVar
 
 from certbot_seafile.ocsp import store, verify
+from certbot_seafile.sealed import handover
 from certbot_seafile.sealed.versions import Version
 from certbot_seafile.system import challenge, files, progress, serving
 from certbot_seafile.system.context import Context
@@ -55,8 +56,8 @@ class Refreshed:
             logger.warning("%s", Failure(self.name, self.failure))
 
 
-#: What waits for nginx to load what was written: the results, each with the version to be looked at then.
-_Waiting = list[tuple[Refreshed, Version | None]]
+#: What waits for nginx to load what was written: the results, each with what is to be looked at then.
+_Waiting = list[tuple[Refreshed, Context, Lineage]]
 
 
 def refresh(names: Sequence[str], load: Load, *, force: bool = False) -> Iterator[Refreshed]:
@@ -74,10 +75,11 @@ def refresh(names: Sequence[str], load: Load, *, force: bool = False) -> Iterato
                 challenge.clean_up(context)
         turn = turns.setdefault(context.nginx, (store.Round(context), []))
         due = store.find_due(context, lineage, force=force)
+        write = partial(_write, *turn, loaded, partial(load, name))
         if due.ask is None:
-            return partial(_write, *turn, lineage, due)
+            return partial(write, due)
         response = pool.submit(due.ask)
-        return lambda: _write(*turn, lineage, store.verify_response(context, lineage, due, response.result))
+        return lambda: write(store.verify_response(context, lineage, due, response.result))
 
     with ThreadPoolExecutor(WORKERS, "refresh") as pool, progress.waiting("staples") as wait:
         all_begun = ((name, attempt(name, begin, name)) for name in names)
@@ -92,9 +94,9 @@ def refresh(names: Sequence[str], load: Load, *, force: bool = False) -> Iterato
         yield from _load(*turn)
 
 
-def refresh_one(context: Context, lineage: Lineage) -> Refreshed:
+def refresh_one(context: Context, name: str, load: Callable[[], Lineage]) -> Refreshed:
     """Refresh one lineage's staple where it is due; return what became of it, or why nginx loads nothing."""
-    *_, result = refresh([lineage.name], lambda _: (context, lineage))
+    *_, result = refresh([name], lambda _: (context, load()))
     return result
 
 
@@ -108,17 +110,29 @@ def _some_ahead(items: Iterable[_T]) -> Iterator[_T]:
     yield from waiting
 
 
-def _write(loading: store.Round, waiting: _Waiting, lineage: Lineage, outcome: store.Outcome) -> Refreshed:
-    """Bring the files in line with the outcome; what nginx must load waits for the end of its round."""
-    context = loading.context
+def _write(
+    loading: store.Round,
+    waiting: _Waiting,
+    loaded: tuple[Context, Lineage],
+    load: Callable[[], tuple[Context, Lineage] | None],
+    outcome: store.Outcome,
+) -> Refreshed:
+    """Bring the files in line with the outcome; what nginx must load waits for the end of its round.
+
+    Where somebody has deployed or undone the lineage while its responder was asked, the outcome is about what is gone.
+    """
+    context, lineage = loaded
     with files.lock(context.lock_path):
+        now = load()
+        if now is None or (now[1].leaf, now[1].folder) != (lineage.leaf, lineage.folder):
+            return Refreshed(lineage.name)
         is_changed = loading.write(lineage, outcome)
     failure = outcome.reason if outcome.is_revoked or store.why_unstapled(lineage, outcome.record) is None else None
     ends_soon = outcome.staple is None or verify.must_withdraw(outcome.staple, context.now())
     is_fault = outcome.is_revoked or (failure is not None and lineage.is_must_staple and ends_soon)
     result = Refreshed(lineage.name, _phrase(outcome) if is_changed else None, failure, is_fault)
     if is_changed:
-        waiting.append((result, lineage if isinstance(lineage, Version) else None))
+        waiting.append((result, context, lineage))
     return result
 
 
@@ -132,10 +146,14 @@ def _load(loading: store.Round, waiting: _Waiting) -> Iterator[Refreshed]:
     finished = attempt("nginx", loading.finish)
     if isinstance(finished, Failure) and not waiting:
         yield Refreshed("nginx", failure=finished.reason, is_fault=True)
-    for result, version in waiting:
+    for result, context, lineage in waiting:
         looked = finished
-        if looked is None and version is not None:
-            looked = attempt(result.name, serving.verify_served, loading.context, version)
+        if looked is None and isinstance(lineage, Version):
+            looked = attempt(result.name, serving.verify_served, context, lineage)
         if isinstance(looked, Failure):
             result = replace(result, done=None, failure=f"stored, but not served: {looked.reason}", is_fault=True)
         yield result
+    for lineage, response in loading.handed:
+        handed = attempt(lineage.name, handover.write, lineage, response)
+        if isinstance(handed, Failure):
+            yield Refreshed(lineage.name, failure=handed.reason, is_fault=True)

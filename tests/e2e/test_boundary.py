@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -95,9 +94,9 @@ def test_a_reload_that_is_owed_and_refused_is_told_in_a_sentence(world: World) -
     world.start_nginx()
     context = minted.issue(world, road.NAME, minted.options(world, stapling="off"))
     lineage = lineages.load(str(world.config_dir), road.NAME)
-    record = records.load(context.state_dir, lineage)
-    records.write(context.state_dir, road.NAME, replace(record, needs_reload=True))
+    mark = records.Mark(context.state_dir, context.options.ctl, context.options.server_root)
+    mark.set()
     world.write_site("broken.conf", b"no_such_thing;\n")
     with pytest.raises(errors.Error, match="no_such_thing"):
         deploy.keep(context, lineage)
-    assert records.load(context.state_dir, lineage).needs_reload
+    assert mark.is_set

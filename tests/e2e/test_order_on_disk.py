@@ -21,6 +21,7 @@ def assert_nothing_is_left(world: World) -> None:
     temporary = [path for folder in killing.folders(world) for path in folder.rglob(".*.certbot-seafile")]
     assert temporary == []
     assert [record for record in road.records(world) if record["needs_reload"]] == []
+    assert not (world.config_dir / "seafile" / "reload.json").exists()
 
 
 @pytest.mark.long

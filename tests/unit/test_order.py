@@ -62,49 +62,54 @@ def context(tmp_path: Path) -> Any:
         configuration=lambda: Configuration(File("nginx.conf", b""), lambda pattern: ()),
     )  # fmt: skip
     return SimpleNamespace(
-        nginx=nginx, state_dir=str(tmp_path / "state"), journal=Journal(str(tmp_path / "state")), renewer=None,
+        nginx=nginx, options=lineages.Options(), renewer=None,
+        state_dir=str(tmp_path / "state"), journal=Journal(str(tmp_path / "state")),
         checkpoints=SimpleNamespace(close=lambda: None, add=lambda *_: None, finish=lambda _: None, drop=lambda: None),
     )  # fmt: skip
 
 
+def mark(tmp_path: Path) -> records.Mark:
+    """Return whether the context's nginx must reload."""
+    return records.Mark(str(tmp_path / "state"), "nginx", None)
+
+
 def test_a_staple_is_stored_before_what_names_it(tmp_path: Path, lineage: Lineage, written: list[str]) -> None:
-    """The record says that nginx must reload, then comes the response, then the snippet; the record ends the round."""
-    record = records.load(str(tmp_path / "state"), lineage)
+    """That nginx must reload is written down, then comes the response, then the snippet; a reload ends the round."""
+    record = replace(records.load(str(tmp_path / "state"), lineage), last_success=datetime.datetime.now(datetime.UTC))
     staple = SimpleNamespace(response=b"a response")
     loading = store.Round(context(tmp_path))
     assert loading.write(lineage, store.Outcome(staple, record))  # type: ignore[arg-type]
-    assert written == [f"+{NAME}.json", "+ocsp.response", f"+{NAME}.conf"]
-    assert records.load(str(tmp_path / "state"), lineage).needs_reload
+    assert written == ["+reload.json", f"+{NAME}.json", "+ocsp.response", f"+{NAME}.conf"]
+    assert mark(tmp_path).is_set
     loading.finish()
-    assert written[3:] == [f"+{NAME}.json"]
-    assert not records.load(str(tmp_path / "state"), lineage).needs_reload
+    assert written[4:] == ["-reload.json"]
+    assert not mark(tmp_path).is_set
 
 
-def test_one_mark_is_enough_for_a_round(tmp_path: Path, written: list[str]) -> None:
-    """Of many staples, the first one's record says that nginx must reload; a killed round is ended by the next one."""
+def test_of_many_staples_the_first_marks_and_any_later_round_reloads(tmp_path: Path, written: list[str]) -> None:
+    """Two files are written for each; what a killed round left, the next one loads, of whichever lineage that is."""
     names, state_dir, config = ["a.example.com", "b.example.com"], str(tmp_path / "state"), tmp_path / "config"
     for name in names:
         options = {"seafile_staple_dir": tmp_path / "OCSP"}
         lineages_on_disk.make(config, name, authority.make_leaf(ISSUER, [name]), ISSUER, options)
     loaded = [lineages.load(str(config), name) for name in names]
 
-    def begin(response: bytes) -> store.Round:
+    def begin(response: bytes, *lineages: Lineage) -> store.Round:
         loading = store.Round(context(tmp_path))
-        for each in loaded:
+        for each in lineages:
             record = replace(records.load(state_dir, each), last_success=datetime.datetime.now(datetime.UTC))
             staple = SimpleNamespace(response=response)
             loading.write(each, store.Outcome(staple, record))  # type: ignore[arg-type]
         return loading
 
-    begin(b"a response").finish()
+    begin(b"a response", *loaded).finish()
     written.clear()
-    begin(b"a newer response")
-    assert written == [file for name in names for file in (f"+{name}.json", "+ocsp.response")]
-    assert [records.load(state_dir, each).needs_reload for each in loaded] == [True, False]
-    later = begin(b"a newer response")
+    begin(b"a newer response", *loaded)
+    assert written == ["+reload.json", *(file for name in names for file in (f"+{name}.json", "+ocsp.response"))]
+    later = begin(b"a newer response", loaded[1])
     assert later.must_reload
     later.finish()
-    assert [records.load(state_dir, each).needs_reload for each in loaded] == [False, False]
+    assert not begin(b"a newer response", loaded[0]).must_reload
 
 
 def test_a_staple_is_withdrawn_after_what_names_it(tmp_path: Path, lineage: Lineage, written: list[str]) -> None:
@@ -116,9 +121,9 @@ def test_a_staple_is_withdrawn_after_what_names_it(tmp_path: Path, lineage: Line
     written.clear()
     loading = store.Round(context(tmp_path))
     assert loading.write(lineage, store.Outcome(None, records.load(str(tmp_path / "state"), lineage), "none"))
-    assert written == [f"+{NAME}.json", f"-{NAME}.conf"]
+    assert written == ["+reload.json", f"-{NAME}.conf"]
     loading.finish()
-    assert written[2:] == [f"+{NAME}.json", "-ocsp.response"]
+    assert written[2:] == ["-reload.json", "-ocsp.response"]
 
 
 def test_an_edit_is_in_the_journal_before_it_is_in_the_file(tmp_path: Path, written: list[str]) -> None:

@@ -94,7 +94,7 @@ def test_a_later_version_may_add_fields(tmp_path: Path, lineage: Lineage) -> Non
 
 
 def test_facts_of_an_earlier_version_are_carried_over(tmp_path: Path, lineage: Lineage) -> None:
-    """The response's mtime, the note on a revocation and the mark for a reload become fields; then the mark goes."""
+    """The response's mtime and the note on a revocation become fields; the mark for a reload counts, and goes."""
     response = Path(lineage.response_path)
     response.parent.mkdir(parents=True)
     response.write_bytes(b"a response")
@@ -105,9 +105,13 @@ def test_facts_of_an_earlier_version_are_carried_over(tmp_path: Path, lineage: L
     mark.parent.mkdir(parents=True)
     mark.write_bytes(b"")
     record = records.load(state_dir(tmp_path), lineage)
-    assert record == records.Record(serial, NOW, None, "the CA revoked the certificate", True)
+    assert record == records.Record(serial, NOW, None, "the CA revoked the certificate")
     records.write(state_dir(tmp_path), NAME, record)
+    must_reload = records.Mark(state_dir(tmp_path), "nginx", None)
+    assert must_reload.is_set
+    must_reload.clear()
     assert not mark.exists()
+    assert not must_reload.is_set
     assert records.load(state_dir(tmp_path), lineage) == record
 
 
@@ -137,3 +141,27 @@ def test_a_forgotten_record_is_gone_with_its_folder(tmp_path: Path, lineage: Lin
     records.write(state_dir(tmp_path), NAME, replace(records.load(state_dir(tmp_path), lineage), last_run=NOW))
     records.forget(state_dir(tmp_path), NAME)
     assert list(Path(state_dir(tmp_path)).iterdir()) == []
+
+
+def test_each_nginx_has_a_mark_of_its_own(tmp_path: Path) -> None:
+    """One that has reloaded says nothing about another; what is damaged is as if there was none."""
+    one, other = (records.Mark(str(tmp_path), "nginx", folder) for folder in (None, "/opt/nginx"))
+    one.set()
+    one.set()
+    other.set()
+    one.clear()
+    assert (one.is_set, other.is_set) == (False, True)
+    other.clear()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "reload.json").write_text('{"must_reload": 5}')
+    assert not one.is_set
+    one.set()
+    assert one.is_set
+
+
+def test_a_time_without_a_zone_is_no_time(tmp_path: Path, lineage: Lineage) -> None:
+    """A record that a person has changed so is passed over, as any damaged one."""
+    records.write(state_dir(tmp_path), NAME, replace(records.load(state_dir(tmp_path), lineage), last_success=NOW))
+    place = Path(records.path(state_dir(tmp_path), NAME))
+    place.write_text(place.read_text().replace("+00:00", ""))
+    assert records.load(state_dir(tmp_path), lineage).last_success is None
