@@ -317,6 +317,13 @@ def staple_include(snippet_path: str) -> str:
     return "".join(f"[{char}]" if char in "*?[" else char for char in stem) + "[.]conf"
 
 
+def includes_elsewhere(server: Server, include: str) -> list[Statement]:
+    """Return the server's includes of this snippet in other folders: it was there before the person chose this one."""
+    name = include.rpartition("/")[2]
+    paths = {line: _path(line) for line in server.level(b"include")}
+    return [line for line, path in paths.items() if path.endswith(f"/{name}") and path != include]
+
+
 def install(planned: edits.Edits, server: Server, wanted: Certificate, https_port: int = 443) -> None:
     """Let a TLS server use the certificate and the staple's snippet, and comment out what they take the place of."""
     for socket, listen in server.sockets.items():
@@ -324,6 +331,7 @@ def install(planned: edits.Edits, server: Server, wanted: Certificate, https_por
             planned.replace(listen.statement, [_with_word(listen.statement, b"ssl")])
     ours = wanted.snippet.rpartition("/")[0] + "/"  # the folder of all snippets of this package
     snippets = [include for include in server.level(b"include") if _path(include).startswith(ours)]
+    snippets += includes_elsewhere(server, wanted.include)
     inner = {statement for snippet in snippets for statement in flat(snippet.children)}
     is_included = wanted.include in map(_path, snippets)
     gone = [statement for statement in server.level(*_STAPLING) if statement not in inner]

@@ -17,7 +17,7 @@ from certbot_seafile.doctor import outcome, schedule
 from certbot_seafile.ocsp import store
 from certbot_seafile.sealed import handover, seal, versions
 from certbot_seafile.sealed.versions import Version
-from certbot_seafile.site import find
+from certbot_seafile.site import find, plan
 from certbot_seafile.system import answers, challenge, files, lineages, records, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
@@ -218,7 +218,9 @@ def keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | None
         site = serving.find_site(context, lineage.names)
         current = subject(context, lineage)
         is_lost = isinstance(current, handover.Handed) and current.bundle is None  # somebody removed the handover file
-        if is_lost or not serving.is_served(lineage, site):
+        include = plan.staple_include(lineage.snippet_path)
+        is_moved = any(plan.includes_elsewhere(server, include) for server in site.tls)
+        if is_lost or is_moved or not serving.is_served(lineage, site):
             deploy(context, lineage, is_upkeep=True)
             return
         if context.renewer is None:

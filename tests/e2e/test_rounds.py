@@ -162,3 +162,21 @@ def test_a_lineage_that_is_gone_is_nobody_s(world: World) -> None:
     (result,) = refresh.refresh([A], lambda name: loaded.pop(0), force=True)
     assert (result.done, result.failure) == (None, None)
     assert road.response_path(world, A).read_bytes() == before
+
+
+@pytest.mark.parametrize("is_must_staple", [False, True])
+def test_another_folder_of_staples_is_taken_up_by_the_next_renewal(world: World, is_must_staple: bool) -> None:
+    """`certbot reconfigure --seafile-staple-dir` changes the renewal file alone: the site follows, and undo works."""
+    begin(world, A)
+    site = (world.sites / A).read_bytes()
+    put(world, A, is_must_staple=is_must_staple)
+    path, former = world.config_dir / "renewal" / f"{A}.conf", world.handshake(A).staple
+    path.write_text(path.read_text().replace(str(world.staple_dir), str(world.server_root / "elsewhere")))
+    world.set_responder()
+    world.certbot("renew")
+    assert world.handshake(A).staple not in (None, former)
+    edited = (world.sites / A).read_bytes()
+    world.certbot("renew")
+    assert (world.sites / A).read_bytes() == edited
+    world.seafile("undo")
+    assert (world.sites / A).read_bytes() == site
