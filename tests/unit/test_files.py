@@ -161,3 +161,13 @@ def test_a_name_that_is_no_utf_8_is_refused(tmp_path: Path) -> None:
     with pytest.raises(errors.FileRefused, match=r"caf\\udce9 .*rename") as refused:
         files.refuse_fixed(path)
     assert str(refused.value).isprintable()
+
+
+def test_no_link_is_followed_when_a_folder_s_mode_is_set(tmp_path: Path) -> None:
+    """A user may have planted it in the folder's place: what it leads to stays as it is."""
+    target, link = tmp_path / "root's", tmp_path / "planted"
+    target.mkdir(mode=0o700)
+    link.symlink_to(target)
+    with pytest.raises(errors.FileRefused, match="planted"):
+        files.set_owner(str(link), mode=0o777)
+    assert target.stat().st_mode & 0o777 == 0o700
