@@ -11,11 +11,12 @@ import difflib
 import logging
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from certbot_seafile import errors
-from certbot_seafile.site import edits, proof
+from certbot_seafile.site import edits, proof, syntax
+from certbot_seafile.site.config import Statement
 from certbot_seafile.system import files, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.journal import Entry, Step
@@ -135,7 +136,8 @@ def refuse_fixed(context: Context, planned: edits.Edits) -> None:
 class Taken:
     """Edits that were taken out of a file: the record and its steps, the file's path now, its bytes with and without.
 
-    left: the lines of ours, "FILE:LINE", that stay, because somebody has changed them or what is around them.
+    is_clean: whether each of them could be taken out. left: the lines of ours, "FILE:LINE", that nginx reads still, as
+    somebody has changed, moved or copied them or what is around them.
     """
 
     entry: Entry
@@ -143,7 +145,8 @@ class Taken:
     path: str
     now: bytes
     without: bytes
-    left: tuple[str, ...]
+    is_clean: bool
+    left: tuple[str, ...] = ()
 
 
 def take_out_edits(context: Context, owners: Collection[str] | None = None) -> list[Taken]:
@@ -155,6 +158,8 @@ def take_out_edits(context: Context, owners: Collection[str] | None = None) -> l
     taken = list(_without_edits(context, owners))
     if not taken:
         return []
+    before = {entry.path: entry.before for entry in context.journal.entries()}
+    before |= {each.path: each.entry.before for each in taken}
     with contextlib.ExitStack() as undoing:
         undoing.callback(context.nginx.changed)
         for each in taken:
@@ -165,7 +170,7 @@ def take_out_edits(context: Context, owners: Collection[str] | None = None) -> l
         context.nginx.changed()
         context.nginx.test()
         undoing.pop_all()
-    return taken
+    return [replace(each, left=_left_lines(context, each, before)) for each in taken]
 
 
 def forget_edits(context: Context, taken: Sequence[Taken]) -> None:
@@ -187,10 +192,9 @@ def _without_edits(context: Context, owners: Collection[str] | None) -> Iterator
         for path in places:
             now = files.read(path)
             without, is_clean = entry.without(steps, now)
-            lines = () if is_clean else _left_lines(context, entry, steps, without, owners)
-            yield Taken(entry, steps, path, now, without, tuple(f"{path}:{line}" for line in lines))
+            yield Taken(entry, steps, path, now, without, is_clean)
         if not places:
-            yield Taken(entry, steps, entry.path, b"", b"", ())
+            yield Taken(entry, steps, entry.path, b"", b"", is_clean=True)
 
 
 def _places(context: Context, entry: Entry, recorded: Collection[str]) -> list[str]:
@@ -207,15 +211,28 @@ def _places(context: Context, entry: Entry, recorded: Collection[str]) -> list[s
     ]
 
 
-def _left_lines(
-    context: Context, entry: Entry, steps: Sequence[Step], without: bytes, owners: Collection[str] | None
-) -> list[int]:
-    """Return the lines of ours that a file has still: as we wrote them, or naming a certificate that was put in."""
-    live = os.path.join(context.config_dir, "live", "")
-    words = [os.fsencode(live)] if owners is None else [os.fsencode(f"{live}{owner}/") for owner in owners]
-    lines = enumerate(without.splitlines(), 1)
-    naming = {number for number, line in lines if line not in entry.before and any(word in line for word in words)}
-    return sorted(naming.union(*(edits.left_lines(step.before, step.after, without) for step in steps)))
+def _left_lines(context: Context, taken: Taken, before: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Return the lines of ours that stand in the file as we wrote them, or name a certificate that we had put in.
+
+    The latter in whatever file: without certificate and key, nginx would not start. before: the files without us.
+    """
+    expected, lines = taken.entry.without(taken.steps, taken.entry.after)[0], set()
+    for step in () if taken.is_clean else taken.steps:
+        numbers = edits.left_lines(step.before, step.after, taken.without, expected)
+        lines |= {(taken.path, number) for number in numbers}
+    for step in taken.steps:
+        folder = os.fsencode(os.path.join(context.config_dir, "live", step.owner, ""))
+        if step.after.count(folder) > step.before.count(folder):  # else the site had named it before us
+            naming = context.nginx.configuration().mentioning(folder)
+            lines |= {(each.path, each.line) for each in naming if not _has(before.get(each.path, b""), each)}
+    return tuple(f"{path}:{number}" for path, number in sorted(lines))
+
+
+def _has(source: bytes, statement: Statement) -> bool:
+    """Tell whether a statement of these words stands in a file's bytes."""
+    words = statement.name, statement.arguments
+    is_possible = all(argument in source for argument in statement.arguments)
+    return is_possible and any((each.name, each.arguments) == words for each in syntax.walk(syntax.parse(source)))
 
 
 def _diff(path: str, before: bytes, after: bytes) -> str:

@@ -48,7 +48,7 @@ def undo(context: Context, names: Sequence[str], *, is_whole: bool = False) -> l
         context.nginx.changed()
         _tell_others(context, before, owners, {each.path for each in taken})
         every = [paths(context, name) for name in names]
-        left = [line for each in taken for line in each.left]
+        left = [*dict.fromkeys(line for each in taken for line in each.left)]
         left += [line for each in every for line in install.including(context, each) if line not in left]
         # Without a sealed snippet that a site includes still, nginx would not start.
         own = [each for each in every if not (versions.is_sealed(each) and install.including(context, each))]
@@ -93,26 +93,38 @@ def _tell_others(context: Context, before: Configuration, names: Collection[str]
 
 
 def roll_back(context: Context, restore: Callable[[], None]) -> None:
-    """Let certbot restore the files of its checkpoints, where nginx can start from them; else put back those of now.
+    """Let certbot restore the files of its checkpoints, where they are of use; else put back those of now.
 
-    Raises errors.NginxRefused in that case.
+    They are not where nginx could not start from them, or they bring back what was undone: no other undo would know of
+    it. Raises errors.NginxRefused in that case.
     """
-    now = {path: file.source for path, file in context.nginx.configuration().files.items()}
+    before = context.nginx.configuration()
+    now = {path: file.source for path, file in before.files.items()}
     restore()
     context.nginx.changed()
     try:
         context.nginx.test()
         if lost := _servers_without_snippet(context):
             raise errors.NginxRefused(f"the server block at {lost[0]} would have no certificate, whose snippet is gone")
+        if undone := _undone_names(context, before):
+            raise errors.NginxRefused(f"the checkpoint has the certificate of {undone[0]}, which `undo` took out since")
     except errors.NginxRefused as refused:
         for path, content in now.items():
             if files.read_if_present(path) != content:
                 files.replace(path, content)
         context.nginx.changed()
         raise errors.NginxRefused(
-            f"nothing was rolled back, because nginx could not start from the checkpoint: {refused}; "
+            f"nothing was rolled back, because the files of the checkpoint are of no use: {refused}; "
             "`certbot-seafile undo` brings back the site as it was without certbot"
         ) from refused
+
+
+def _undone_names(context: Context, before: Configuration) -> list[str]:
+    """Return the lineages that were undone, and that nginx's files name more often than before."""
+    undone = [each for each in lineages.all_names(context.config_dir) if records.is_undone(context.state_dir, each)]
+    folders = {each: os.fsencode(os.path.join(context.config_dir, "live", each, "")) for each in undone}
+    now = context.nginx.configuration()
+    return [each for each in undone if len(now.mentioning(folders[each])) > len(before.mentioning(folders[each]))]
 
 
 def _servers_without_snippet(context: Context) -> list[model.Server]:
