@@ -11,7 +11,7 @@ import difflib
 import logging
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from certbot_seafile import errors
@@ -52,7 +52,14 @@ def edited(
     before = serving.see_neighbours(verdict.neighbours) if is_lasting else {}
     context.checkpoints.close()
     written: list[str] = []
-    with _blamed(context, planned), contextlib.ExitStack() as undoing:
+
+    def blame(complaint: str) -> errors.SiteRefused:
+        return errors.SiteRefused(
+            f"the edits for {', '.join(planned.names)} were taken out again, because with them nginx refuses its "
+            f"configuration: {complaint}; your own lines are not at fault, so please report this with the site's file"
+        )
+
+    with _blamed(context, blame), contextlib.ExitStack() as undoing:
         undoing.callback(_give_up, context, written)
         for path in planned.paths:
             context.checkpoints.add({path}, f"{title}: {path}\n")
@@ -68,20 +75,17 @@ def edited(
 
 
 @contextlib.contextmanager
-def _blamed(context: Context, planned: edits.Edits) -> Iterator[None]:
-    """Tell whether it is by the edits that nginx refuses its configuration, when they have been taken out again.
+def _blamed(context: Context, blame: Callable[[str], errors.SiteRefused]) -> Iterator[None]:
+    """Tell whether it is by the change that nginx refuses its configuration, when that has been taken back again.
 
-    Raises errors.SiteRefused, or errors.ConfigurationRefused where nginx would not have started before either.
+    blame: says so, given nginx's words. Raises that, or errors.ConfigurationRefused where nginx would not have started
+    before either.
     """
     try:
         yield
     except errors.ConfigurationRefused as refused:
         context.nginx.test()
-        raise errors.SiteRefused(
-            f"the edits for {', '.join(planned.names)} were taken out again, because with them nginx refuses its "
-            f"configuration: {refused.complaint}; your own lines are not at fault, so please report this with the "
-            "site's file"
-        ) from refused
+        raise blame(refused.complaint) from refused
 
 
 def _write(context: Context, planned: edits.Edits, path: str, owner: str, undoing: contextlib.ExitStack) -> None:
@@ -152,7 +156,7 @@ class Taken:
 def take_out_edits(context: Context, owners: Collection[str] | None = None) -> list[Taken]:
     """Take our edits out of every file and test the result; nginx is not reloaded, and the journal keeps its records.
 
-    owners: only the edits that were made for these; None for all. Raises errors.NginxRefused where nginx would refuse
+    owners: only the edits that were made for these; None for all. Raises errors.SiteRefused where nginx would refuse
     the result; then nothing was changed.
     """
     taken = list(_without_edits(context, owners))
@@ -160,7 +164,16 @@ def take_out_edits(context: Context, owners: Collection[str] | None = None) -> l
         return []
     before = {entry.path: entry.before for entry in context.journal.entries()}
     before |= {each.path: each.entry.before for each in taken}
-    with contextlib.ExitStack() as undoing:
+
+    def blame(complaint: str) -> errors.SiteRefused:
+        return errors.SiteRefused(
+            f"nothing was taken out of {', '.join(each.path for each in taken if each.now != each.without)}, because "
+            f"without the edits nginx refuses its configuration: {complaint}; lines of yours that are comments now "
+            "would be read again: bring back the file that such a line names, or change that line, then run "
+            "`certbot-seafile undo` again"
+        )
+
+    with _blamed(context, blame), contextlib.ExitStack() as undoing:
         undoing.callback(context.nginx.changed)
         for each in taken:
             if each.now != each.without:

@@ -37,8 +37,8 @@ def undo(context: Context, names: Sequence[str], *, is_whole: bool = False) -> l
     """Take out what was put in for the named lineages, which may be deleted already; what others share with them stays.
 
     is_whole: take every edit out of every file. Return the lines of ours, "FILE:LINE", that could not be taken out.
-    Raises errors.NginxRefused where nginx would refuse the result, so that nothing was changed, or does not load it, so
-    that the next undo goes on.
+    Raises errors.SiteRefused where nginx would refuse the result, so that nothing was changed; errors.NginxRefused
+    where nginx does not load it, so that the next undo goes on.
     """
     owners = _owners(context, names)
     with files.lock(context.lock_path):

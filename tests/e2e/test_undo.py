@@ -136,6 +136,21 @@ def test_what_named_the_certificate_before_us_is_not_named(world: World) -> None
         assert site.read_bytes() == bare
 
 
+def test_the_file_that_a_line_of_before_names_is_gone(world: World, site: Path) -> None:
+    """It is told as what it is: the line is a comment today, and nginx's configuration of today has no fault."""
+    old, now = world.path("/etc/ssl/cacert.pem"), site.read_bytes()
+    kept = old.rename(old.with_suffix(".kept"))
+    run = world.seafile("undo", check=False)
+    assert run.exit_code == 1
+    assert f"nothing was taken out of {site}" in run.stderr
+    assert "bring back the file that such a line names" in run.stderr
+    assert "fix that line" not in run.stderr
+    assert site.read_bytes() == now
+    kept.rename(old)
+    assert undone(world) == []
+    assert site.read_bytes() == before(world)
+
+
 def test_a_rollback_does_not_bring_back_what_was_undone(world: World, site: Path) -> None:
     """No undo would know of it: the site stays as undo left it, and the run says why."""
     world.certbot("enhance", "-i", "seafile", "--cert-name", NAME, "--hsts", *world.plugin_options)
