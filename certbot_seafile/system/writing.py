@@ -153,6 +153,12 @@ class Taken:
     left: tuple[str, ...] = ()
 
 
+def owners_upon(context: Context, owners: Collection[str]) -> list[str]:
+    """Return for whom edits were made that stand on those for these owners, so that theirs go first; sorted."""
+    taken = [each for each in _without_edits(context, owners) if not each.is_clean]
+    return sorted({owner for each in taken for owner in each.entry.owners_upon(each.steps)})
+
+
 def take_out_edits(context: Context, owners: Collection[str] | None = None) -> list[Taken]:
     """Take our edits out of every file and test the result; nginx is not reloaded, and the journal keeps its records.
 

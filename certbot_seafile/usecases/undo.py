@@ -37,13 +37,15 @@ def undo(context: Context, names: Sequence[str], *, is_whole: bool = False) -> l
     """Take out what was put in for the named lineages, which may be deleted already; what others share with them stays.
 
     is_whole: take every edit out of every file. Return the lines of ours, "FILE:LINE", that could not be taken out.
-    Raises errors.SiteRefused where nginx would refuse the result, so that nothing was changed; errors.NginxRefused
-    where nginx does not load it, so that the next undo goes on.
+    Raises errors.SiteRefused where nginx would refuse the result, or others' edits stand on these, so that nothing was
+    changed; errors.NginxRefused where nginx does not load it, so that the next undo goes on.
     """
     owners = _owners(context, names)
     with files.lock(context.lock_path):
         challenge.clean_up(context)
         before = context.nginx.configuration()
+        if not is_whole:
+            _refuse_covered(context, names, owners)
         taken = writing.take_out_edits(context, None if is_whole else owners)
         context.nginx.changed()
         _tell_others(context, before, owners, {each.path for each in taken})
@@ -70,6 +72,16 @@ def undo(context: Context, names: Sequence[str], *, is_whole: bool = False) -> l
             files.remove(context.lock_path)
             files.remove_folder_if_empty(context.state_dir)
     return left
+
+
+def _refuse_covered(context: Context, names: Sequence[str], owners: Collection[str]) -> None:
+    """Refuse to take edits out from under those that were made for others later. Raises errors.SiteRefused."""
+    if later := writing.owners_upon(context, owners):
+        first, every = (" ".join(f"--cert-name {name}" for name in each) for each in (later, [*names, *later]))
+        raise errors.SiteRefused(
+            f"nothing was taken out, because the edits for {', '.join(later)} stand on those for {', '.join(names)}: "
+            f"run `certbot-seafile undo {first}` first, or take out all of them with `certbot-seafile undo {every}`"
+        )
 
 
 def _reload(context: Context) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import authority
 from certbot_seafile import errors
 from certbot_seafile.system import challenge, serving, writing
 from certbot_seafile.usecases import deploy, install, undo
@@ -134,6 +135,47 @@ def test_what_named_the_certificate_before_us_is_not_named(world: World) -> None
     for _ in range(2):
         assert undone(world) == []
         assert site.read_bytes() == bare
+
+
+ECDSA = f"{NAME}-ecdsa"
+SHARED = {
+    "one site, two certificates": (SITE.replace(NAME, f"{NAME} {BLOG}"), {BLOG: BLOG}),
+    "a site with TLS alone": (SITE + tls(names=BLOG), {BLOG: BLOG}),
+    "an RSA and an ECDSA one": (SITE, {ECDSA: NAME}),
+}
+
+
+@pytest.mark.parametrize(("text", "other"), SHARED.values(), ids=SHARED)
+def test_edits_that_others_stand_on_go_after_those(world: World, text: str, other: dict[str, str]) -> None:
+    """Before, nothing is taken out, and the command that is first to be run is told."""
+    site, chosen = world.write_site("seafile.conf", world.adapt(text.encode())), minted.options(world)
+    bare, ((name, domain),) = site.read_bytes(), other.items()
+    world.start_nginx()
+    deploy.deploy(minted.context(world, chosen), minted.mint(world, NAME, chosen))
+    first, key = site.read_bytes(), authority.ecdsa_key() if name == ECDSA else None
+    deploy.deploy(minted.context(world, chosen), minted.mint(world, name, chosen, names=[domain], key=key))
+    both = site.read_bytes()
+    with pytest.raises(errors.SiteRefused, match=f"`certbot-seafile undo --cert-name {name}` first, or"):
+        undone(world, is_whole=False)
+    assert site.read_bytes() == both
+    assert undone(world, is_whole=False, names=(name,)) == []
+    assert site.read_bytes() == first
+    assert undone(world, is_whole=False) == []
+    assert site.read_bytes() == bare
+
+
+def test_all_that_stand_on_each_other_are_undone_at_once(world: World) -> None:
+    """Two certificates that took turns in one server: the command that is told for both takes them out."""
+    site, chosen = world.write_site("seafile.conf", world.adapt(SITE.encode())), minted.options(world)
+    bare = site.read_bytes()
+    world.start_nginx()
+    for name in ("a", "b", "a"):
+        deploy.deploy(minted.context(world, chosen), minted.mint(world, name, chosen, names=[NAME]))
+    for name in ("a", "b"):
+        with pytest.raises(errors.SiteRefused, match=r"`certbot-seafile undo --cert-name \w --cert-name \w`"):
+            undone(world, is_whole=False, names=(name,))
+    assert undone(world, is_whole=False, names=("a", "b")) == []
+    assert site.read_bytes() == bare
 
 
 def test_the_file_that_a_line_of_before_names_is_gone(world: World, site: Path) -> None:
