@@ -260,8 +260,9 @@ def _undo(arguments: argparse.Namespace) -> int:
 def _report_undo(context: Context, left_lines: Sequence[str]) -> int:
     if left_lines:
         raise errors.SiteRefused(
-            "lines of ours that somebody has changed since were left in the site: "
-            f"{', '.join(left_lines)}; take them out by hand, then run `certbot-seafile undo` again"
+            "lines of ours that somebody has changed, moved or copied since were left in the site: "
+            f"{', '.join(left_lines)}; take them out by hand, then run `certbot-seafile undo` again, and do not delete "
+            "the certificate before"
         )
     context.say("The site is as it was. certbot renews the certificates on, and leaves the site alone until")
     context.say("`certbot-seafile deploy`; `certbot delete` ends their renewal.")

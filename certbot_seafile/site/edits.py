@@ -204,11 +204,16 @@ def take_out(before: bytes, after: bytes, now: bytes) -> tuple[bytes, bool]:
     return b"".join(theirs), is_clean
 
 
-def left_lines(before: bytes, after: bytes, now: bytes) -> list[int]:
-    """Return which lines of `now`, numbered from 1, are those by which before became after."""
+def left_lines(before: bytes, after: bytes, now: bytes, expected: bytes) -> list[int]:
+    """Return which lines of `now`, numbered from 1, are those by which before became after.
+
+    None that is there no more often than in `expected`, the file without us.
+    """
     base, old, new = (content.splitlines(keepends=True) for content in (after, before, now))
     kept, not_ours = matching_lines(base, new), matching_lines(base, old)
-    return [place + 1 for line, place in kept.items() if line not in not_ours and re.search(rb"\w", base[line])]
+    more = Counter(new) - Counter(expected.splitlines(keepends=True))
+    ours = [line for line in kept if line not in not_ours and base[line] in more and re.search(rb"\w", base[line])]
+    return [kept[line] + 1 for line in ours]
 
 
 def matching_lines(a: Sequence[bytes], b: Sequence[bytes]) -> dict[int, int]:

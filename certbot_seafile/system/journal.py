@@ -58,6 +58,15 @@ class Entry:
         number = next((number for number, step in enumerate(self.steps) if step.before == now), len(self.steps))
         return _take_out([step for step in self.steps[:number] if step in steps], now)
 
+    def owners_upon(self, steps: Collection[Step]) -> list[str]:
+        """Return for whom later edits were made that stand on these, so that these cannot be taken out before them."""
+        owners = []
+        for number, later in enumerate(self.steps):
+            earlier = [step for step in self.steps[:number] if step in steps]
+            if later not in steps and _take_out(earlier, later.before)[1] and not _take_out(earlier, later.after)[1]:
+                owners.append(later.owner.removeprefix(PINNED))
+        return owners
+
 
 def _take_out(steps: Sequence[Step], now: bytes) -> tuple[bytes, bool]:
     is_clean = True

@@ -11,11 +11,12 @@ import difflib
 import logging
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from certbot_seafile import errors
-from certbot_seafile.site import edits, proof
+from certbot_seafile.site import edits, proof, syntax
+from certbot_seafile.site.config import Statement
 from certbot_seafile.system import files, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.journal import Entry, Step
@@ -51,7 +52,14 @@ def edited(
     before = serving.see_neighbours(verdict.neighbours) if is_lasting else {}
     context.checkpoints.close()
     written: list[str] = []
-    with _blamed(context, planned), contextlib.ExitStack() as undoing:
+
+    def blame(complaint: str) -> errors.SiteRefused:
+        return errors.SiteRefused(
+            f"the edits for {', '.join(planned.names)} were taken out again, because with them nginx refuses its "
+            f"configuration: {complaint}; your own lines are not at fault, so please report this with the site's file"
+        )
+
+    with _blamed(context, blame), contextlib.ExitStack() as undoing:
         undoing.callback(_give_up, context, written)
         for path in planned.paths:
             context.checkpoints.add({path}, f"{title}: {path}\n")
@@ -67,20 +75,17 @@ def edited(
 
 
 @contextlib.contextmanager
-def _blamed(context: Context, planned: edits.Edits) -> Iterator[None]:
-    """Tell whether it is by the edits that nginx refuses its configuration, when they have been taken out again.
+def _blamed(context: Context, blame: Callable[[str], errors.SiteRefused]) -> Iterator[None]:
+    """Tell whether it is by the change that nginx refuses its configuration, when that has been taken back again.
 
-    Raises errors.SiteRefused, or errors.ConfigurationRefused where nginx would not have started before either.
+    blame: says so, given nginx's words. Raises that, or errors.ConfigurationRefused where nginx would not have started
+    before either.
     """
     try:
         yield
     except errors.ConfigurationRefused as refused:
         context.nginx.test()
-        raise errors.SiteRefused(
-            f"the edits for {', '.join(planned.names)} were taken out again, because with them nginx refuses its "
-            f"configuration: {refused.complaint}; your own lines are not at fault, so please report this with the "
-            "site's file"
-        ) from refused
+        raise blame(refused.complaint) from refused
 
 
 def _write(context: Context, planned: edits.Edits, path: str, owner: str, undoing: contextlib.ExitStack) -> None:
@@ -135,7 +140,8 @@ def refuse_fixed(context: Context, planned: edits.Edits) -> None:
 class Taken:
     """Edits that were taken out of a file: the record and its steps, the file's path now, its bytes with and without.
 
-    left: the lines of ours, "FILE:LINE", that stay, because somebody has changed them or what is around them.
+    is_clean: whether each of them could be taken out. left: the lines of ours, "FILE:LINE", that nginx reads still, as
+    somebody has changed, moved or copied them or what is around them.
     """
 
     entry: Entry
@@ -143,19 +149,37 @@ class Taken:
     path: str
     now: bytes
     without: bytes
-    left: tuple[str, ...]
+    is_clean: bool
+    left: tuple[str, ...] = ()
+
+
+def owners_upon(context: Context, owners: Collection[str]) -> list[str]:
+    """Return for whom edits were made that stand on those for these owners, so that theirs go first; sorted."""
+    taken = [each for each in _without_edits(context, owners) if not each.is_clean]
+    return sorted({owner for each in taken for owner in each.entry.owners_upon(each.steps)})
 
 
 def take_out_edits(context: Context, owners: Collection[str] | None = None) -> list[Taken]:
     """Take our edits out of every file and test the result; nginx is not reloaded, and the journal keeps its records.
 
-    owners: only the edits that were made for these; None for all. Raises errors.NginxRefused where nginx would refuse
+    owners: only the edits that were made for these; None for all. Raises errors.SiteRefused where nginx would refuse
     the result; then nothing was changed.
     """
     taken = list(_without_edits(context, owners))
     if not taken:
         return []
-    with contextlib.ExitStack() as undoing:
+    before = {entry.path: entry.before for entry in context.journal.entries()}
+    before |= {each.path: each.entry.before for each in taken}
+
+    def blame(complaint: str) -> errors.SiteRefused:
+        return errors.SiteRefused(
+            f"nothing was taken out of {', '.join(each.path for each in taken if each.now != each.without)}, because "
+            f"without the edits nginx refuses its configuration: {complaint}; lines of yours that are comments now "
+            "would be read again: bring back the file that such a line names, or change that line, then run "
+            "`certbot-seafile undo` again"
+        )
+
+    with _blamed(context, blame), contextlib.ExitStack() as undoing:
         undoing.callback(context.nginx.changed)
         for each in taken:
             if each.now != each.without:
@@ -165,7 +189,7 @@ def take_out_edits(context: Context, owners: Collection[str] | None = None) -> l
         context.nginx.changed()
         context.nginx.test()
         undoing.pop_all()
-    return taken
+    return [replace(each, left=_left_lines(context, each, before)) for each in taken]
 
 
 def forget_edits(context: Context, taken: Sequence[Taken]) -> None:
@@ -187,10 +211,9 @@ def _without_edits(context: Context, owners: Collection[str] | None) -> Iterator
         for path in places:
             now = files.read(path)
             without, is_clean = entry.without(steps, now)
-            lines = () if is_clean else _left_lines(context, entry, steps, without, owners)
-            yield Taken(entry, steps, path, now, without, tuple(f"{path}:{line}" for line in lines))
+            yield Taken(entry, steps, path, now, without, is_clean)
         if not places:
-            yield Taken(entry, steps, entry.path, b"", b"", ())
+            yield Taken(entry, steps, entry.path, b"", b"", is_clean=True)
 
 
 def _places(context: Context, entry: Entry, recorded: Collection[str]) -> list[str]:
@@ -207,15 +230,28 @@ def _places(context: Context, entry: Entry, recorded: Collection[str]) -> list[s
     ]
 
 
-def _left_lines(
-    context: Context, entry: Entry, steps: Sequence[Step], without: bytes, owners: Collection[str] | None
-) -> list[int]:
-    """Return the lines of ours that a file has still: as we wrote them, or naming a certificate that was put in."""
-    live = os.path.join(context.config_dir, "live", "")
-    words = [os.fsencode(live)] if owners is None else [os.fsencode(f"{live}{owner}/") for owner in owners]
-    lines = enumerate(without.splitlines(), 1)
-    naming = {number for number, line in lines if line not in entry.before and any(word in line for word in words)}
-    return sorted(naming.union(*(edits.left_lines(step.before, step.after, without) for step in steps)))
+def _left_lines(context: Context, taken: Taken, before: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Return the lines of ours that stand in the file as we wrote them, or name a certificate that we had put in.
+
+    The latter in whatever file: without certificate and key, nginx would not start. before: the files without us.
+    """
+    expected, lines = taken.entry.without(taken.steps, taken.entry.after)[0], set()
+    for step in () if taken.is_clean else taken.steps:
+        numbers = edits.left_lines(step.before, step.after, taken.without, expected)
+        lines |= {(taken.path, number) for number in numbers}
+    for step in taken.steps:
+        folder = os.fsencode(os.path.join(context.config_dir, "live", step.owner, ""))
+        if step.after.count(folder) > step.before.count(folder):  # else the site had named it before us
+            naming = context.nginx.configuration().mentioning(folder)
+            lines |= {(each.path, each.line) for each in naming if not _has(before.get(each.path, b""), each)}
+    return tuple(f"{path}:{number}" for path, number in sorted(lines))
+
+
+def _has(source: bytes, statement: Statement) -> bool:
+    """Tell whether a statement of these words stands in a file's bytes."""
+    words = statement.name, statement.arguments
+    is_possible = all(argument in source for argument in statement.arguments)
+    return is_possible and any((each.name, each.arguments) == words for each in syntax.walk(syntax.parse(source)))
 
 
 def _diff(path: str, before: bytes, after: bytes) -> str:

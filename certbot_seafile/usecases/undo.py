@@ -37,18 +37,20 @@ def undo(context: Context, names: Sequence[str], *, is_whole: bool = False) -> l
     """Take out what was put in for the named lineages, which may be deleted already; what others share with them stays.
 
     is_whole: take every edit out of every file. Return the lines of ours, "FILE:LINE", that could not be taken out.
-    Raises errors.NginxRefused where nginx would refuse the result, so that nothing was changed, or does not load it, so
-    that the next undo goes on.
+    Raises errors.SiteRefused where nginx would refuse the result, or others' edits stand on these, so that nothing was
+    changed; errors.NginxRefused where nginx does not load it, so that the next undo goes on.
     """
     owners = _owners(context, names)
     with files.lock(context.lock_path):
         challenge.clean_up(context)
         before = context.nginx.configuration()
+        if not is_whole:
+            _refuse_covered(context, names, owners)
         taken = writing.take_out_edits(context, None if is_whole else owners)
         context.nginx.changed()
         _tell_others(context, before, owners, {each.path for each in taken})
         every = [paths(context, name) for name in names]
-        left = [line for each in taken for line in each.left]
+        left = [*dict.fromkeys(line for each in taken for line in each.left)]
         left += [line for each in every for line in install.including(context, each) if line not in left]
         # Without a sealed snippet that a site includes still, nginx would not start.
         own = [each for each in every if not (versions.is_sealed(each) and install.including(context, each))]
@@ -70,6 +72,16 @@ def undo(context: Context, names: Sequence[str], *, is_whole: bool = False) -> l
             files.remove(context.lock_path)
             files.remove_folder_if_empty(context.state_dir)
     return left
+
+
+def _refuse_covered(context: Context, names: Sequence[str], owners: Collection[str]) -> None:
+    """Refuse to take edits out from under those that were made for others later. Raises errors.SiteRefused."""
+    if later := writing.owners_upon(context, owners):
+        first, every = (" ".join(f"--cert-name {name}" for name in each) for each in (later, [*names, *later]))
+        raise errors.SiteRefused(
+            f"nothing was taken out, because the edits for {', '.join(later)} stand on those for {', '.join(names)}: "
+            f"run `certbot-seafile undo {first}` first, or take out all of them with `certbot-seafile undo {every}`"
+        )
 
 
 def _reload(context: Context) -> None:
@@ -94,26 +106,38 @@ def _tell_others(context: Context, before: Configuration, names: Collection[str]
 
 
 def roll_back(context: Context, restore: Callable[[], None]) -> None:
-    """Let certbot restore the files of its checkpoints, where nginx can start from them; else put back those of now.
+    """Let certbot restore the files of its checkpoints, where they are of use; else put back those of now.
 
-    Raises errors.NginxRefused in that case.
+    They are not where nginx could not start from them, or they bring back what was undone: no other undo would know of
+    it. Raises errors.NginxRefused in that case.
     """
-    now = {path: file.source for path, file in context.nginx.configuration().files.items()}
+    before = context.nginx.configuration()
+    now = {path: file.source for path, file in before.files.items()}
     restore()
     context.nginx.changed()
     try:
         context.nginx.test()
         if lost := _servers_without_snippet(context):
             raise errors.NginxRefused(f"the server block at {lost[0]} would have no certificate, whose snippet is gone")
+        if undone := _undone_names(context, before):
+            raise errors.NginxRefused(f"the checkpoint has the certificate of {undone[0]}, which `undo` took out since")
     except errors.NginxRefused as refused:
         for path, content in now.items():
             if files.read_if_present(path) != content:
                 files.replace(path, content)
         context.nginx.changed()
         raise errors.NginxRefused(
-            f"nothing was rolled back, because nginx could not start from the checkpoint: {refused}; "
+            f"nothing was rolled back, because the files of the checkpoint are of no use: {refused}; "
             "`certbot-seafile undo` brings back the site as it was without certbot"
         ) from refused
+
+
+def _undone_names(context: Context, before: Configuration) -> list[str]:
+    """Return the lineages that were undone, and that nginx's files name more often than before."""
+    undone = [each for each in lineages.all_names(context.config_dir) if records.is_undone(context.state_dir, each)]
+    folders = {each: os.fsencode(os.path.join(context.config_dir, "live", each, "")) for each in undone}
+    now = context.nginx.configuration()
+    return [each for each in undone if len(now.mentioning(folders[each])) > len(before.mentioning(folders[each]))]
 
 
 def _servers_without_snippet(context: Context) -> list[model.Server]:

@@ -116,6 +116,15 @@ def test_taking_out_leaves_a_line_that_both_changed() -> None:
     assert b"n 8;" in now
 
 
+def test_no_line_is_ours_that_stood_there_before() -> None:
+    """Where a person's lines are among those that we inserted, too, none of theirs is named."""
+    before = b"server {\n    listen 80;\n    a 1;\n}\n"
+    after = before + b"server {\n    listen 80;\n    ours 1;\n    a 1;\n}\n"
+    assert edits.left_lines(before, after, before, before) == []
+    theirs = before.replace(b"a 1;", b"ours 1;\n    a 1;")
+    assert edits.left_lines(before, after, theirs, before) == [3]
+
+
 LARGE = [b"server {\n", *(b"    deny 10.0.%d.%d;\n" % divmod(number, 256) for number in range(20_000)), b"}\n"]
 REPEATED = [b"server {\n", *[b"    allow 10.0.0.1;\n"] * 20_000, b"}\n"]
 
@@ -177,7 +186,10 @@ def test_as_many_lines_match_as_can(a: list[bytes], b: list[bytes]) -> None:
 @given(st.integers(min_value=0))
 @settings(deadline=None)
 def test_taking_out_keeps_every_line_of_the_owner_and_none_of_ours(seed: int) -> None:
-    """Whatever lines an owner adds, changes or removes: theirs stay in order; where nothing clashes, ours are gone."""
+    """Whatever lines an owner adds, changes or removes: theirs stay in order; where nothing clashes, ours are gone.
+
+    None of theirs is named as left.
+    """
     rng = random.Random(seed)
     before = [b"    %s;\n" % rng.choice([b"a", b"b", b"c"]) for _ in range(rng.randint(1, 30))]
     after: list[bytes] = []
@@ -188,9 +200,12 @@ def test_taking_out_keeps_every_line_of_the_owner_and_none_of_ours(seed: int) ->
     for number, line in enumerate(after):
         how = rng.random()
         now += [b"    mine %d;\n" % number, line] if how < 0.1 else [] if how > 0.95 else [line]
-    taken_out, clean = edits.take_out(*(b"".join(part) for part in (before, after, now)))
-    mine = [line for line in now if b"mine" in line]
-    assert [line for line in taken_out.splitlines(keepends=True) if b"mine" in line] == mine
+    old, ours = b"".join(before), b"".join(after)
+    taken_out, clean = edits.take_out(old, ours, b"".join(now))
+    mine, lines = [line for line in now if b"mine" in line], taken_out.splitlines(keepends=True)
+    assert [line for line in lines if b"mine" in line] == mine
+    named = [lines[number - 1] for number in edits.left_lines(old, ours, taken_out, old)]
+    assert all(b"ours" in line or b"#" in line for line in named)
     if clean:
         assert b"ours" not in taken_out
         assert b"#" not in taken_out

@@ -59,6 +59,17 @@ def test_a_line_that_somebody_changed_stays(journal: Journal) -> None:
     assert entry.without(entry.steps_of({"a"}), theirs) == (theirs, False)
 
 
+def test_edits_upon_others_are_known() -> None:
+    """What was written among a lineage's lines, or made a comment of one, stands on them; what is apart does not."""
+    within, apart = WITH_A.replace(b"added for a", b"#added for a\nadded for b"), WITH_A + b"added for b\n"
+    first = Step("a", BARE, WITH_A)
+    for state, owners in ((within, ["b"]), (apart, [])):
+        entry = Entry(SITE, (first, Step("b", WITH_A, state), Step("c", state, state + b"added for c\n")))
+        assert entry.owners_upon([first]) == owners
+        assert entry.owners_upon(entry.steps[1:]) == []
+    assert Entry(SITE, (first, Step("pin:b", WITH_A, within))).owners_upon([first]) == ["b"]
+
+
 def test_an_entry_without_steps_is_forgotten(journal: Journal) -> None:
     """When nobody's edits are left, nothing is written down any more."""
     (entry,) = journal.entries()
