@@ -215,6 +215,32 @@ def test_beside_another_type_of_key_it_is_refused_before_the_ca(world: World, or
     assert len(list((world.config_dir / "live").iterdir())) == orders
 
 
+@pytest.mark.parametrize("trouble", ["off", "refuses a line"])
+def test_what_a_killed_run_switched_to_outlives_an_nginx_that_cannot_load(reused: World, trouble: str) -> None:
+    """Somebody stopped nginx, or broke another site: both versions stay, and the new one is served afterwards."""
+    world = reused
+    world.certbot("renew", "--force-renewal")
+    versions = road.versions(world)
+    road.change_record(world, needs_reload=True)
+    if trouble == "off":
+        world.stop_nginx()
+    else:
+        world.write_site("broken.conf", b"no_such_thing;\n")
+    run = world.certbot("renew", check=False)
+    assert run.exit_code == 1
+    assert ("reload" if trouble == "off" else "no_such_thing") in run.output
+    assert (len(versions), road.versions(world)) == (2, versions)
+    if trouble == "off":
+        world.start_nginx()
+    else:
+        (world.sites / "broken.conf").unlink()
+        world.reload_nginx()
+    assert_accepted(world)
+    assert road.served_is_lineage(world)
+    world.certbot("renew")
+    assert not road.record(world)["needs_reload"]
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("loss", ["certbot delete", "archive moved away"])
 def test_nginx_serves_on_without_certbots_files(issued: World, loss: str) -> None:
