@@ -575,10 +575,12 @@ def test_no_client_is_refused_though_nginx_is_reloaded_all_the_time(world: World
     assert road.staples_lineage(world)
 
 
-def test_a_revoked_must_staple_certificate_loses_its_staple(issued: World) -> None:
+@pytest.mark.parametrize("words", [("refresh", "--force"), ("deploy", "--cert-name", road.NAME)], ids=" ".join)
+def test_a_revoked_must_staple_certificate_loses_its_staple(issued: World, words: tuple[str, ...]) -> None:
     """Never withdrawn for its age, it is for the CA's word; time and reason are named."""
     issued.set_responder(fault="revoked")
-    run = issued.seafile("refresh", "--force", check=False)
+    road.change_record(issued, last_success="2026-01-01T00:00:00+00:00")
+    run = issued.seafile(*words, check=False)
     assert run.exit_code == 1
     assert "the CA revoked the certificate on" in run.stderr
     assert issued.handshake(road.NAME).staple is None
