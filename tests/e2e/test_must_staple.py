@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e import road
+from e2e import minted, road
 from e2e.processes import tool
 from e2e.world import World, snapshot
 
@@ -213,6 +213,20 @@ def test_beside_another_type_of_key_it_is_refused_before_the_ca(world: World, or
     assert "one of the two must be stapled" in run.output
     assert world.handshake(road.NAME) == served
     assert len(list((world.config_dir / "live").iterdir())) == orders
+
+
+def test_what_certbot_knows_no_more_is_found_by_the_options_of_another(issued: World) -> None:
+    """Its folder of staples and nginx are no default: refresh has them from another certificate, and check tells it.
+
+    CERT-DELETED.
+    """
+    minted.mint(issued, "other.example.com", minted.options(issued), ocsp_urls=[])
+    issued.certbot("delete", "--cert-name", road.NAME)
+    issued.set_responder(this_update_offset_hours=60)
+    issued.seafile("refresh", "--force", env=road.clock(issued, hours=60))
+    assert_accepted(issued)
+    assert issued.handshake(road.NAME).staple == road.response_path(issued).read_bytes()
+    assert "certbot knows it no more" in issued.seafile("check", check=False).stdout
 
 
 @pytest.mark.parametrize("trouble", ["off", "refuses a line"])
