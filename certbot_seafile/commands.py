@@ -32,6 +32,8 @@ from certbot_seafile.usecases.boundary import Failure, attempt_each
 logger = logging.getLogger(__name__)
 
 DONE, FAILED = 0, 1
+#: The options that are the machine's; the others are one certificate's own.
+_OF_MACHINE = ("server_root", "ctl", "reload_cmd", "webroot", "staple_dir", "http_port", "https_port")
 _T = TypeVar("_T")
 
 
@@ -70,27 +72,42 @@ def _given(arguments: argparse.Namespace, *keys: str) -> dict[str, Any]:
 
 def _load(arguments: argparse.Namespace, name: str) -> Lineage:
     """Return certbot's lineage; the sealed version where root's settings name it, or where certbot knows it no more."""
-    entry = arguments.entries.get(name)
-    options = entry.options if entry else Options(**_given(arguments))
-    own = Paths(name, arguments.config_dir, options)
-    is_certbots = entry is None and os.path.lexists(own.renewal_path)
-    if not is_certbots and (version := versions.served(own, entry.names if entry else ())) is not None:
-        return version
+    entry, config_dir = arguments.entries.get(name), arguments.config_dir
+    if entry is not None:
+        places = [entry.options]
+    else:
+        is_certbots = os.path.lexists(Paths(name, config_dir, Options()).renewal_path)
+        places = [] if is_certbots else _machines(arguments, lineages.names_of_plugin(config_dir))
+    for options in places:
+        version = versions.served(Paths(name, config_dir, options), entry.names if entry else ())
+        if version is not None:
+            return version
     if entry is not None:
         raise errors.LineageRefused(
             f"nothing was served of {name} yet, because nothing good was handed over in {entry.path}; get the "
             "certificate there, then run `certbot-seafile apply`"
         )
-    return lineages.load(arguments.config_dir, name, **_given(arguments, "http_port", "https_port", "no_redirect"))
+    return lineages.load(config_dir, name, **_given(arguments, "http_port", "https_port", "no_redirect"))
+
+
+def _machines(arguments: argparse.Namespace, names: Sequence[str]) -> list[Options]:
+    """Return what may hold for a certificate that certbot knows no more: where its sealed version is, and nginx.
+
+    names: the plugin's lineages. Those in root's settings say it, and the first of these; else the command line.
+    """
+    given = _given(arguments)
+    others = [entry.options for entry in arguments.entries.values()]
+    others += [lineage.options for lineage in lineages.load_each(arguments.config_dir, names[:1])]
+    known = [{key: getattr(options, key) for key in _OF_MACHINE} for options in others]
+    return [Options(**{**each, **given, "staple_dir": each["staple_dir"]}) for each in known] + [Options(**given)]
 
 
 def _names(arguments: argparse.Namespace) -> list[str]:
     """Return the lineages that are meant: those named, else the plugin's, those in root's settings, and sealed ones."""
     if arguments.cert_names:
         return list(arguments.cert_names)
-    own, folders = lineages.names_of_plugin(arguments.config_dir), {arguments.staple_dir or Options().staple_dir}
-    folders |= {entry.options.staple_dir for entry in arguments.entries.values()}
-    folders |= {lineage.options.staple_dir for lineage in lineages.load_each(arguments.config_dir, own[:1])}
+    own = lineages.names_of_plugin(arguments.config_dir)
+    folders = {options.staple_dir for options in _machines(arguments, own)}
     return sorted({*own, *arguments.entries, *(name for folder in folders for name in versions.names(folder))})
 
 

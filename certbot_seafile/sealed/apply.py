@@ -42,6 +42,11 @@ def apply(settings: Settings, context_for: Callable[[Options], Context]) -> list
             if seconds is not None:
                 time.sleep(seconds)  # without the lock, which root's other commands need
                 seconds = _apply(context_for(entry.options), entry)
+        if seconds:
+            raise errors.Error(
+                f"{name}: the new certificate still waits for its turn, because nginx was just reloaded for another; "
+                "the next run of `certbot-seafile apply` serves it"
+            )
 
     return attempt_each(sorted(settings.entries), work)[1]
 
@@ -94,9 +99,10 @@ def _receive(context: Context, entry: Entry, served: Version | None) -> tuple[Bu
 
 def _seconds_to_turn(context: Context) -> float:
     """Return after how many seconds the last reload for a new certificate is long enough ago."""
-    last = records.last_reload(context.state_dir)
-    wait = RELOAD_INTERVAL - (context.now() - last) if last else datetime.timedelta(0)
-    return min(wait, RELOAD_INTERVAL).total_seconds()  # the clock may have been set back
+    last, now = records.last_reload(context.state_dir), context.now()
+    if last is None or last > now:  # the clock was set back
+        return 0.0
+    return (RELOAD_INTERVAL - (now - last)).total_seconds()
 
 
 def _serve(context: Context, entry: Entry, own: Paths, received: Bundle) -> None:

@@ -75,8 +75,8 @@ def load(context: Context, version: Version) -> None:
 def resume(context: Context, lineage: Paths, for_names: Sequence[str] = ()) -> Version | None:
     """Go on where a killed run had written or named a version; return the one that is served then, None without.
 
-    Where nginx or a client refuses it, the version before comes back. Raises errors.Error where that cannot be served
-    either. for_names: see Version.
+    Where nginx or a client refuses it, and not the version before, that one comes back. Raises errors.Error where
+    neither is to blame: nginx is off, or refuses somebody else's line. for_names: see Version.
     """
     is_named = os.path.lexists(lineage.snippet_path)
     versions.repair(lineage)
@@ -86,19 +86,39 @@ def resume(context: Context, lineage: Paths, for_names: Sequence[str] = ()) -> V
         files.sweep(folder)
     if is_named and not records.load(context.state_dir, version).needs_reload:
         return version
-    earlier = versions.before(version)
     try:
         load(context, version)
-    except (errors.NginxRefused, errors.NotServed) as refused:
+    except (errors.ConfigurationRefused, errors.NotServed) as refused:
+        earlier = _go_back(context, version, refused)
         logger.warning("%s: what was served before is served again: %s", version.name, refused)
-        snippet = None if earlier is None else earlier.snippet(earlier.stored_response())
-        _put_back(context, version, snippet)
-        versions.remove(version)
-        if earlier is None:
-            return None
-        load(context, earlier)
         return earlier
     return version
+
+
+def _go_back(context: Context, version: Version, refused: errors.Error) -> Version | None:
+    """Serve the version before instead, or what a site without our include names; then remove this one.
+
+    Raises errors.Error where that cannot be served either; then the snippet names what nginx can start with, this
+    version where it can start with neither.
+    """
+    earlier, present = versions.before(version), files.read_if_present(version.snippet_path)
+    context.nginx.changed()
+    if earlier is None and install.including(context, version):
+        raise refused
+    snippet = None if earlier is None else earlier.snippet(earlier.stored_response())
+    store.put([(version.snippet_path, snippet)])
+    context.nginx.changed()
+    try:
+        if earlier is None:
+            context.nginx.test()
+        else:
+            load(context, earlier)
+    except (errors.NginxRefused, errors.NotServed, errors.SiteRefused) as failure:
+        if isinstance(refused, errors.NotServed) or isinstance(failure, errors.ConfigurationRefused):
+            _put_back(context, version, present)
+        raise
+    versions.remove(version)
+    return earlier
 
 
 def _put_back(context: Context, version: Version, snippet: bytes | None) -> None:

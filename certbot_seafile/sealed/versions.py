@@ -55,6 +55,11 @@ class Version(Lineage):
         """Return the path of the version's staple."""
         return os.path.join(self.folder, "ocsp.response")
 
+    def named_response(self) -> bytes | None:
+        """Return the stored staple where the snippet names it: one that is withdrawn stays until nginx has reloaded."""
+        named = lineages.quoted(self.response_path).encode()
+        return self.stored_response() if named in (files.read_if_present(self.snippet_path) or b"") else None
+
     def contents(self, response: bytes | None) -> list[tuple[str, bytes | None]]:
         """Return what is to be on disk with this staple: the snippet stays without one, and turns stapling off."""
         snippet = self.snippet_path, self.snippet(response)

@@ -172,7 +172,7 @@ def handshakes(lineage: Lineage, site: find.Site) -> Iterator[tuple[str, Endpoin
 
 def _refuse_other(lineage: Lineage, site: find.Site) -> None:
     has_looked = False
-    response = lineage.stored_response() if isinstance(lineage, Version) else None
+    response = lineage.named_response() if isinstance(lineage, Version) else None
     for name, endpoint, seen in handshakes(lineage, site):
         has_looked = True
         if seen.leaf_der != lineage.leaf_der:

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from certbot_seafile.sealed import bundle
+from certbot_seafile.sealed import apply, bundle
+from certbot_seafile.sealed.settings import Entry, Settings
 from certbot_seafile.site import plan
+from certbot_seafile.system.lineages import Options
 from e2e import cluster, road
 from e2e.cluster import Cluster, Frontend, Machine, hand_over, mint, push, restaple
 from e2e.minted import issuer
@@ -354,6 +356,22 @@ def test_a_frontend_that_was_off_serves_the_newest_after_one_step(serving: Front
     serving.apply()
     assert serving.serves(mint(3))
     assert world.reloads() == reloads + 1
+
+
+def test_a_clock_that_was_ahead_once_does_not_keep_a_new_set_waiting(serving: Frontend) -> None:
+    """The last reload lies ten years ahead, as the record says: the new set is served at once."""
+    road.change_record(serving.world, last_reload="2036-01-01T00:00:00+00:00")
+    hand_over(mint(2), serving.handed)
+    serving.seafile("apply")
+    assert serving.serves(mint(2))
+
+
+def test_a_set_that_still_waits_after_the_last_look_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others are served at each of its turns: root's step fails, so that somebody looks."""
+    monkeypatch.setattr(apply, "_apply", lambda *_: 0.001)
+    stored = Settings({NAME: Entry(NAME, (NAME,), "/srv/handover", 0, 0, Options())})
+    (failure,) = apply.apply(stored, lambda options: None)  # type: ignore[arg-type, return-value]
+    assert "still waits" in str(failure)
 
 
 def test_a_new_staple_takes_one_reload_and_no_edit(serving: Frontend) -> None:

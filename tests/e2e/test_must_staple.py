@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e import road
+from e2e import minted, road
 from e2e.processes import tool
 from e2e.world import World, snapshot
 
@@ -213,6 +213,46 @@ def test_beside_another_type_of_key_it_is_refused_before_the_ca(world: World, or
     assert "one of the two must be stapled" in run.output
     assert world.handshake(road.NAME) == served
     assert len(list((world.config_dir / "live").iterdir())) == orders
+
+
+def test_what_certbot_knows_no_more_is_found_by_the_options_of_another(issued: World) -> None:
+    """Its folder of staples and nginx are no default: refresh has them from another certificate, and check tells it.
+
+    CERT-DELETED.
+    """
+    minted.mint(issued, "other.example.com", minted.options(issued), ocsp_urls=[])
+    issued.certbot("delete", "--cert-name", road.NAME)
+    issued.set_responder(this_update_offset_hours=60)
+    issued.seafile("refresh", "--force", env=road.clock(issued, hours=60))
+    assert_accepted(issued)
+    assert issued.handshake(road.NAME).staple == road.response_path(issued).read_bytes()
+    assert "certbot knows it no more" in issued.seafile("check", check=False).stdout
+
+
+@pytest.mark.parametrize("trouble", ["off", "refuses a line"])
+def test_what_a_killed_run_switched_to_outlives_an_nginx_that_cannot_load(reused: World, trouble: str) -> None:
+    """Somebody stopped nginx, or broke another site: both versions stay, and the new one is served afterwards."""
+    world = reused
+    world.certbot("renew", "--force-renewal")
+    versions = road.versions(world)
+    road.change_record(world, needs_reload=True)
+    if trouble == "off":
+        world.stop_nginx()
+    else:
+        world.write_site("broken.conf", b"no_such_thing;\n")
+    run = world.certbot("renew", check=False)
+    assert run.exit_code == 1
+    assert ("reload" if trouble == "off" else "no_such_thing") in run.output
+    assert (len(versions), road.versions(world)) == (2, versions)
+    if trouble == "off":
+        world.start_nginx()
+    else:
+        (world.sites / "broken.conf").unlink()
+        world.reload_nginx()
+    assert_accepted(world)
+    assert road.served_is_lineage(world)
+    world.certbot("renew")
+    assert not road.record(world)["needs_reload"]
 
 
 @pytest.mark.long
@@ -549,10 +589,12 @@ def test_no_client_is_refused_though_nginx_is_reloaded_all_the_time(world: World
     assert road.staples_lineage(world)
 
 
-def test_a_revoked_must_staple_certificate_loses_its_staple(issued: World) -> None:
+@pytest.mark.parametrize("words", [("refresh", "--force"), ("deploy", "--cert-name", road.NAME)], ids=" ".join)
+def test_a_revoked_must_staple_certificate_loses_its_staple(issued: World, words: tuple[str, ...]) -> None:
     """Never withdrawn for its age, it is for the CA's word; time and reason are named."""
     issued.set_responder(fault="revoked")
-    run = issued.seafile("refresh", "--force", check=False)
+    road.change_record(issued, last_success="2026-01-01T00:00:00+00:00")
+    run = issued.seafile(*words, check=False)
     assert run.exit_code == 1
     assert "the CA revoked the certificate on" in run.stderr
     assert issued.handshake(road.NAME).staple is None

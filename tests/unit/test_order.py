@@ -198,6 +198,73 @@ def test_what_a_client_refuses_is_taken_back(
     assert written[back:] == [f"+{NAME}.conf", "test", "reload", f"+{NAME}.json", "-privkey.pem"]
 
 
+@pytest.fixture
+def killed(sealing: Any, lineage: Lineage) -> list[versions.Version]:
+    """Give two versions, the second of which nginx is still to read, as a killed run leaves them."""
+    both = [serve(sealing, lineage), serve(sealing, lineage)]
+    record = replace(records.load(sealing.state_dir, lineage), needs_reload=True)
+    records.write(sealing.state_dir, lineage.name, record)
+    return both
+
+
+def fail_at(sealing: Any, step: str, monkeypatch: pytest.MonkeyPatch, is_to_fail: Callable[[], bool]) -> None:
+    """Let nginx refuse its configuration (step "test"), not reload, or serve something else ("look") at times."""
+    failures = {
+        "test": errors.ConfigurationRefused("no such thing"),
+        "reload": errors.NginxRefused("it is off"),
+        "look": errors.NotServed("another certificate"),
+    }
+
+    def fail(*_: object) -> None:
+        if is_to_fail():
+            raise failures[step]
+
+    monkeypatch.setattr(serving if step == "look" else sealing.nginx, "verify_served" if step == "look" else step, fail)
+
+
+@pytest.mark.parametrize("step", ["test", "reload", "look"])
+def test_a_version_that_is_not_to_blame_stays(
+    sealing: Any, lineage: Lineage, killed: list[versions.Version], step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The version before does no better, or nginx is off: the error is raised, and the next run serves this version."""
+    snippet = Path(lineage.snippet_path).read_bytes()
+    with monkeypatch.context() as patched:
+        fail_at(sealing, step, patched, lambda: True)
+        with pytest.raises((errors.NginxRefused, errors.NotServed)):
+            seal.resume(sealing, lineage)
+    assert Path(lineage.snippet_path).read_bytes() == snippet
+    assert all(Path(version.key_path).exists() for version in killed)
+    assert records.load(sealing.state_dir, lineage).needs_reload
+    assert seal.resume(sealing, lineage) == killed[1]
+
+
+@pytest.mark.parametrize("step", ["test", "look"])
+def test_a_version_that_is_to_blame_makes_way_for_the_one_before(
+    sealing: Any, lineage: Lineage, killed: list[versions.Version], step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nginx or a client refuses the one and not the other: that is served, and then the refused one goes."""
+    first, second = killed
+    fail_at(sealing, step, monkeypatch, lambda: versions.served(lineage) == second)
+    assert seal.resume(sealing, lineage) == versions.served(lineage) == first
+    assert not Path(second.folder).exists()
+    assert not records.load(sealing.state_dir, lineage).needs_reload
+
+
+def test_nginx_can_start_with_what_comes_back_while_it_is_off(
+    sealing: Any, lineage: Lineage, killed: list[versions.Version], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would not start with the newer version: the snippet names the one before, and neither goes until it loads."""
+    first, second = killed
+    fail_at(sealing, "test", monkeypatch, lambda: versions.served(lineage) == second)
+    with monkeypatch.context() as patched:
+        fail_at(sealing, "reload", patched, lambda: True)
+        with pytest.raises(errors.NginxRefused, match="it is off"):
+            seal.resume(sealing, lineage)
+        assert versions.served(lineage) == first
+        assert Path(second.key_path).exists()
+    assert seal.resume(sealing, lineage) == first
+
+
 def test_the_version_before_is_kept_and_older_keys_go_first(sealing: Any, lineage: Lineage, written: list[str]) -> None:
     """Two are there after the third; of what goes, the key is the first."""
     first, second, third = (serve(sealing, lineage) for _ in range(3))
