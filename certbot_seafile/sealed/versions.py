@@ -32,7 +32,7 @@ _REJECTING = b"# The certificate's files are damaged, so that no client is serve
 
 @dataclass(frozen=True)
 class Version(Lineage):
-    """One version of a sealed lineage. id: the folder's name: when it was written, and how the leaf's SHA-256 begins."""
+    """One version of a sealed lineage. id: its folder's name: its time, and how the leaf's SHA-256 begins."""
 
     id: str = ""
 

@@ -34,8 +34,8 @@ _INTERVAL_DAYS = {"hour": 1 / 24, "day": 1, "week": 7, "month": 30, "year": 365}
 class Standing:
     """One lineage's facts at one moment; times are aware and UTC.
 
-    site: None where it is not found. others: the lineages by which some of its names are served, by name; site is that of
-    the rest then, where there is one. failure: why clients cannot be asked what they are handed; None where they can.
+    site: None where it is not found. others: by which lineages some of its names are served; site is that of the rest
+    then, where there is one. failure: why clients cannot be asked what they are handed; None where they can.
     What they are handed for all names at all listen addresses: is_current: the lineage's leaf; is_stapled: an OCSP
     response; is_stored: the stored response.
     """

@@ -341,11 +341,23 @@ def redirected(contents: Files) -> Files:
     return after(contents, planned)
 
 
+MAPS = (
+    "map $http_x_forwarded_proto $told { default $http_x_forwarded_proto; '' $scheme; }\n"
+    "map $told $scheme_there { https https; default http; }\n"
+    "map $http_upgrade $connection_upgrade { default upgrade; '' close; }\n"
+)
 FRONTS = {
     "it reads what it was told": plain("    proxy_set_header X-Forwarded-Proto $http_x_forwarded_proto;\n" + SEAHUB),
     "it says https itself": plain(
         "    location / { proxy_pass http://127.0.0.1:8000; proxy_set_header x-forwarded-proto https; }\n"
     ),
+    "Cloudflare's word": plain(
+        "    if ($http_cf_visitor ~ http:) { return 301 https://$host$request_uri; }\n" + SEAHUB
+    ),
+    "another program's word": plain("    proxy_set_header X-Forwarded-Proto ${HTTP_X_Forwarded_Scheme};\n" + SEAHUB),
+    "it reads it through maps": MAPS + plain("    proxy_set_header X-Forwarded-Proto $scheme_there;\n" + SEAHUB),
+    "a map's value": 'map $server_port $way { 8443 https; default "$http_x_forwarded_ssl"; }\n'
+    + plain("    fastcgi_param HTTPS $way;\n" + SEAHUB),
 }
 
 
@@ -359,6 +371,14 @@ def test_tls_in_front_is_noticed(site: str) -> None:
 def test_a_site_in_clear_has_nothing_in_front() -> None:
     """A scheme that nginx has seen itself shows nothing."""
     assert find.front(site_of({"/sites/1": plain("    proxy_set_header X-Forwarded-Proto $scheme;\n")})) is None
+    other = "    proxy_set_header Connection $connection_upgrade;\n"
+    assert find.front(site_of({"/sites/1": MAPS + plain(other)})) is None
+
+
+def test_the_map_of_the_manual_for_onlyoffice_shows_nothing() -> None:
+    """Seafile's manual has it for every site with OnlyOffice, whether anything stands in front or not."""
+    office = "    location /onlyofficeds/ { proxy_set_header X-Forwarded-Proto $scheme_there; }\n"
+    assert find.front(site_of({"/sites/1": MAPS + plain(SEAHUB + office)})) is None
 
 
 REDIRECTING = {
