@@ -272,7 +272,7 @@ def _location_lines(server: Server, challenge: Challenge) -> list[bytes]:
     if challenge.forward is not None:
         lines = [b"proxy_pass " + _word(challenge.forward) + b";", *_FORWARD]
     lines += [b"auth_basic off;", b"allow all;"]
-    lines += [b"auth_request off;"] if server.level(b"auth_request") else []
+    lines += [b"auth_request off;"] if server.effective(b"auth_request") else []
     lines += [_NO_LINKS] if challenge.is_users else []
     step = edits.indentation_step(server.statement)
     return [b"location ^~ /.well-known/acme-challenge/ {", *(step + line for line in lines), b"}"]

@@ -310,6 +310,13 @@ def test_the_challenges_of_another_site_are_answered_as_before() -> None:
     assert in_force(site_of(new).plain[0], b"gzip") == ["off"]
 
 
+def test_a_login_for_everything_that_nginx_serves_is_not_asked_of_the_ca() -> None:
+    """The location says so, wherever the login is asked for."""
+    contents = {"/sites/0": "auth_request /auth;\n", "/sites/1": plain("")}
+    assert "auth_request off;" in with_challenge(contents, HERE)["/sites/1"]
+    assert "auth_request" not in with_challenge({"/sites/1": plain("")}, HERE)["/sites/1"]
+
+
 def test_a_made_server_passes_challenges_on() -> None:
     """The port-80 server of an HTTPS-only site does what other servers do."""
     contents = {"/sites/1": tls(CERTIFICATE)}
