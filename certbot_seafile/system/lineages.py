@@ -313,7 +313,7 @@ def load_each(config_dir: str, names: Iterable[str], **chosen: Any) -> list[Line
 
 
 def load(config_dir: str, name: str, *, options: Options | None = None, **chosen: int) -> Lineage:
-    """Read the lineage called name; options stand in for the saved ones, single ones, such as https_port, override them.
+    """Read the lineage called name; options stand in for the saved ones, single ones, such as https_port, go before.
 
     Raises errors.LineageRefused where it is missing or damaged.
     """
