@@ -105,10 +105,12 @@ def site(
             (tls if is_tls else plain)[server] = None
             if not is_chosen:
                 nameless[server, domain] = None
-    if elsewhere and not plain:  # a router may forward, and only people know
-        ports = ", ".join(dict.fromkeys(str(socket.port) for socket in elsewhere))
+    # A router may forward to a block in clear, and only people know; not to what a block with TLS has beside that.
+    clear = {each: server for each, server in elsewhere.items() if not tls or (each.port and not speaks_tls(server))}
+    if clear and not plain:
+        ports = ", ".join(dict.fromkeys(str(socket.port) for socket in clear))
         raise errors.SiteRefused(
-            f"the site in {next(iter(elsewhere.values()))} listens on port {ports}, not on port {http_port}, where the "
+            f"the site in {next(iter(clear.values()))} listens on port {ports}, not on port {http_port}, where the "
             f"CA looks: add `listen {http_port};` to it, or name the port that port 80 is forwarded to with "
             "--http-01-port"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 from dataclasses import replace
 
@@ -201,6 +202,40 @@ def test_a_foreign_pair_stays_beside_a_plain_certificate_only() -> None:
     assert sorted(beside) == [PLAIN.fullchain, "/old.pem"]
     sealed = installed(contents, replace(SEALED, kept=kept))
     assert in_force(site_of(sealed).tls[0], b"ssl_certificate", b"ssl_certificate_key") == []
+
+
+ELSEWHERE_TOO = {
+    "a unix socket": ("443 ssl;\n    listen unix:/run/seafile.sock", "", False),
+    "another port in clear": ("443 ssl;\n    listen 8080", "", False),
+    "a block of its own for a unix socket": ("443 ssl", "unix:/run/seafile.sock", False),
+    "a block of its own for another port": ("443 ssl", "8080", True),
+}
+
+
+@pytest.mark.parametrize(("listens", "beside", "is_refused"), ELSEWHERE_TOO.values(), ids=ELSEWHERE_TOO)
+def test_what_a_site_with_tls_listens_on_beside(listens: str, beside: str, is_refused: bool) -> None:
+    """Only a block in clear may be what a router forwards port 80 to, which people have to say."""
+    block = tls(CERTIFICATE).replace("443 ssl", listens)
+    clear = f"server {{\n    listen {beside};\n    server_name {NAME};\n}}\n" if beside else ""
+    with pytest.raises(errors.SiteRefused, match="8080, not on port 80") if is_refused else contextlib.nullcontext():
+        assert site_of({"/sites/1": block + clear}).plain == ()
+
+
+def test_a_port_of_tls_in_clear_speaks_tls_from_then_on() -> None:
+    """nginx refuses a second listen line for the same socket; the redirect is for port 80 then."""
+    listens = "    listen 443;\n    listen [::]:443 http2;\n"
+    new = with_tls({"/sites/1": plain(listens + SEAHUB)})["/sites/1"]
+    assert [line.strip() for line in new.splitlines() if line.strip().startswith("listen")] == [
+        "listen 80;", "listen 443 ssl;", "listen [::]:443 http2 ssl;",
+    ]  # fmt: skip
+
+
+def test_a_socket_for_both_families_is_shared() -> None:
+    """A running nginx could not open another for IPv4; what is said of the socket itself stands once."""
+    other = OTHER.replace("443 ssl", "[::]:443 ssl ipv6only=off")
+    new = with_tls({"/sites/0": other, "/sites/1": plain("    listen [::]:80;\n" + SEAHUB), "/shared.conf": ""})
+    assert "    listen [::]:443 ssl;\n" in new["/sites/1"]
+    assert new["/sites/1"].count("443") == 1
 
 
 def test_a_site_without_tls_gets_the_include_alone() -> None:
