@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -71,11 +72,20 @@ def site_not_found(subject: Subject) -> Iterator[Finding]:
 
 
 def shared(subject: Subject) -> Iterator[Finding]:
-    """Yield that nginx reads nothing of the certificate, because the site has another one for the same names."""
-    name = subject.lineage.name
-    fact = f"the site has the certificate {subject.owner}, which is for the names of {name} too"
-    fix = f"`certbot delete --cert-name {name}` removes it, or {subject.fix('deploy')} to serve it instead"
-    yield Finding("CERT-SHARED", fact, f"{name} is renewed but not served", fix, WARNING)
+    """Yield the certificates that the site has in the place of this one, for all of its names or for some."""
+    lineage, others, name = subject.lineage, subject.standing.others, subject.lineage.name
+    for other in dict.fromkeys(others.values()):
+        if subject.is_replaced:
+            fact = f"the site has the certificate {other}, which is for the names of {name} too"
+            fix = f"`certbot delete --cert-name {name}` removes it, or {subject.fix('deploy')} to serve it instead"
+            yield Finding("CERT-SHARED", fact, f"{name} is renewed but not served", fix, WARNING)
+        else:
+            taken = ", ".join(each for each in others if others[each] == other)
+            fact = f"the site has the certificate {other} for {taken}, and {name} is for that, too"
+            chosen = ["-a", lineage.renewal.get("authenticator", ""), "--cert-name", name]
+            chosen += [word for each in lineage.names if each not in others for word in ("-d", each)]
+            fix = f"leave it out of {name} with `certbot certonly {shlex.join(chosen)}`"
+            yield Finding("CERT-SHARED", fact, f"{name} is served for its other names only", fix, WARNING)
 
 
 def no_must_staple(subject: Subject) -> Iterator[Finding]:

@@ -33,7 +33,7 @@ _Rules = tuple[Callable[[Any], Iterable[Finding]], ...]
 #: Of a certificate that certbot renews here; of one that another user or machine does.
 _RENEWED: _Rules = (certificate.not_renewed, certificate.no_must_staple)
 _HANDED: _Rules = (certificate.not_renewed, certificate.refused)
-#: Of one whose site is known, and has no other certificate for the same names.
+#: Of one whose site is known, and has no other certificate for all of its names.
 _SERVED: _Rules = (
     network.port_taken, certificate.no_tls, certificate.staple_awaited, certificate.not_served, certificate.revoked,
 )  # fmt: skip
@@ -74,8 +74,8 @@ def _rules(subject: Subject) -> Iterator[tuple[Subject | Behind, _Rules]]:
     yield subject, (certificate.clock_wrong,)
     yield subject, _RENEWED if subject.is_renewed_here else _HANDED if subject.entry else (certificate.deleted,)
     if has_site:
-        yield subject, _SERVED if subject.owner is None else (certificate.shared,)
-        yield subject, _STAPLED if subject.owner is None and subject.is_stapled else ()
+        yield subject, (certificate.shared, *(() if subject.is_replaced else _SERVED))
+        yield subject, _STAPLED if not subject.is_replaced and subject.is_stapled else ()
     elif not is_undone:
         yield subject, (certificate.site_not_found,)
     if subject.is_renewed_here:

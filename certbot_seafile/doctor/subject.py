@@ -23,7 +23,6 @@ from certbot_seafile.site.config import Configuration, Statement
 from certbot_seafile.system import records, serving
 from certbot_seafile.system.context import Context
 from certbot_seafile.system.lineages import Lineage
-from certbot_seafile.usecases import deploy
 from certbot_seafile.usecases.status import Standing
 
 #: How long the names of all certificates are looked up and called, in all.
@@ -134,13 +133,10 @@ class Subject:
         path = self.entry.path if self.entry else ""
         return path and f"see why no newer one came in {path}, and look at the machine or user that renews"
 
-    @cached_property
-    def owner(self) -> str | None:
-        """Return whose certificate the site has in the place of the lineage's, of which nginx reads nothing then."""
-        lineage, used = self.lineage, certificate_lines(self.context)
-        if self.standing.is_current or used.keys() & {lineage.folder, (self.standing.served or lineage).folder}:
-            return None
-        return deploy.owner_of_site(self.context, lineage, self.site)
+    @property
+    def is_replaced(self) -> bool:
+        """Tell whether the site has other lineages' certificates for all names, in the place of this one's."""
+        return self.standing.others.keys() >= set(self.site.domains)
 
     @cached_property
     def is_stapled(self) -> bool:

@@ -57,7 +57,7 @@ def load(lineage: Lineage) -> Handed:
 def unwritten(lineage: Lineage) -> Handed:
     """Return the lineage as a set that is not handed over yet: what root stores is not this user's to read."""
     known = lineage.name, lineage.config_dir, lineage.options
-    return Handed(*known, lineage.leaf, lineage.chain, lineage.renewal)
+    return Handed(*known, lineage.leaf, lineage.chain, lineage.renewal, lineage.for_names)
 
 
 def read_bundle(lineage: Lineage, response: bytes | None) -> Bundle:

@@ -32,18 +32,9 @@ _REJECTING = b"# The certificate's files are damaged, so that no client is serve
 
 @dataclass(frozen=True)
 class Version(Lineage):
-    """One version of a sealed lineage. id: the folder's name: when it was written, and how the leaf's SHA-256 begins.
-
-    for_names: those for which it is to be served, where root's settings limit them; (): the leaf's.
-    """
+    """One version of a sealed lineage. id: its folder's name: its time, and how the leaf's SHA-256 begins."""
 
     id: str = ""
-    for_names: tuple[str, ...] = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return the names for which it is to be served."""
-        return self.for_names or super().names
 
     @property
     def folder(self) -> str:
@@ -113,8 +104,9 @@ def _load(lineage: Paths, each: str, for_names: Sequence[str]) -> Version:
     leaf, *chain = lineages.certificates(os.path.join(folder, "fullchain.pem"))
     if not os.path.exists(os.path.join(folder, "privkey.pem")):
         raise errors.LineageRefused(f"{folder} has no key")
-    known = lineage.name, lineage.config_dir, lineage.options
-    return Version(*known, leaf, tuple(chain), getattr(lineage, "renewal", {}), id=each, for_names=tuple(for_names))
+    known = lineage.name, lineage.config_dir, lineage.options, leaf, tuple(chain)
+    names = tuple(for_names) or getattr(lineage, "for_names", ())
+    return Version(*known, getattr(lineage, "renewal", {}), names, id=each)
 
 
 def write(lineage: Paths, bundle: Bundle, now: datetime.datetime, for_names: Sequence[str] = ()) -> Version:

@@ -25,7 +25,7 @@ SHARED_PATHS = (b"/notification", b"/onlyofficeds", b"/socket.io")
 # Every directive that anyone asks for outside of a site's server blocks has its name here: of other files, only these
 # are seen.
 _OUTLINED = syntax.wanted(
-    (b"server", b"http", b"stream", b"mail", b"listen", b"server_name", b"user", b"pid", b"error_log", b"root",
+    (b"server", b"http", b"stream", b"mail", b"listen", b"server_name", b"map", b"user", b"pid", b"error_log", b"root",
      b"error_page", b"resolver", b"add_header", b"client_body_temp_path", b"client_max_body_size",
      b"proxy_http_version", b"proxy_read_timeout", b"proxy_request_buffering", b"proxy_set_header"),
     (b"ssl", b"auth_"),

@@ -22,6 +22,14 @@ _SEAFILE_PORT = re.compile(rb":(?:8000|8082|8083|8888|6233)(?:/|$|\s)")
 _HEADER = b"proxy_set_header"
 # The conditions under which all that comes in clear for the site is redirected.
 _IN_CLEAR = re.compile(rb"if\s*\(\s*\$(?:scheme|https|server_port|host|http_host|server_name)\b")
+_VARIABLE = re.compile(rb"\$\{?(\w+)")
+# What proxies in front tell of how the client came: Apache's and nginx's ways, Synology's, Cloudflare's, Microsoft's.
+_FRONTS = frozenset(
+    b"http_" + name
+    for name in (b"x_forwarded_proto", b"x_forwarded_protocol", b"x_forwarded_scheme", b"x_forwarded_ssl", b"x_scheme",
+                 b"x_url_scheme", b"cf_visitor", b"front_end_https")
+)  # fmt: skip
+_OFFICE = b"/onlyofficeds"
 _SOME_URIS = ("/", "/certbot-seafile", "/certbot-seafile/x.y")
 
 
@@ -97,10 +105,12 @@ def site(
             (tls if is_tls else plain)[server] = None
             if not is_chosen:
                 nameless[server, domain] = None
-    if elsewhere and not plain:  # a router may forward, and only people know
-        ports = ", ".join(dict.fromkeys(str(socket.port) for socket in elsewhere))
+    # A router may forward to a block in clear, and only people know; not to what a block with TLS has beside that.
+    clear = {each: server for each, server in elsewhere.items() if not tls or (each.port and not speaks_tls(server))}
+    if clear and not plain:
+        ports = ", ".join(dict.fromkeys(str(socket.port) for socket in clear))
         raise errors.SiteRefused(
-            f"the site in {next(iter(elsewhere.values()))} listens on port {ports}, not on port {http_port}, where the "
+            f"the site in {next(iter(clear.values()))} listens on port {ports}, not on port {http_port}, where the "
             f"CA looks: add `listen {http_port};` to it, or name the port that port 80 is forwarded to with "
             "--http-01-port"
         )
@@ -218,12 +228,30 @@ def front(site: Site) -> Statement | None:
     A site in clear that reads what a proxy has told it of the client, or tells Seahub of https itself.
     """
     servers = () if site.tls else site.plain
-    for line in (line for server in servers for line in (*server.statement.walk(), *server.http.named(_HEADER))):
-        words = tuple(word.lower() for word in line.arguments)
-        is_told = line.name == _HEADER and words == (b"x-forwarded-proto", b"https")
-        if is_told or any(b"$http_x_forwarded_proto" in word for word in words):
-            return line
+    for server in servers:
+        mapped = _told_by_front(server.http)
+        # Seafile's manual has such a map for OnlyOffice, with a front or without.
+        offices = [location for location in server.level(b"location") if _OFFICE in b" ".join(location.arguments)]
+        of_office = {line for location in offices for line in location.walk()}
+        for line in (*server.statement.walk(), *server.http.named(_HEADER)):
+            words = tuple(word.lower() for word in line.arguments)
+            is_told = line.name == _HEADER and words == (b"x-forwarded-proto", b"https")
+            if is_told or _variables(*words) & (_FRONTS if line in of_office else mapped):
+                return line
     return None
+
+
+def _told_by_front(http: Statement) -> set[bytes]:
+    """Return the variables, without "$", that hold a front's word, by way of maps too (ngx_http_map_module)."""
+    told = set(_FRONTS)
+    maps = [(_variables(line.written), _variables(line.arguments[-1])) for line in http.named(b"map") if line.arguments]
+    while more := {name for read, made in maps if read & told for name in made - told}:
+        told |= more
+    return told
+
+
+def _variables(*words: bytes) -> set[bytes]:
+    return {name.lower() for word in words for name in _VARIABLE.findall(word)}
 
 
 def strangers(server: Server, domains: Sequence[str]) -> list[str]:

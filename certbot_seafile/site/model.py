@@ -187,10 +187,13 @@ def on_socket(servers: Iterable[Server], socket: Socket) -> list[Server]:
 def socket_at(servers: Iterable[Server], socket: Socket) -> Socket | None:
     """Return the socket that takes what arrives at an address and port: of this address, else of all of its family.
 
-    None where nginx does not listen there.
+    Else, for IPv4, the one that is for both families (ipv6(7): IPV6_V6ONLY). None where nginx does not listen there.
     """
-    known = set(sockets(servers))
-    return next((one for one in (socket, socket.wildcard) if one in known), None)
+    known = {each: server.spoken for server in servers for each in server.sockets}
+    both = Socket("::", socket.port)
+    if b"ipv6only=off" not in known.get(both, {}).get(both, ()):
+        both = socket
+    return next((one for one in (socket, socket.wildcard, both) if one in known), None)
 
 
 def places(servers: Iterable[Server], socket: Socket) -> list[Socket]:

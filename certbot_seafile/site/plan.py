@@ -272,7 +272,7 @@ def _location_lines(server: Server, challenge: Challenge) -> list[bytes]:
     if challenge.forward is not None:
         lines = [b"proxy_pass " + _word(challenge.forward) + b";", *_FORWARD]
     lines += [b"auth_basic off;", b"allow all;"]
-    lines += [b"auth_request off;"] if server.level(b"auth_request") else []
+    lines += [b"auth_request off;"] if server.effective(b"auth_request") else []
     lines += [_NO_LINKS] if challenge.is_users else []
     step = edits.indentation_step(server.statement)
     return [b"location ^~ /.well-known/acme-challenge/ {", *(step + line for line in lines), b"}"]
@@ -326,9 +326,7 @@ def includes_elsewhere(server: Server, include: str) -> list[Statement]:
 
 def install(planned: edits.Edits, server: Server, wanted: Certificate, https_port: int = 443) -> None:
     """Let a TLS server use the certificate and the staple's snippet, and comment out what they take the place of."""
-    for socket, listen in server.sockets.items():
-        if socket.port == https_port and listen.statement and not server.is_tls(socket):
-            planned.replace(listen.statement, [_with_word(listen.statement, b"ssl")])
+    _let_speak_tls(planned, server, https_port)
     ours = wanted.snippet.rpartition("/")[0] + "/"  # the folder of all snippets of this package
     snippets = [include for include in server.level(b"include") if _path(include).startswith(ours)]
     snippets += includes_elsewhere(server, wanted.include)
@@ -352,6 +350,13 @@ def install(planned: edits.Edits, server: Server, wanted: Certificate, https_por
             _insert(planned, server, wanted.lines[2:], (b"ssl_certificate_key",), _NEAR)
     for statement in gone:
         planned.comment_out(statement)
+
+
+def _let_speak_tls(planned: edits.Edits, server: Server, https_port: int) -> None:
+    """Let a server's listen lines for the port of TLS say so."""
+    for socket, listen in server.sockets.items():
+        if socket.port == https_port and listen.statement and not server.is_tls(socket):
+            planned.replace(listen.statement, [_with_word(listen.statement, b"ssl")])
 
 
 def try_stapling(planned: edits.Edits, server: Server) -> None:
@@ -411,6 +416,7 @@ def add_tls(
             f"{names} into the server_name of the one that serves Seafile"
         )
     clear = [socket for socket in server.sockets if socket.port == ports[0] and not server.is_tls(socket)]
+    _let_speak_tls(planned, server, ports[1])
     lines = _twins(planned, site, server, clear, ports[1], b"ssl")
     is_shared = any(socket.port == ports[1] for socket in server.spoken)
     for name in site.domains if is_shared and (server, site.domains[0]) not in site.nameless else ():
@@ -429,7 +435,8 @@ def _twins(
 ) -> list[bytes]:
     """Return the lines for listening on another port where the server is reached; default servers stay what they are.
 
-    An address that only this machine reaches is left out where there are others. Raises errors.SiteRefused.
+    There is no line for where the server listens already. An address that only this machine reaches is left out where
+    there are others. Raises errors.SiteRefused.
     """
     like = {Socket(socket.address, port): server.sockets[socket].parameters for socket in sockets}
     reached = [socket for socket in like if not socket.is_internal]
@@ -440,7 +447,7 @@ def _twins(
                 f"the site needs `listen {port};`, which a running nginx cannot open beside the sockets on port {port} "
                 f"that it has on this machine's own addresses: add that line to {server} and restart nginx"
             )
-        for socket in chosen:
+        for socket in (each for each in chosen if each not in server.sockets):
             is_new = not model.on_socket(site.every, socket)
             others = [each for each in model.sockets(site.every) if each.port == port]
             if is_new and others and any(each.is_named for each in (socket, *others)):

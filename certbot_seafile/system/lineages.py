@@ -128,11 +128,15 @@ class Paths:
 
 @dataclass(frozen=True)
 class Lineage(Paths):
-    """One lineage as it stands on disk at the time of load(); certificates are parsed, keys are never read."""
+    """One lineage as it stands on disk at the time of load(); certificates are parsed, keys are never read.
+
+    for_names: those for which it is to be served, where root's settings or other lineages limit them; (): the leaf's.
+    """
 
     leaf: x509.Certificate
     chain: tuple[x509.Certificate, ...]
     renewal: Mapping[str, str]
+    for_names: tuple[str, ...] = ()
 
     @property
     def is_authenticated(self) -> bool:
@@ -141,8 +145,8 @@ class Lineage(Paths):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return the leaf's DNS names and IP addresses (RFC 5280 4.2.1.6), in its order."""
-        return certificate_names(self.leaf)
+        """Return for_names, else the leaf's DNS names and IP addresses (RFC 5280 4.2.1.6), in its order."""
+        return self.for_names or certificate_names(self.leaf)
 
     @property
     def leaf_der(self) -> bytes:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 
 from certbot_seafile import errors
+from certbot_seafile.sealed import versions
 from certbot_seafile.sealed.versions import Version
 from certbot_seafile.site import edits, find, model, proof
 from certbot_seafile.site.config import Configuration, Statement
@@ -215,14 +216,45 @@ def pairs_beside(lineage: Lineage, site: find.Site) -> frozenset[str]:
         for other in lineages.at_paths(lineage.config_dir, others)
         if other.fullchain_path in others
         and other.key_type != lineage.key_type
-        and set(other.names) & set(lineage.names)
+        and any(model.covers(other.names, name) for name in lineage.names)
     ]
     return frozenset(path for other in beside for path in (other.fullchain_path, other.key_path))
 
 
 def named_certificates(site: find.Site) -> set[str]:
     """Return the paths of the certificates that the site's TLS servers name."""
-    return {os.fsdecode(line.arguments[0]) for server in site.tls for line in server.level(b"ssl_certificate")}
+    return set().union(*map(_named_by, site.tls))
+
+
+def _named_by(server: Server) -> set[str]:
+    return {os.fsdecode(line.arguments[0]) for line in server.level(b"ssl_certificate")}
+
+
+def owners(context: Context, lineage: Lineage, site: find.Site) -> dict[str, str]:
+    """Return those of the site's names that are served by another valid lineage like this one, with that one's name.
+
+    Such a one is named in each server block that answers for the name over TLS, where this one is not, and is for all
+    of the site's names for which the block answers.
+    """
+    found: dict[str, list[str | None]] = {}
+    for server in site.tls:
+        sockets = server.sockets
+        answered = [n for n in site.domains if server in (model.choose(site.every, each, n) for each in sockets)]
+        owner = _owner(context, lineage, _named_by(server), answered)
+        for name in answered:
+            found.setdefault(name, []).append(owner)
+    return {name: each[0] for name, each in found.items() if each[0] and None not in each}
+
+
+def _owner(context: Context, lineage: Lineage, named: Collection[str], names: Iterable[str]) -> str | None:
+    if (versions.served(lineage) or lineage).fullchain_path in named:
+        return None
+    for other in lineages.at_paths(context.config_dir, named):
+        is_like = other.key_type == lineage.key_type and all(model.covers(other.names, name) for name in names)
+        is_named = (versions.served(other) or other).fullchain_path in named
+        if other.name != lineage.name and is_like and is_named and context.now() < other.not_after:
+            return other.name
+    return None
 
 
 def why_no_ecdsa(context: Context, site: find.Site) -> str | None:

@@ -35,19 +35,14 @@ UNFINISHED = "certbot could not renew the certificate; letsencrypt.log says why"
 def deploy(context: Context, lineage: Lineage, *, is_upkeep: bool = False) -> None:
     """Let the site use the lineage's certificate, with its staple: the whole of the deploy hook.
 
-    is_upkeep: nobody asked for it now; a site that has another valid certificate for its names is left to that one.
+    is_upkeep: nobody asked for it now; names for which the site has another valid certificate are left to that one.
     Raises errors.Error; then the site is as it was, and nginx serves what it served.
     """
     _refuse_unfit(context, lineage)
     if is_upkeep:
-        site = serving.find_site(context, lineage.names)
-        if (owner := owner_of_site(context, lineage, site)) is not None:
-            context.say(
-                f"Left alone: the site has the certificate {owner}, which is for the names of {lineage.name} too; "
-                f"`certbot delete` removes the one that is not needed, `certbot-seafile deploy --cert-name "
-                f"{lineage.name}` puts this one into the site"
-            )
+        if (own := _own_part(context, lineage)) is None:
             return
+        lineage = own
     with _naming_pre_hook(context, lineage), files.lock(context.lock_path):
         if records.is_undone(context.state_dir, lineage.name):  # first, so that renewals go on where this run is killed
             record = records.load(context.state_dir, subject(context, lineage))
@@ -67,6 +62,21 @@ def deploy(context: Context, lineage: Lineage, *, is_upkeep: bool = False) -> No
             f"{lineage.name}: {served.reason}; get a new certificate with "
             f"`certbot renew --force-renewal --cert-name {lineage.name}`"
         )
+
+
+def _own_part(context: Context, lineage: Lineage) -> Lineage | None:
+    """Return the lineage for those of its names that the site leaves to it; None, which is said, where it has none."""
+    site = serving.find_site(context, lineage.names)
+    if not (owners := serving.owners(context, lineage, site)):
+        return lineage
+    if own := tuple(name for name in site.domains if name not in owners):
+        return replace(lineage, for_names=own)
+    context.say(
+        f"Left alone: the site has the certificate {', '.join(dict.fromkeys(owners.values()))}, which is for the names "
+        f"of {lineage.name} too; `certbot delete` removes the one that is not needed, `certbot-seafile deploy "
+        f"--cert-name {lineage.name}` puts this one into the site"
+    )
+    return None
 
 
 @contextlib.contextmanager
@@ -215,6 +225,9 @@ def keep(context: Context, lineage: Lineage, refreshed: refresh.Refreshed | None
         if records.is_undone(context.state_dir, lineage.name):
             return
         lineages.refuse_cut_off(lineage)
+        if (own := _own_part(context, lineage)) is None:
+            return
+        lineage = own
         site = serving.find_site(context, lineage.names)
         current = subject(context, lineage)
         is_lost = isinstance(current, handover.Handed) and current.bundle is None  # somebody removed the handover file
@@ -242,17 +255,6 @@ def remember(context: Context, lineage: Lineage, failure: str | None) -> None:
     record = replace(known, last_run=context.now(), last_failure=failure)
     with contextlib.suppress(errors.FileRefused):  # a full disk has been told already
         records.write(context.state_dir, lineage.name, record)
-
-
-def owner_of_site(context: Context, lineage: Lineage, site: find.Site) -> str | None:
-    """Return the other valid lineage whose certificate the site has for all names of this one; None without."""
-    named = serving.named_certificates(site) - {lineage.fullchain_path}
-    for other in lineages.at_paths(context.config_dir, named):
-        is_like = other.key_type == lineage.key_type and set(lineage.names) <= set(other.names)
-        is_named = (versions.served(other) or other).fullchain_path in named
-        if other.name != lineage.name and is_like and is_named and context.now() < other.not_after:
-            return other.name
-    return None
 
 
 def subject(context: Context, lineage: Lineage) -> Lineage:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from cryptography import x509
 
@@ -34,7 +34,8 @@ _INTERVAL_DAYS = {"hour": 1 / 24, "day": 1, "week": 7, "month": 30, "year": 365}
 class Standing:
     """One lineage's facts at one moment; times are aware and UTC.
 
-    site: None where it is not found. failure: why clients cannot be asked what they are handed; None where they can.
+    site: None where it is not found. others: by which lineages some of its names are served; site is that of the rest
+    then, where there is one. failure: why clients cannot be asked what they are handed; None where they can.
     What they are handed for all names at all listen addresses: is_current: the lineage's leaf; is_stapled: an OCSP
     response; is_stored: the stored response.
     """
@@ -50,6 +51,7 @@ class Standing:
     is_stored: bool
     served: Version | None
     served_until: datetime.datetime | None
+    others: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def last_run(self) -> datetime.datetime | None:
@@ -131,9 +133,13 @@ def standing(context: Context, lineage: Lineage) -> Standing:
     current = served or lineage
     staple, record = store.stored_staple(current, now), records.load(context.state_dir, current)
     site, failure = None, None
+    others: dict[str, str] = {}
     handshakes: list[Handshake] = []
     try:
         site = serving.find_site(context, lineage.names)
+        others = serving.owners(context, lineage, site)
+        if own := [name for name in site.domains if name not in others]:
+            site = serving.find_site(context, own)
         handshakes = [handed for _, _, handed in serving.handshakes(current, site)]
         failure = None if handshakes or find.front(site) else "no server block of the site speaks TLS"
     except errors.Error as error:
@@ -143,7 +149,7 @@ def standing(context: Context, lineage: Lineage) -> Standing:
     stored = staple and staple.response
     is_stored = is_stapled and all(handed.staple == stored for handed in handshakes)
     facts = lineage, site, staple, record, now, failure, is_current, is_stapled, is_stored, served
-    return Standing(*facts, _first_end(handshakes))
+    return Standing(*facts, _first_end(handshakes), others)
 
 
 def _first_end(handshakes: Sequence[Handshake]) -> datetime.datetime | None:

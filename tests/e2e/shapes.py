@@ -205,7 +205,12 @@ SHAPES: dict[str, Shape] = {
         plain(listen="80;\n    listen [::]:80") + tls(listen="443 ssl;\n    listen [::]:443 ssl")
     ),
     "HTTPS only": Shape(tls()),
+    "HTTPS only, with a unix socket and another port in clear": Shape(
+        tls(listen="443 ssl;\n    listen 8080;\n    listen unix:/run/seafile.sock")
+    ),
     "HTTP only": Shape(plain(PROXY)),
+    "HTTP only, with port 443 in clear": Shape(plain(PROXY, listen="80;\n    listen 443")),
+    "a login for all that nginx serves": Shape(SITE, others={"login.conf": "auth_request /login;\n"}),
     "tabs": Shape(SITE.replace("    ", "\t")),
     "auth_basic and deny all": Shape(
         plain('    auth_basic "keep out";\n    auth_basic_user_file /etc/nginx/proxy_params;\n    deny all;\n' + PROXY)

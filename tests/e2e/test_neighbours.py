@@ -19,7 +19,7 @@ from certbot_seafile.site.config import Configuration, File
 from certbot_seafile.site.model import Socket
 from certbot_seafile.system import handshake, nginx, serving
 from certbot_seafile.system.handshake import Endpoint
-from certbot_seafile.usecases import enhance
+from certbot_seafile.usecases import deploy, enhance, status
 from e2e import looks, minted, processes, test_oracle
 from e2e.shapes import NAME
 from e2e.world import World, snapshot
@@ -316,3 +316,27 @@ def test_random_neighbours_are_answered_as_before(world: World, seed: int) -> No
         step(enhanced("ensure-http-header", "Strict-Transport-Security"))
         step(lambda: minted.take_back(world, chosen))
     assert files == snapshot(world.sites)
+
+
+def test_two_certificates_share_a_name_and_do_not_take_turns(world: World) -> None:
+    """With nothing due, each keeps what it has: nothing is written or reloaded; check names the overlap.
+
+    A wildcard leaves a name alone that has a certificate of its own.
+    """
+    first, second, third = (f"{letter}.example.com" for letter in "abc")
+    names = (first, second, third)
+    sites = {name: server("HTTP", name, REDIRECT) + server("HTTPS ssl", name, PAIR + SEAFILE) for name in names}
+    build(world, Neighbourhood(sites, {}))
+    chosen = minted.options(world)
+    for lineage, own in {"w": ["*.example.com"], first: [first, second], third: [second, third]}.items():
+        deploy.deploy(minted.context(world, chosen), minted.mint(world, lineage, chosen, names=own, ocsp_urls=()))
+    before, reloads = snapshot(world.server_root), world.reloads()
+    for lineage in (first, third, "w", first, third):
+        deploy.keep(minted.context(world, chosen), minted.load(world, lineage))
+    assert (snapshot(world.server_root), world.reloads()) == (before, reloads)
+    standing = status.standing(minted.context(world, chosen), minted.load(world, first))
+    assert (standing.is_current, standing.others) == (True, {second: third})
+    told = world.seafile("check", "--root", world.folder, "--cert-name", first, check=False).stdout
+    assert "CERT-NOT-SERVED" not in told
+    assert f"has the certificate {third} for {second}, and {first} is for that, too" in told
+    assert f"certbot certonly -a seafile --cert-name {first} -d {first}`" in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 from dataclasses import replace
 
@@ -203,6 +204,40 @@ def test_a_foreign_pair_stays_beside_a_plain_certificate_only() -> None:
     assert in_force(site_of(sealed).tls[0], b"ssl_certificate", b"ssl_certificate_key") == []
 
 
+ELSEWHERE_TOO = {
+    "a unix socket": ("443 ssl;\n    listen unix:/run/seafile.sock", "", False),
+    "another port in clear": ("443 ssl;\n    listen 8080", "", False),
+    "a block of its own for a unix socket": ("443 ssl", "unix:/run/seafile.sock", False),
+    "a block of its own for another port": ("443 ssl", "8080", True),
+}
+
+
+@pytest.mark.parametrize(("listens", "beside", "is_refused"), ELSEWHERE_TOO.values(), ids=ELSEWHERE_TOO)
+def test_what_a_site_with_tls_listens_on_beside(listens: str, beside: str, is_refused: bool) -> None:
+    """Only a block in clear may be what a router forwards port 80 to, which people have to say."""
+    block = tls(CERTIFICATE).replace("443 ssl", listens)
+    clear = f"server {{\n    listen {beside};\n    server_name {NAME};\n}}\n" if beside else ""
+    with pytest.raises(errors.SiteRefused, match="8080, not on port 80") if is_refused else contextlib.nullcontext():
+        assert site_of({"/sites/1": block + clear}).plain == ()
+
+
+def test_a_port_of_tls_in_clear_speaks_tls_from_then_on() -> None:
+    """nginx refuses a second listen line for the same socket; the redirect is for port 80 then."""
+    listens = "    listen 443;\n    listen [::]:443 http2;\n"
+    new = with_tls({"/sites/1": plain(listens + SEAHUB)})["/sites/1"]
+    assert [line.strip() for line in new.splitlines() if line.strip().startswith("listen")] == [
+        "listen 80;", "listen 443 ssl;", "listen [::]:443 http2 ssl;",
+    ]  # fmt: skip
+
+
+def test_a_socket_for_both_families_is_shared() -> None:
+    """A running nginx could not open another for IPv4; what is said of the socket itself stands once."""
+    other = OTHER.replace("443 ssl", "[::]:443 ssl ipv6only=off")
+    new = with_tls({"/sites/0": other, "/sites/1": plain("    listen [::]:80;\n" + SEAHUB), "/shared.conf": ""})
+    assert "    listen [::]:443 ssl;\n" in new["/sites/1"]
+    assert new["/sites/1"].count("443") == 1
+
+
 def test_a_site_without_tls_gets_the_include_alone() -> None:
     """A sealed certificate has no other line."""
     contents = {"/sites/1": f"server {{\n    listen 80;\n    server_name {NAME};\n}}\n"}
@@ -310,6 +345,13 @@ def test_the_challenges_of_another_site_are_answered_as_before() -> None:
     assert in_force(site_of(new).plain[0], b"gzip") == ["off"]
 
 
+def test_a_login_for_everything_that_nginx_serves_is_not_asked_of_the_ca() -> None:
+    """The location says so, wherever the login is asked for."""
+    contents = {"/sites/0": "auth_request /auth;\n", "/sites/1": plain("")}
+    assert "auth_request off;" in with_challenge(contents, HERE)["/sites/1"]
+    assert "auth_request" not in with_challenge({"/sites/1": plain("")}, HERE)["/sites/1"]
+
+
 def test_a_made_server_passes_challenges_on() -> None:
     """The port-80 server of an HTTPS-only site does what other servers do."""
     contents = {"/sites/1": tls(CERTIFICATE)}
@@ -341,11 +383,23 @@ def redirected(contents: Files) -> Files:
     return after(contents, planned)
 
 
+MAPS = (
+    "map $http_x_forwarded_proto $told { default $http_x_forwarded_proto; '' $scheme; }\n"
+    "map $told $scheme_there { https https; default http; }\n"
+    "map $http_upgrade $connection_upgrade { default upgrade; '' close; }\n"
+)
 FRONTS = {
     "it reads what it was told": plain("    proxy_set_header X-Forwarded-Proto $http_x_forwarded_proto;\n" + SEAHUB),
     "it says https itself": plain(
         "    location / { proxy_pass http://127.0.0.1:8000; proxy_set_header x-forwarded-proto https; }\n"
     ),
+    "Cloudflare's word": plain(
+        "    if ($http_cf_visitor ~ http:) { return 301 https://$host$request_uri; }\n" + SEAHUB
+    ),
+    "another program's word": plain("    proxy_set_header X-Forwarded-Proto ${HTTP_X_Forwarded_Scheme};\n" + SEAHUB),
+    "it reads it through maps": MAPS + plain("    proxy_set_header X-Forwarded-Proto $scheme_there;\n" + SEAHUB),
+    "a map's value": 'map $server_port $way { 8443 https; default "$http_x_forwarded_ssl"; }\n'
+    + plain("    fastcgi_param HTTPS $way;\n" + SEAHUB),
 }
 
 
@@ -359,6 +413,14 @@ def test_tls_in_front_is_noticed(site: str) -> None:
 def test_a_site_in_clear_has_nothing_in_front() -> None:
     """A scheme that nginx has seen itself shows nothing."""
     assert find.front(site_of({"/sites/1": plain("    proxy_set_header X-Forwarded-Proto $scheme;\n")})) is None
+    other = "    proxy_set_header Connection $connection_upgrade;\n"
+    assert find.front(site_of({"/sites/1": MAPS + plain(other)})) is None
+
+
+def test_the_map_of_the_manual_for_onlyoffice_shows_nothing() -> None:
+    """Seafile's manual has it for every site with OnlyOffice, whether anything stands in front or not."""
+    office = "    location /onlyofficeds/ { proxy_set_header X-Forwarded-Proto $scheme_there; }\n"
+    assert find.front(site_of({"/sites/1": MAPS + plain(SEAHUB + office)})) is None
 
 
 REDIRECTING = {
