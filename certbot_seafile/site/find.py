@@ -21,7 +21,9 @@ _SHARED_PATH = re.compile(rb"(?:%s)\b" % b"|".join(map(re.escape, SHARED_PATHS))
 _SEAFILE_PORT = re.compile(rb":(?:8000|8082|8083|8888|6233)(?:/|$|\s)")
 _HEADER = b"proxy_set_header"
 # The conditions under which all that comes in clear for the site is redirected.
-_IN_CLEAR = re.compile(rb"if\s*\(\s*\$(?:scheme|https|server_port|host|http_host|server_name)\b")
+_IN_CLEAR = re.compile(rb"if\s*\(\s*\$(?:scheme|https|server_port)\b")
+_FOR_ONE_NAME = re.compile(rb"if\s*\(\s*\$(?:host|http_host|server_name)\s*=\s*[\"']?([\w.-]+)[\"']?\s*\)")
+_HOST = re.compile(r"https://([^/:?$]*)")
 _SOME_URIS = ("/", "/certbot-seafile", "/certbot-seafile/x.y")
 
 
@@ -154,7 +156,7 @@ def speaks_tls(server: Server) -> bool:
 
 def _with_target(every: Sequence[Server], domain: str, members: list[Server]) -> list[Server]:
     """Return members with the nameless Seafile site to which they redirect: with TLS, they would do so without end."""
-    if any(_is_seafile(server) or speaks_tls(server) or not redirects_all(server) for server in members):
+    if any(_is_seafile(server) or speaks_tls(server) or not redirects_all(server, [domain]) for server in members):
         return members
     targets = [server for server in every if _is_nameless(server) and _is_seafile(server) and speaks_tls(server)]
     _refuse_several(domain, targets)
@@ -233,16 +235,29 @@ def strangers(server: Server, domains: Sequence[str]) -> list[str]:
     return [name for name in plain if "." in name and name not in asked and not model.is_address(name)]
 
 
-def redirects_all(server: Server) -> bool:
-    """Tell whether the server redirects every plain request to https."""
-    levels = [server.statement, *(block for block in server.level(b"if") if _IN_CLEAR.search(block.written))]
+def redirects_all(server: Server, names: Collection[str] = ()) -> bool:
+    """Tell whether the server redirects every plain request to https. names: those that count; without, all it has."""
+    redirected = {name for name, _ in _redirects(server)}
+    return None in redirected or redirected >= {name.lower() for name in names or server.names}
+
+
+def _redirects(server: Server) -> list[tuple[str | None, str]]:
+    """Return for which names (None: all) the server redirects to https, and to which host ("": one of a variable)."""
+    levels: list[tuple[str | None, Statement]] = [(None, server.statement)]
+    for block in server.level(b"if"):
+        if one := _FOR_ONE_NAME.match(block.written):
+            levels.append((text(one[1]).lower(), block))
+        elif _IN_CLEAR.match(block.written):
+            levels.append((None, block))
     slash = (("", "/"), ("^~", "/"))
-    levels += [location for location in server.level(b"location") if model.location_path(location) in slash]
-    return any(_leads_to_https(statement) for level in levels for statement in level.named(b"return", b"rewrite"))
+    levels += [(None, each) for each in server.level(b"location") if model.location_path(each) in slash]
+    lines = ((name, line) for name, level in levels for line in level.named(b"return", b"rewrite"))
+    return [(name, host) for name, line in lines for host in _https_hosts(line)]
 
 
-def _leads_to_https(statement: Statement) -> bool:
-    words = statement.arguments
-    if statement.name == b"rewrite" and not all(model.matches(text(words[0]), uri) for uri in _SOME_URIS):
-        return False
-    return any(word.startswith(b"https://") for word in words)
+def _https_hosts(statement: Statement) -> list[str]:
+    """Return the host to which a return or rewrite of every request leads by https; none where it does not."""
+    words = [text(word) for word in statement.arguments]
+    if statement.name == b"rewrite" and not all(model.matches(words[0], uri) for uri in _SOME_URIS):
+        return []
+    return [host[1].lower() for host in map(_HOST.match, words) if host]

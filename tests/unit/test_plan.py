@@ -368,6 +368,8 @@ REDIRECTING = {
     "what comes in clear": ("    if ($scheme = http) { return 301 https://$host$request_uri; }\n", True),
     "some browsers": ("    if ($http_user_agent ~ x) { return 301 https://old.example.org/; }\n", False),
     "in the location for all": ("    location / { return 301 https://$host$request_uri; }\n", True),
+    "its one name": (f"    if ($host = {NAME}) {{ return 301 https://$host$request_uri; }} return 404;\n", True),
+    "another name": (f"    if ($host = www.{NAME}) {{ return 301 https://{NAME}$request_uri; }}\n", False),
     "in another location": ("    location /blog { return 301 https://$host$request_uri; }\n", False),
 }
 
@@ -376,6 +378,16 @@ REDIRECTING = {
 def test_a_redirect_of_a_part_is_no_redirect(lines: str, is_whole: bool) -> None:
     """Only where all that comes in clear is redirected, nothing is left to do."""
     assert find.redirects_all(site_of({"/sites/1": plain(lines)}).plain[0]) == is_whole
+
+
+def test_redirects_of_each_name_are_a_redirect_of_all() -> None:
+    """One of the names is not all; the names that a question is about may be fewer than the server has."""
+    www = f"    if ($host = www.{NAME}) {{ return 301 https://{NAME}$request_uri; }}\n"
+    own = f"    if ($host = '{NAME}') {{ return 301 https://{NAME}$request_uri; }}\n"
+    (some,) = site_of({"/sites/1": plain(www, f"{NAME} www.{NAME}")}).plain
+    (every,) = site_of({"/sites/1": plain(www + own, f"{NAME} WWW.{NAME}")}).plain
+    assert (find.redirects_all(some), find.redirects_all(every)) == (False, True)
+    assert find.redirects_all(some, [f"www.{NAME}"])
 
 
 def test_a_redirect_stands_below_the_guard() -> None:
