@@ -22,6 +22,7 @@ _TOKEN_URI = CHALLENGE_PATH + "certbot-seafile"
 
 _REDIRECTS = (b"return", b"rewrite", b"if")
 _HEADER = b"proxy_set_header"
+_HSTS = b"strict-transport-security"
 # What Seahub and the others need to know behind a proxy, as Seafile's manual says it.
 _TOLD = (b"Host $http_host", b"X-Forwarded-For $proxy_add_x_forwarded_for", b"X-Forwarded-Proto $scheme")
 _UPSTREAM_HOST = re.compile(rb"://([^/:\[]+)")
@@ -527,10 +528,17 @@ def _has_header(statements: Sequence[Statement], name: bytes) -> bool:
 def add_hsts(planned: edits.Edits, server: Server) -> None:
     """Send Strict-Transport-Security for a year with every answer of the server (RFC 6797 6.1), unless it is sent.
 
-    A level's own headers hide those of the http level (ngx_http_headers_merge), so these are repeated.
+    A level's own headers hide those of all above (ngx_http_headers_merge): what the server's hide is repeated, and each
+    level inside that has some gets the line as well.
     """
     own = server.level(b"add_header")
     hidden = [] if own else server.http.named(b"add_header")
-    if not _has_header(own + hidden, b"strict-transport-security"):
-        line = b'add_header Strict-Transport-Security "max-age=31536000" always;'
-        _insert(planned, server, [*(statement.written for statement in hidden), line], _NEAR)
+    sent = [header.written for header in own + hidden if _has_header([header], _HSTS)]
+    lines = sent[:1] or [b'add_header Strict-Transport-Security "max-age=31536000" always;']
+    if not sent:
+        _insert(planned, server, [*(statement.written for statement in hidden), *lines], _NEAR)
+    inner = (statement for statement in server.statement.walk() if statement.name in (b"location", b"if"))
+    for level in {(each.path, each.directive.start): each for each in inner}.values():  # a file may stand in several
+        headers = level.named(b"add_header")
+        if headers and not _has_header(headers, _HSTS):
+            planned.insert_after(_at(level, headers[-1]), lines)
