@@ -31,14 +31,16 @@ _SOME_URIS = ("/", "/certbot-seafile", "/certbot-seafile/x.y")
 class Site:
     """The server blocks that answer for some names.
 
-    tls: those that answer over TLS. plain: those that answer for HTTP-01. nameless: (server, name) pairs where nginx
-    would choose another server unless the name is added. every: all server blocks that could take part. wildcards: what
-    was asked for, where the names of server blocks that it covers are among the domains instead.
+    tls: those that answer over TLS. plain: those that answer for HTTP-01. answers: (server, name) pairs, of both;
+    nameless: those where nginx would choose another server unless the name is added. every: all server blocks that
+    could take part. wildcards: what was asked for, where the names of server blocks that it covers are among the
+    domains instead.
     """
 
     domains: tuple[str, ...]
     tls: tuple[Server, ...]
     plain: tuple[Server, ...]
+    answers: tuple[tuple[Server, str], ...]
     nameless: tuple[tuple[Server, str], ...]
     every: tuple[Server, ...] = field(repr=False)
     wildcards: tuple[str, ...] = ()
@@ -47,6 +49,16 @@ class Site:
     def paths(self) -> tuple[str, ...]:
         """Return the files that hold the site."""
         return tuple(dict.fromkeys(server.path for server in (*self.plain, *self.tls)))
+
+    @property
+    def secured(self) -> tuple[str, ...]:
+        """Return those of the domains for which one of its servers answers over TLS."""
+        names = {name for server, name in self.answers if server in self.tls}
+        return tuple(domain for domain in self.domains if domain in names)
+
+    def names_of(self, server: Server) -> list[str]:
+        """Return those of the domains for which a server answers, in clear or over TLS."""
+        return [name for each, name in self.answers if each is server]
 
 
 def _is_seafile(server: Server) -> bool:
@@ -84,6 +96,7 @@ def site(
     """
     tls: dict[Server, None] = {}
     plain: dict[Server, None] = {}
+    answers: dict[tuple[Server, str], None] = {}
     nameless: dict[tuple[Server, str], None] = {}
     elsewhere: dict[Socket, Server] = {}
     for domain in domains:
@@ -97,6 +110,7 @@ def site(
                 elsewhere[socket] = server
                 continue
             (tls if is_tls else plain)[server] = None
+            answers[server, domain] = None
             if not is_chosen:
                 nameless[server, domain] = None
     if elsewhere and not plain:  # a router may forward, and only people know
@@ -106,7 +120,44 @@ def site(
             f"CA looks: add `listen {http_port};` to it, or name the port that port 80 is forwarded to with "
             "--http-01-port"
         )
-    return Site(tuple(domains), tuple(tls), tuple(plain), tuple(nameless), tuple(every))
+    for domain in domains:
+        for server, is_chosen in _joined(every, tls, answers, domain):
+            answers[server, domain] = None
+            if not is_chosen:
+                nameless[server, domain] = None
+    return Site(tuple(domains), tuple(tls), tuple(plain), tuple(answers), tuple(nameless), tuple(every))
+
+
+def _joined(
+    every: Sequence[Server], tls: Collection[Server], answers: Collection[tuple[Server, str]], domain: str
+) -> list[tuple[Server, bool]]:
+    """Return the servers that are to answer over TLS for a domain which only blocks in clear have.
+
+    Those for the names that such a block has besides, or to which it redirects; where it redirects to the domain
+    itself, those that nginx chooses. With each, whether it needs no further name; none where it could not have one.
+    """
+    own = [server for server, name in answers if name == domain]
+    if any(server in tls for server in own):
+        return []
+    meant = [server for server in own if domain in server.names or (_is_nameless(server) and _is_seafile(server))]
+    hosts = {host or domain for server in meant for host in _hosts_for(server, domain)}
+    names = {name for server, name in answers if server in meant or {name} == hosts} - {domain}
+    partners = dict.fromkeys(server for server, name in answers if server in tls and name in names)
+    is_address, joined = model.is_address(domain), []
+    for server in partners or (tls if is_address or domain in hosts else ()):
+        sockets = [socket for socket in server.sockets if server.is_tls(socket)]
+        here = [model.choose(every, socket, None if is_address else domain) is server for socket in sockets]
+        others = model.sockets(each for each in (*own, *partners) if each is not server)
+        can_have = bool(partners) and not is_address and server.sockets.keys().isdisjoint(others)
+        if any(here) or can_have:
+            joined.append((server, all(here) or not can_have))
+    return joined
+
+
+def _hosts_for(server: Server, domain: str) -> list[str]:
+    """Return the hosts to which a server redirects all that is asked for a domain; see _redirects()."""
+    redirects = _redirects(server) if redirects_all(server, [domain]) else []
+    return [host for name, host in redirects if name in (None, domain)]
 
 
 def _answering(every: Sequence[Server], members: Sequence[Server], socket: Socket, domain: str) -> tuple[Server, bool]:
@@ -211,7 +262,20 @@ def _refuse_several(domain: str, candidates: Sequence[Server]) -> None:
 
 def serving(site: Site) -> list[Server]:
     """Return the servers in clear that are to speak TLS: not a catch-all beside them, where it answers challenges."""
-    return [server for server in site.plain if not _is_nameless(server) or _is_seafile(server)] or [*site.plain]
+    bare = _bare(site)
+    return [server for server in bare if not _is_nameless(server) or _is_seafile(server)] or bare
+
+
+def _bare(site: Site) -> list[Server]:
+    """Return the servers in clear for none of whose names another answers over TLS.
+
+    Where some have TLS, others that only a wildcard covers are left as they are, unless they are Seafile's.
+    """
+    bare = [server for server in site.plain if set(site.secured).isdisjoint(site.names_of(server))]
+    if site.tls and site.wildcards:
+        asked = {name for name in site.domains if not model.covers(site.wildcards, name)}
+        bare = [server for server in bare if _is_seafile(server) or not asked.isdisjoint(site.names_of(server))]
+    return bare
 
 
 def front(site: Site) -> Statement | None:
@@ -219,8 +283,7 @@ def front(site: Site) -> Statement | None:
 
     A site in clear that reads what a proxy has told it of the client, or tells Seahub of https itself.
     """
-    servers = () if site.tls else site.plain
-    for line in (line for server in servers for line in (*server.statement.walk(), *server.http.named(_HEADER))):
+    for line in (line for server in _bare(site) for line in (*server.statement.walk(), *server.http.named(_HEADER))):
         words = tuple(word.lower() for word in line.arguments)
         is_told = line.name == _HEADER and words == (b"x-forwarded-proto", b"https")
         if is_told or any(b"$http_x_forwarded_proto" in word for word in words):
@@ -239,6 +302,12 @@ def redirects_all(server: Server, names: Collection[str] = ()) -> bool:
     """Tell whether the server redirects every plain request to https. names: those that count; without, all it has."""
     redirected = {name for name, _ in _redirects(server)}
     return None in redirected or redirected >= {name.lower() for name in names or server.names}
+
+
+def leads_to_itself(server: Server, names: Collection[str]) -> bool:
+    """Tell whether the server redirects to https what is asked for one of the names, and to that same name."""
+    own = {"", *names, *server.names}
+    return any(host in (own if name is None else ("", name)) for name, host in _redirects(server))
 
 
 def _redirects(server: Server) -> list[tuple[str | None, str]]:

@@ -397,22 +397,22 @@ def add_tls(
 
     ports: of HTTP and of HTTPS. is_redirected: whether to redirect what comes in clear. Raises errors.SiteRefused.
     """
-    if find.redirects_all(server):  # over TLS too, without end
-        names = ", ".join(site.domains)
+    names = site.names_of(server)
+    if find.leads_to_itself(server, names):  # over TLS too, without end
         raise errors.SiteRefused(
-            f"{server} answers for {names} and only redirects to https, where no server block answers for it: put "
-            f"{names} into the server_name of the one that serves Seafile"
+            f"{server} answers for {', '.join(names)} and only redirects to https, where no server block answers for "
+            f"it: put {', '.join(names)} into the server_name of the one that serves Seafile, instead of this one's"
         )
     clear = [socket for socket in server.sockets if socket.port == ports[0] and not server.is_tls(socket)]
     lines = _twins(planned, site, server, clear, ports[1], b"ssl")
     is_shared = any(socket.port == ports[1] for socket in server.spoken)
-    for name in site.domains if is_shared and (server, site.domains[0]) not in site.nameless else ():
-        if model.match_rank(server, name) is None:
+    for name in names if is_shared else ():
+        if (server, name) not in site.nameless and model.match_rank(server, name) is None:
             add_name(planned, server, name)
     if not server.level(b"listen"):
         lines.insert(0, b"listen 80;")
     _insert(planned, server, [*lines, *wanted.lines], _NEAR)
-    if is_redirected:
+    if is_redirected and not find.redirects_all(server, names):
         redirect(planned, server, ports, is_alone=False)
     _tell_seahub(planned, server)
 
