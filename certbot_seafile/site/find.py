@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from certbot_seafile import errors
 from certbot_seafile.site import model
@@ -50,10 +51,11 @@ class Site:
         """Return the files that hold the site."""
         return tuple(dict.fromkeys(server.path for server in (*self.plain, *self.tls)))
 
-    @property
+    @cached_property
     def secured(self) -> tuple[str, ...]:
         """Return those of the domains for which one of its servers answers over TLS."""
-        names = {name for server, name in self.answers if server in self.tls}
+        tls = set(self.tls)
+        names = {name for server, name in self.answers if server in tls}
         return tuple(domain for domain in self.domains if domain in names)
 
     def names_of(self, server: Server) -> list[str]:
@@ -139,7 +141,9 @@ def _joined(
     own = [server for server, name in answers if name == domain]
     if any(server in tls for server in own):
         return []
-    meant = [server for server in own if domain in server.names or (_is_nameless(server) and _is_seafile(server))]
+    meant = [
+        server for server in own if domain.lower() in server.names or (_is_nameless(server) and _is_seafile(server))
+    ]
     hosts = {host or domain for server in meant for host in _hosts_for(server, domain)}
     names = {name for server, name in answers if server in meant or {name} == hosts} - {domain}
     partners = dict.fromkeys(server for server, name in answers if server in tls and name in names)
@@ -157,7 +161,7 @@ def _joined(
 def _hosts_for(server: Server, domain: str) -> list[str]:
     """Return the hosts to which a server redirects all that is asked for a domain; see _redirects()."""
     redirects = _redirects(server) if redirects_all(server, [domain]) else []
-    return [host for name, host in redirects if name in (None, domain)]
+    return [host for name, host in redirects if name in (None, domain.lower())]
 
 
 def _answering(every: Sequence[Server], members: Sequence[Server], socket: Socket, domain: str) -> tuple[Server, bool]:
@@ -271,8 +275,10 @@ def _bare(site: Site) -> list[Server]:
 
     Where some have TLS, others that only a wildcard covers are left as they are, unless they are Seafile's.
     """
-    bare = [server for server in site.plain if set(site.secured).isdisjoint(site.names_of(server))]
-    if site.tls and site.wildcards:
+    secured = set(site.secured)
+    helped = {server for server, name in site.answers if name in secured}
+    bare = [server for server in site.plain if server not in helped]
+    if bare and site.tls and site.wildcards:
         asked = {name for name in site.domains if not model.covers(site.wildcards, name)}
         bare = [server for server in bare if _is_seafile(server) or not asked.isdisjoint(site.names_of(server))]
     return bare
@@ -306,8 +312,11 @@ def redirects_all(server: Server, names: Collection[str] = ()) -> bool:
 
 def leads_to_itself(server: Server, names: Collection[str]) -> bool:
     """Tell whether the server redirects to https what is asked for one of the names, and to that same name."""
-    own = {"", *names, *server.names}
-    return any(host in (own if name is None else ("", name)) for name, host in _redirects(server))
+    asked = {name.lower() for name in names}
+    return any(
+        host in ("", name) or (name is None and (host in asked or model.match_rank(server, host) is not None))
+        for name, host in _redirects(server)
+    )
 
 
 def _redirects(server: Server) -> list[tuple[str | None, str]]:
