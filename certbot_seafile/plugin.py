@@ -184,7 +184,8 @@ class Plugin(common.Installer, interfaces.Authenticator, interfaces.RenewDeploye
         from certbot_seafile.usecases import enhance
 
         context = self._last_context or self._context()  # what deploy_cert has read, nobody has changed since
-        enhance.enhance(context, domain, enhancement, options)
+        cert_name = self.config.certname or next(iter(self._deployed), None)
+        enhance.enhance(context, domain, enhancement, options, cert_name)
         self._has_loaded = True
 
     def supported_enhancements(self) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from certbot_seafile import errors
 from certbot_seafile.site import model
@@ -21,7 +22,9 @@ _SHARED_PATH = re.compile(rb"(?:%s)\b" % b"|".join(map(re.escape, SHARED_PATHS))
 _SEAFILE_PORT = re.compile(rb":(?:8000|8082|8083|8888|6233)(?:/|$|\s)")
 _HEADER = b"proxy_set_header"
 # The conditions under which all that comes in clear for the site is redirected.
-_IN_CLEAR = re.compile(rb"if\s*\(\s*\$(?:scheme|https|server_port|host|http_host|server_name)\b")
+_IN_CLEAR = re.compile(rb"if\s*\(\s*\$(?:scheme|https|server_port)\b")
+_FOR_ONE_NAME = re.compile(rb"if\s*\(\s*\$(?:host|http_host|server_name)\s*=\s*[\"']?([\w.-]+)[\"']?\s*\)")
+_HOST = re.compile(r"https://([^/:?$]*)")
 _VARIABLE = re.compile(rb"\$\{?(\w+)")
 # What proxies in front tell of how the client came: Apache's and nginx's ways, Synology's, Cloudflare's, Microsoft's.
 _FRONTS = frozenset(
@@ -37,14 +40,16 @@ _SOME_URIS = ("/", "/certbot-seafile", "/certbot-seafile/x.y")
 class Site:
     """The server blocks that answer for some names.
 
-    tls: those that answer over TLS. plain: those that answer for HTTP-01. nameless: (server, name) pairs where nginx
-    would choose another server unless the name is added. every: all server blocks that could take part. wildcards: what
-    was asked for, where the names of server blocks that it covers are among the domains instead.
+    tls: those that answer over TLS. plain: those that answer for HTTP-01. answers: (server, name) pairs, of both;
+    nameless: those where nginx would choose another server unless the name is added. every: all server blocks that
+    could take part. wildcards: what was asked for, where the names of server blocks that it covers are among the
+    domains instead.
     """
 
     domains: tuple[str, ...]
     tls: tuple[Server, ...]
     plain: tuple[Server, ...]
+    answers: tuple[tuple[Server, str], ...]
     nameless: tuple[tuple[Server, str], ...]
     every: tuple[Server, ...] = field(repr=False)
     wildcards: tuple[str, ...] = ()
@@ -53,6 +58,17 @@ class Site:
     def paths(self) -> tuple[str, ...]:
         """Return the files that hold the site."""
         return tuple(dict.fromkeys(server.path for server in (*self.plain, *self.tls)))
+
+    @cached_property
+    def secured(self) -> tuple[str, ...]:
+        """Return those of the domains for which one of its servers answers over TLS."""
+        tls = set(self.tls)
+        names = {name for server, name in self.answers if server in tls}
+        return tuple(domain for domain in self.domains if domain in names)
+
+    def names_of(self, server: Server) -> list[str]:
+        """Return those of the domains for which a server answers, in clear or over TLS."""
+        return [name for each, name in self.answers if each is server]
 
 
 def _is_seafile(server: Server) -> bool:
@@ -90,6 +106,7 @@ def site(
     """
     tls: dict[Server, None] = {}
     plain: dict[Server, None] = {}
+    answers: dict[tuple[Server, str], None] = {}
     nameless: dict[tuple[Server, str], None] = {}
     elsewhere: dict[Socket, Server] = {}
     for domain in domains:
@@ -103,6 +120,7 @@ def site(
                 elsewhere[socket] = server
                 continue
             (tls if is_tls else plain)[server] = None
+            answers[server, domain] = None
             if not is_chosen:
                 nameless[server, domain] = None
     # A router may forward to a block in clear, and only people know; not to what a block with TLS has beside that.
@@ -114,7 +132,46 @@ def site(
             f"CA looks: add `listen {http_port};` to it, or name the port that port 80 is forwarded to with "
             "--http-01-port"
         )
-    return Site(tuple(domains), tuple(tls), tuple(plain), tuple(nameless), tuple(every))
+    for domain in domains:
+        for server, is_chosen in _joined(every, tls, answers, domain):
+            answers[server, domain] = None
+            if not is_chosen:
+                nameless[server, domain] = None
+    return Site(tuple(domains), tuple(tls), tuple(plain), tuple(answers), tuple(nameless), tuple(every))
+
+
+def _joined(
+    every: Sequence[Server], tls: Collection[Server], answers: Collection[tuple[Server, str]], domain: str
+) -> list[tuple[Server, bool]]:
+    """Return the servers that are to answer over TLS for a domain which only blocks in clear have.
+
+    Those for the names that such a block has besides, or to which it redirects; where it redirects to the domain
+    itself, those that nginx chooses. With each, whether it needs no further name; none where it could not have one.
+    """
+    own = [server for server, name in answers if name == domain]
+    if any(server in tls for server in own):
+        return []
+    meant = [
+        server for server in own if domain.lower() in server.names or (_is_nameless(server) and _is_seafile(server))
+    ]
+    hosts = {host or domain for server in meant for host in _hosts_for(server, domain)}
+    names = {name for server, name in answers if server in meant or {name} == hosts} - {domain}
+    partners = dict.fromkeys(server for server, name in answers if server in tls and name in names)
+    is_address, joined = model.is_address(domain), []
+    for server in partners or (tls if is_address or domain in hosts else ()):
+        sockets = [socket for socket in server.sockets if server.is_tls(socket)]
+        here = [model.choose(every, socket, None if is_address else domain) is server for socket in sockets]
+        others = model.sockets(each for each in (*own, *partners) if each is not server)
+        can_have = bool(partners) and not is_address and server.sockets.keys().isdisjoint(others)
+        if any(here) or can_have:
+            joined.append((server, all(here) or not can_have))
+    return joined
+
+
+def _hosts_for(server: Server, domain: str) -> list[str]:
+    """Return the hosts to which a server redirects all that is asked for a domain; see _redirects()."""
+    redirects = _redirects(server) if redirects_all(server, [domain]) else []
+    return [host for name, host in redirects if name in (None, domain.lower())]
 
 
 def _answering(every: Sequence[Server], members: Sequence[Server], socket: Socket, domain: str) -> tuple[Server, bool]:
@@ -164,7 +221,7 @@ def speaks_tls(server: Server) -> bool:
 
 def _with_target(every: Sequence[Server], domain: str, members: list[Server]) -> list[Server]:
     """Return members with the nameless Seafile site to which they redirect: with TLS, they would do so without end."""
-    if any(_is_seafile(server) or speaks_tls(server) or not redirects_all(server) for server in members):
+    if any(_is_seafile(server) or speaks_tls(server) or not redirects_all(server, [domain]) for server in members):
         return members
     targets = [server for server in every if _is_nameless(server) and _is_seafile(server) and speaks_tls(server)]
     _refuse_several(domain, targets)
@@ -219,7 +276,22 @@ def _refuse_several(domain: str, candidates: Sequence[Server]) -> None:
 
 def serving(site: Site) -> list[Server]:
     """Return the servers in clear that are to speak TLS: not a catch-all beside them, where it answers challenges."""
-    return [server for server in site.plain if not _is_nameless(server) or _is_seafile(server)] or [*site.plain]
+    bare = _bare(site)
+    return [server for server in bare if not _is_nameless(server) or _is_seafile(server)] or bare
+
+
+def _bare(site: Site) -> list[Server]:
+    """Return the servers in clear for none of whose names another answers over TLS.
+
+    Where some have TLS, others that only a wildcard covers are left as they are, unless they are Seafile's.
+    """
+    secured = set(site.secured)
+    helped = {server for server, name in site.answers if name in secured}
+    bare = [server for server in site.plain if server not in helped]
+    if bare and site.tls and site.wildcards:
+        asked = {name for name in site.domains if not model.covers(site.wildcards, name)}
+        bare = [server for server in bare if _is_seafile(server) or not asked.isdisjoint(site.names_of(server))]
+    return bare
 
 
 def front(site: Site) -> Statement | None:
@@ -227,8 +299,7 @@ def front(site: Site) -> Statement | None:
 
     A site in clear that reads what a proxy has told it of the client, or tells Seahub of https itself.
     """
-    servers = () if site.tls else site.plain
-    for server in servers:
+    for server in _bare(site):
         mapped = _told_by_front(server.http)
         # Seafile's manual has such a map for OnlyOffice, with a front or without.
         offices = [location for location in server.level(b"location") if _OFFICE in b" ".join(location.arguments)]
@@ -261,16 +332,38 @@ def strangers(server: Server, domains: Sequence[str]) -> list[str]:
     return [name for name in plain if "." in name and name not in asked and not model.is_address(name)]
 
 
-def redirects_all(server: Server) -> bool:
-    """Tell whether the server redirects every plain request to https."""
-    levels = [server.statement, *(block for block in server.level(b"if") if _IN_CLEAR.search(block.written))]
+def redirects_all(server: Server, names: Collection[str] = ()) -> bool:
+    """Tell whether the server redirects every plain request to https. names: those that count; without, all it has."""
+    redirected = {name for name, _ in _redirects(server)}
+    return None in redirected or redirected >= {name.lower() for name in names or server.names}
+
+
+def leads_to_itself(server: Server, names: Collection[str]) -> bool:
+    """Tell whether the server redirects to https what is asked for one of the names, and to that same name."""
+    asked = {name.lower() for name in names}
+    return any(
+        host in ("", name) or (name is None and (host in asked or model.match_rank(server, host) is not None))
+        for name, host in _redirects(server)
+    )
+
+
+def _redirects(server: Server) -> list[tuple[str | None, str]]:
+    """Return for which names (None: all) the server redirects to https, and to which host ("": one of a variable)."""
+    levels: list[tuple[str | None, Statement]] = [(None, server.statement)]
+    for block in server.level(b"if"):
+        if one := _FOR_ONE_NAME.match(block.written):
+            levels.append((text(one[1]).lower(), block))
+        elif _IN_CLEAR.match(block.written):
+            levels.append((None, block))
     slash = (("", "/"), ("^~", "/"))
-    levels += [location for location in server.level(b"location") if model.location_path(location) in slash]
-    return any(_leads_to_https(statement) for level in levels for statement in level.named(b"return", b"rewrite"))
+    levels += [(None, each) for each in server.level(b"location") if model.location_path(each) in slash]
+    lines = ((name, line) for name, level in levels for line in level.named(b"return", b"rewrite"))
+    return [(name, host) for name, line in lines for host in _https_hosts(line)]
 
 
-def _leads_to_https(statement: Statement) -> bool:
-    words = statement.arguments
-    if statement.name == b"rewrite" and not all(model.matches(text(words[0]), uri) for uri in _SOME_URIS):
-        return False
-    return any(word.startswith(b"https://") for word in words)
+def _https_hosts(statement: Statement) -> list[str]:
+    """Return the host to which a return or rewrite of every request leads by https; none where it does not."""
+    words = [text(word) for word in statement.arguments]
+    if statement.name == b"rewrite" and not all(model.matches(words[0], uri) for uri in _SOME_URIS):
+        return []
+    return [host[1].lower() for host in map(_HOST.match, words) if host]

@@ -22,6 +22,7 @@ _TOKEN_URI = CHALLENGE_PATH + "certbot-seafile"
 
 _REDIRECTS = (b"return", b"rewrite", b"if")
 _HEADER = b"proxy_set_header"
+_HSTS = b"strict-transport-security"
 # What Seahub and the others need to know behind a proxy, as Seafile's manual says it.
 _TOLD = (b"Host $http_host", b"X-Forwarded-For $proxy_add_x_forwarded_for", b"X-Forwarded-Proto $scheme")
 _UPSTREAM_HOST = re.compile(rb"://([^/:\[]+)")
@@ -409,23 +410,23 @@ def add_tls(
 
     ports: of HTTP and of HTTPS. is_redirected: whether to redirect what comes in clear. Raises errors.SiteRefused.
     """
-    if find.redirects_all(server):  # over TLS too, without end
-        names = ", ".join(site.domains)
+    names = site.names_of(server)
+    if find.leads_to_itself(server, names):  # over TLS too, without end
         raise errors.SiteRefused(
-            f"{server} answers for {names} and only redirects to https, where no server block answers for it: put "
-            f"{names} into the server_name of the one that serves Seafile"
+            f"{server} answers for {', '.join(names)} and only redirects to https, where no server block answers for "
+            f"it: put {', '.join(names)} into the server_name of the one that serves Seafile, instead of this one's"
         )
     clear = [socket for socket in server.sockets if socket.port == ports[0] and not server.is_tls(socket)]
     _let_speak_tls(planned, server, ports[1])
     lines = _twins(planned, site, server, clear, ports[1], b"ssl")
     is_shared = any(socket.port == ports[1] for socket in server.spoken)
-    for name in site.domains if is_shared and (server, site.domains[0]) not in site.nameless else ():
-        if model.match_rank(server, name) is None:
+    for name in names if is_shared else ():
+        if (server, name) not in site.nameless and model.match_rank(server, name) is None:
             add_name(planned, server, name)
     if not server.level(b"listen"):
         lines.insert(0, b"listen 80;")
     _insert(planned, server, [*lines, *wanted.lines], _NEAR)
-    if is_redirected:
+    if is_redirected and not find.redirects_all(server, names):
         redirect(planned, server, ports, is_alone=False)
     _tell_seahub(planned, server)
 
@@ -542,10 +543,17 @@ def _has_header(statements: Sequence[Statement], name: bytes) -> bool:
 def add_hsts(planned: edits.Edits, server: Server) -> None:
     """Send Strict-Transport-Security for a year with every answer of the server (RFC 6797 6.1), unless it is sent.
 
-    A level's own headers hide those of the http level (ngx_http_headers_merge), so these are repeated.
+    A level's own headers hide those of all above (ngx_http_headers_merge): what the server's hide is repeated, and each
+    level inside that has some gets the line as well.
     """
     own = server.level(b"add_header")
     hidden = [] if own else server.http.named(b"add_header")
-    if not _has_header(own + hidden, b"strict-transport-security"):
-        line = b'add_header Strict-Transport-Security "max-age=31536000" always;'
-        _insert(planned, server, [*(statement.written for statement in hidden), line], _NEAR)
+    sent = [header.written for header in own + hidden if _has_header([header], _HSTS)]
+    lines = sent[:1] or [b'add_header Strict-Transport-Security "max-age=31536000" always;']
+    if not sent:
+        _insert(planned, server, [*(statement.written for statement in hidden), *lines], _NEAR)
+    inner = (statement for statement in server.statement.walk() if statement.name in (b"location", b"if"))
+    for level in {(each.path, each.directive.start): each for each in inner}.values():  # a file may stand in several
+        headers = level.named(b"add_header")
+        if headers and not _has_header(headers, _HSTS):
+            planned.insert_after(_at(level, headers[-1]), lines)

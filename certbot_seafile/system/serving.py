@@ -166,7 +166,7 @@ def handshakes(lineage: Lineage, site: find.Site) -> Iterator[tuple[str, Endpoin
     """Yield what a TLS client is handed for each name at each listen address of the site. Raises errors.NotServed."""
     is_paired = why_paired(lineage, site) is not None
     ciphers = {"rsa": b"aRSA", "ecdsa": b"aECDSA"}.get(lineage.key_type) if is_paired else None
-    for name in site.domains:
+    for name in site.secured if find.front(site) else site.domains:
         for endpoint in endpoints(site.tls, tls=True):
             yield name, endpoint, handshake.perform(endpoint, name, ciphers=ciphers)
 
@@ -259,7 +259,7 @@ def _owner(context: Context, lineage: Lineage, named: Collection[str], names: It
 
 def why_no_ecdsa(context: Context, site: find.Site) -> str | None:
     """Return why a TLS client could not be served an ECDSA certificate by the site; None where one could."""
-    for server in site.tls or ([] if find.front(site) else find.serving(site)):
+    for server in (*site.tls, *(() if find.front(site) else find.serving(site))):
         ciphers = server.effective(b"ssl_ciphers")
         if ciphers is None or all("TLSv1.3" in _protocols(context, each) for each in _leading(context, site, server)):
             continue
@@ -275,7 +275,8 @@ def _leading(context: Context, site: find.Site, server: Server) -> list[Server]:
     """
     port = context.options.https_port
     places = (
-        model.socket_at(site.every, Socket(each.address, each.port if site.tls else port)) for each in server.sockets
+        model.socket_at(site.every, Socket(each.address, each.port if server in site.tls else port))
+        for each in server.sockets
     )
     leading = (model.default_server(site.every, each) for each in places if each and b"ssl" in server.spoken[each])
     return [server, *filter(None, leading)]

@@ -88,7 +88,7 @@ def _plan(
                 plan.add_name(planned, server, domain)
         for server in site.tls:
             plan.install(planned, server, certificate, options.https_port)
-        if not site.tls and find.front(site) is None:
+        if find.front(site) is None:
             ports = options.http_port, options.https_port
             for server in find.serving(site):
                 plan.add_tls(planned, site, server, certificate, ports, not options.no_redirect)

@@ -11,6 +11,9 @@ import pytest
 from OpenSSL import SSL
 
 from certbot_seafile import errors
+from certbot_seafile.system import handshake
+from certbot_seafile.system.handshake import Endpoint
+from certbot_seafile.usecases import deploy, enhance
 from e2e import minted, road, shapes
 from e2e.shapes import NAME
 from e2e.test_shapes import certonly, changed
@@ -143,6 +146,45 @@ def begin(world: World, site: str) -> None:
     """Write the site and start nginx; there is no CA."""
     world.write_site(road.SITE_NAME, world.adapt(site.encode(), {8080: world.other_http_port}))
     world.start_nginx()
+
+
+SECOND = "second.example.com"
+
+
+def begin_two(world: World, first: str) -> None:
+    """Start nginx with a site, and a second one in a file of its own that has no TLS."""
+    second = shapes.plain(SEAFILE.replace('"seafile"', '"second"')).replace(NAME, SECOND)
+    world.write_site("second", world.adapt(second.encode()))
+    begin(world, first)
+
+
+def answer(world: World, name: str, *, tls: bool) -> str:
+    """Return the body of what is answered to a name."""
+    place = Endpoint("127.0.0.1", world.https_port if tls else world.http_port)
+    return handshake.get(place, name, "/", tls=tls).body.decode()
+
+
+def test_each_name_of_a_certificate_is_served_by_its_own_block(world: World) -> None:
+    """TLS for the one does not stand in for the other, whose redirect leads to its own site."""
+    begin_two(world, shapes.plain() + shapes.tls(SEAFILE))
+    chosen = minted.options(world)
+    deploy.deploy(minted.context(world, chosen), minted.mint(world, NAME, chosen, names=[NAME, SECOND]))
+    assert [answer(world, name, tls=True) for name in (NAME, SECOND)] == ["seafile", "second"]
+    assert world.handshake(SECOND).certificate == world.leaf(NAME)
+    assert world.fetch(SECOND, "/").stdout.startswith("HTTP/1.1 301")
+    assert b"second" not in (world.sites / road.SITE_NAME).read_bytes()
+
+
+def test_a_block_whose_name_has_no_tls_is_not_redirected(world: World) -> None:
+    """Another site would answer there."""
+    begin_two(world, shapes.plain(SEAFILE) + shapes.tls(SEAFILE))
+    chosen = minted.options(world)
+    minted.mint(world, NAME, chosen, names=[NAME, SECOND])
+    enhance.enhance(minted.context(world, chosen), NAME, "redirect")
+    with pytest.raises(errors.Error, match=f"no TLS for {SECOND}"):
+        enhance.enhance(minted.context(world, chosen), SECOND, "redirect")
+    assert world.fetch(NAME, "/").stdout.startswith("HTTP/1.1 301")
+    assert answer(world, SECOND, tls=False) == "second"
 
 
 def test_challenges_answered_by_an_alias_stay_so(world: World) -> None:

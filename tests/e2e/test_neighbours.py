@@ -152,6 +152,31 @@ def test_an_address_of_another_machine_is_not_looked_at(world: World, is_only: b
     assert [sentence.partition(",")[0] for sentence in told] == [f"Not looked at: 192.0.2.1:{world.https_port}"]
 
 
+HSTS = "ensure-http-header", "Strict-Transport-Security"
+
+
+def test_an_enhancement_edits_only_what_answers_for_its_name(world: World) -> None:
+    """Not the other blocks of the certificate."""
+    blocks = {"a": server("HTTP, HTTPS ssl", NAME, PAIR + SEAFILE), "b": server("HTTP, HTTPS ssl", BLOG, PAIR)}
+    build(world, Neighbourhood(blocks, {}))
+    chosen, before = minted.options(world), (world.sites / "a").read_bytes()
+    minted.mint(world, NAME, chosen, names=[NAME, BLOG])
+    for enhancement in (HSTS, ("redirect",)):
+        enhance.enhance(minted.context(world, chosen), BLOG, *enhancement)
+    assert (world.sites / "a").read_bytes() == before
+    assert "Strict" in (world.sites / "b").read_text()
+
+
+def test_an_enhancement_is_of_the_certificate_that_certbot_names(world: World) -> None:
+    """A block that has all its names is edited as it is, though another certificate has some of them."""
+    build(world, Neighbourhood({"b": server("HTTP, HTTPS ssl", f"{BLOG} wiki.example.org", PAIR)}, {}))
+    chosen = minted.options(world)
+    minted.mint(world, BLOG, chosen, names=[BLOG])
+    minted.mint(world, "second", chosen, names=[BLOG, "wiki.example.org"])
+    enhance.enhance(minted.context(world, chosen), BLOG, *HSTS, cert_name="second")
+    assert (world.sites / "b").read_text().count("server {") == 1
+
+
 def look(world: World, endpoint: Endpoint, name: str) -> object:
     """Return what a client of name is answered: status, redirect and body of some URIs, or the certificate."""
     if endpoint.port == world.http_port:

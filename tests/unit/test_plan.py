@@ -430,6 +430,8 @@ REDIRECTING = {
     "what comes in clear": ("    if ($scheme = http) { return 301 https://$host$request_uri; }\n", True),
     "some browsers": ("    if ($http_user_agent ~ x) { return 301 https://old.example.org/; }\n", False),
     "in the location for all": ("    location / { return 301 https://$host$request_uri; }\n", True),
+    "its one name": (f"    if ($host = {NAME}) {{ return 301 https://$host$request_uri; }} return 404;\n", True),
+    "another name": (f"    if ($host = www.{NAME}) {{ return 301 https://{NAME}$request_uri; }}\n", False),
     "in another location": ("    location /blog { return 301 https://$host$request_uri; }\n", False),
 }
 
@@ -438,6 +440,16 @@ REDIRECTING = {
 def test_a_redirect_of_a_part_is_no_redirect(lines: str, is_whole: bool) -> None:
     """Only where all that comes in clear is redirected, nothing is left to do."""
     assert find.redirects_all(site_of({"/sites/1": plain(lines)}).plain[0]) == is_whole
+
+
+def test_redirects_of_each_name_are_a_redirect_of_all() -> None:
+    """One of the names is not all; the names that a question is about may be fewer than the server has."""
+    www = f"    if ($host = www.{NAME}) {{ return 301 https://{NAME}$request_uri; }}\n"
+    own = f"    if ($host = '{NAME}') {{ return 301 https://{NAME}$request_uri; }}\n"
+    (some,) = site_of({"/sites/1": plain(www, f"{NAME} www.{NAME}")}).plain
+    (every,) = site_of({"/sites/1": plain(www + own, f"{NAME} WWW.{NAME}")}).plain
+    assert (find.redirects_all(some), find.redirects_all(every)) == (False, True)
+    assert find.redirects_all(some, [f"www.{NAME}"])
 
 
 def test_a_redirect_stands_below_the_guard() -> None:
@@ -572,3 +584,36 @@ def test_hsts_of_the_http_level_is_enough() -> None:
     planned = edits.Edits()
     plan.add_hsts(planned, site_of({"nginx.conf": http, "/sites/1": tls(CERTIFICATE)}).tls[0])
     assert not planned
+
+
+LINE = 'add_header Strict-Transport-Security "max-age=31536000" always;'
+OWN_HEADER = "add_header X-Frame-Options DENY;"
+
+
+def with_hsts(contents: Files) -> Files:
+    """Return the files once the site sends Strict-Transport-Security; a second time, nothing is planned."""
+    planned, again = edits.Edits(), edits.Edits()
+    plan.add_hsts(planned, site_of(contents).tls[0])
+    new = after(contents, planned)
+    plan.add_hsts(again, site_of(new).tls[0])
+    assert not again
+    return new
+
+
+def test_hsts_is_sent_by_each_level_that_has_headers_of_its_own() -> None:
+    """They would hide the server's line; a level without any inherits it."""
+    inner = f"        if ($arg_x) {{\n            {OWN_HEADER}\n        }}\n"
+    lines = f"    location / {{\n        {OWN_HEADER}\n{inner}    }}\n    location /b {{\n        expires 1d;\n    }}\n"
+    new = with_hsts({"/sites/1": tls(CERTIFICATE + lines)})["/sites/1"]
+    assert f"        {OWN_HEADER}\n        {LINE}\n" in new
+    assert f"            {OWN_HEADER}\n            {LINE}\n" in new
+    assert new.count(LINE) == 3
+
+
+def test_hsts_that_a_person_wrote_is_repeated_as_it_is() -> None:
+    """Where a location hides it, in a file that the location includes as well, which stays as it is."""
+    stronger = "add_header Strict-Transport-Security max-age=63072000;"
+    location = "    location / {\n        include /headers;\n    }\n"
+    new = with_hsts({"/sites/1": tls(f"{CERTIFICATE}    {stronger}\n{location}"), "/headers": f"{OWN_HEADER}\n"})
+    assert f"        include /headers;\n        {stronger}\n" in new["/sites/1"]
+    assert (new["/sites/1"].count("Strict"), new["/headers"]) == (2, f"{OWN_HEADER}\n")

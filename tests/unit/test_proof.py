@@ -54,7 +54,7 @@ def add_everything(planned: edits.Edits, site: find.Site) -> None:
         plan.add_plain_server(planned, site, site.tls[0], CHALLENGE, 80)
     for block in site.tls:
         plan.install(planned, block, CERTIFICATE)
-    for block in site.plain if not site.tls else ():
+    for block in find.serving(site):
         plan.add_tls(planned, site, block, CERTIFICATE, (80, 443), True)
 
 
@@ -280,6 +280,77 @@ def test_a_redirect_that_leads_nowhere_is_refused() -> None:
     """TLS in it would redirect to itself."""
     with pytest.raises(errors.SiteRefused, match="only redirects to https"):
         deployed({"/sites/a": server("80", A, REDIRECT)})
+
+
+WWW = f"www.{A}"
+OTHER = server("443 ssl", B, PAIR)
+TO_A = f"    return 301 https://{A}$request_uri;\n"
+PAIRED = server("80", A, REDIRECT) + server("443 ssl", A, PAIR + SEAFILE)
+
+
+def test_each_name_gets_tls_where_it_has_none() -> None:
+    """That another name of the certificate has TLS is of no help to it."""
+    new = deployed({"/sites/a": PAIRED, "/sites/b": server("80", B, SEAFILE)}, A, B)
+    assert certificate(new, A) == certificate(new, B) == NEW
+    assert answering(new, "*:443", B).path == "/sites/b"
+    assert find.redirects_all(answering(new, "*:80", B))
+    assert B not in new["/sites/a"]
+
+
+@pytest.mark.parametrize("www", [server("80", WWW, TO_A), server("80", f"{A} {WWW}", TO_A)])
+def test_a_name_that_is_only_redirected_is_answered_where_it_leads(www: str) -> None:
+    """The block that has its target over TLS gets the name."""
+    new = deployed({"/sites/0": OTHER, "/sites/a": www + PAIRED}, A, WWW)
+    assert certificate(new, WWW) == NEW
+    assert new["/sites/a"].count("ssl;") == 1
+    assert certificate(new, B) == ["/old.pem"]
+
+
+def test_a_name_that_is_redirected_to_itself_is_answered_by_whom_nginx_chooses() -> None:
+    """The site itself, by default: nothing is to be added. Another site: refused, and the advice works."""
+    alone = server("80", WWW, REDIRECT)
+    new = deployed({"/sites/a": alone + PAIRED}, A, WWW)
+    assert certificate(new, WWW) == NEW
+    assert new["/sites/a"].count(WWW) == 1
+    with pytest.raises(errors.SiteRefused, match=f"put {WWW} into the server_name of .*, instead of this one's"):
+        deployed({"/sites/0": OTHER, "/sites/a": alone + PAIRED}, A, WWW)
+    new = deployed({"/sites/0": OTHER, "/sites/a": PAIRED.replace(f"{A};", f"{A} {WWW};")}, A, WWW)
+    assert certificate(new, WWW) == NEW
+
+
+BOTH = server("80, 443 ssl", A, PAIR + SEAFILE)
+
+
+@pytest.mark.parametrize("apex", [BOTH, server("80", A, SEAFILE)])
+def test_a_redirect_to_another_name_speaks_tls_itself(apex: str) -> None:
+    """Where its target cannot have the name, for two blocks would have it in clear; it leads in no circle."""
+    new = deployed({"/sites/0": OTHER, "/sites/a": server("80", WWW, TO_A) + apex}, A, WWW)
+    assert certificate(new, A) == certificate(new, WWW) == NEW
+    assert answering(new, "*:443", WWW).names == (WWW,)
+    assert "$host" not in new["/sites/a"].partition(f"server_name {A};")[0]
+
+
+def test_a_redirect_of_one_name_to_itself_is_refused() -> None:
+    """With TLS, it would go on without end."""
+    lines = f"    if ($host = {A}) {{ return 301 https://$host$request_uri; }}\n"
+    with pytest.raises(errors.SiteRefused, match="only redirects to https"):
+        deployed({"/sites/a": server("80", f"{A} {WWW}", lines + SEAFILE)}, A, WWW)
+
+
+def test_an_address_is_answered_by_the_default_server_for_tls() -> None:
+    """Its clients name no server, so a block of its own would not be chosen."""
+    new = deployed({"/sites/a": PAIRED, "/sites/b": server("80 default_server", "_", SEAFILE)}, A, "192.0.2.1")
+    assert certificate(new, None) == NEW
+    assert "ssl" not in new["/sites/b"]
+
+
+def test_what_only_a_wildcard_covers_stays_in_clear() -> None:
+    """Nobody has asked for TLS there, unless it is Seafile."""
+    wiki, second = server("80", "wiki.seafile.com", "    root /srv;\n"), server("80", "new.seafile.com", SEAFILE)
+    site = site_of(configuration({"nginx.conf": HTTP, "/sites/a": PAIRED + wiki + second}), A, "wiki.seafile.com",
+                   "new.seafile.com")  # fmt: skip
+    site = replace(site, wildcards=("*.seafile.com",))
+    assert [block.names for block in find.serving(site)] == [("new.seafile.com",)]
 
 
 def test_a_named_file_with_several_sites_and_none_for_the_name_is_refused() -> None:
