@@ -151,9 +151,9 @@ def wait_for(context: Context, check: Callable[[], None], seconds: float | None 
 def verify_served(context: Context, lineage: Lineage, seconds: float | None = None) -> None:
     """Wait until a TLS client is handed the lineage's leaf, and a sealed version's staple, at every listen address.
 
-    Raises errors.NotServed after so many seconds; None: see wait_for().
+    Names that are another's are left out. Raises errors.NotServed after so many seconds; None: see wait_for().
     """
-    site = find_site(context, lineage.names)
+    site, _ = own_site(context, lineage)
     every = endpoints(site.tls, tls=True, is_everywhere=True)
     elsewhere = [endpoint for endpoint in every if not handshake.is_here(endpoint.address)]
     if elsewhere:
@@ -230,7 +230,18 @@ def _named_by(server: Server) -> set[str]:
     return {os.fsdecode(line.arguments[0]) for line in server.level(b"ssl_certificate")}
 
 
-def owners(context: Context, lineage: Lineage, site: find.Site) -> dict[str, str]:
+def own_site(context: Context, lineage: Lineage) -> tuple[find.Site, dict[str, str]]:
+    """Return the site for those of the lineage's names that are its own, else for all; the others with whose they are.
+
+    Raises errors.SiteNotFound, errors.SiteRefused, errors.SyntaxRefused.
+    """
+    site = find_site(context, lineage.names)
+    others = _owners(context, lineage, site)
+    own = [name for name in site.domains if name not in others]
+    return (find_site(context, own) if others and own else site), others
+
+
+def _owners(context: Context, lineage: Lineage, site: find.Site) -> dict[str, str]:
     """Return those of the site's names that are served by another valid lineage like this one, with that one's name.
 
     Such a one is named in each server block that answers for the name over TLS, where this one is not, and is for all

@@ -66,13 +66,13 @@ def deploy(context: Context, lineage: Lineage, *, is_upkeep: bool = False) -> No
 
 def _own_part(context: Context, lineage: Lineage) -> Lineage | None:
     """Return the lineage for those of its names that the site leaves to it; None, which is said, where it has none."""
-    site = serving.find_site(context, lineage.names)
-    if not (owners := serving.owners(context, lineage, site)):
+    site, others = serving.own_site(context, lineage)
+    if not others:
         return lineage
-    if own := tuple(name for name in site.domains if name not in owners):
-        return replace(lineage, for_names=own)
+    if not others.keys() >= set(site.domains):
+        return replace(lineage, for_names=site.domains)
     context.say(
-        f"Left alone: the site has the certificate {', '.join(dict.fromkeys(owners.values()))}, which is for the names "
+        f"Left alone: the site has the certificate {', '.join(dict.fromkeys(others.values()))}, which is for the names "
         f"of {lineage.name} too; `certbot delete` removes the one that is not needed, `certbot-seafile deploy "
         f"--cert-name {lineage.name}` puts this one into the site"
     )

@@ -136,10 +136,7 @@ def standing(context: Context, lineage: Lineage) -> Standing:
     others: dict[str, str] = {}
     handshakes: list[Handshake] = []
     try:
-        site = serving.find_site(context, lineage.names)
-        others = serving.owners(context, lineage, site)
-        if own := [name for name in site.domains if name not in others]:
-            site = serving.find_site(context, own)
+        site, others = serving.own_site(context, lineage)
         handshakes = [handed for _, _, handed in serving.handshakes(current, site)]
         failure = None if handshakes or find.front(site) else "no server block of the site speaks TLS"
     except errors.Error as error:

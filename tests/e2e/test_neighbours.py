@@ -359,6 +359,7 @@ def test_two_certificates_share_a_name_and_do_not_take_turns(world: World) -> No
     for lineage in (first, third, "w", first, third):
         deploy.keep(minted.context(world, chosen), minted.load(world, lineage))
     assert (snapshot(world.server_root), world.reloads()) == (before, reloads)
+    serving.verify_served(minted.context(world, chosen), minted.load(world, first))
     standing = status.standing(minted.context(world, chosen), minted.load(world, first))
     assert (standing.is_current, standing.others) == (True, {second: third})
     told = world.seafile("check", "--root", world.folder, "--cert-name", first, check=False).stdout
