@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,15 @@ def test_a_deployment_is_whole_where_nothing_can_be_told(undone: World, redirect
     assert "certbot-seafile" in road.renewal(undone)["renew_hook"]
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C reach what this process starts, also where a shell has started it in the background."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+@pytest.mark.usefixtures("_interruptible")
 @pytest.mark.parametrize("moment", ["-t", "-s reload"])
 def test_ctrl_c_puts_the_site_back(undone: World, moment: str) -> None:
     """Pressed while nginx tests or reloads: one line, exit code 1, the site as before; the next run goes through."""

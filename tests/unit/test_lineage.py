@@ -36,7 +36,7 @@ def test_anything_else_is_refused(config_dir: Path, path: str) -> None:
 
 NAMES = {"home.seafile.com": True, "a-0001": True, "2001:db8::1": True, "X_1": True, "$host": False, "a;b": False,
          "a b": False, "a\nssl_verify_client on;": False, "*": False, "a'b": False, 'a"b': False, "../x": False,
-         "x.conf": False, "-x": False, ".x": False, "": False, "a{b": False}  # fmt: skip
+         "x.conf": False, "-x": False, ".x": False, "": False, "a{b": False, "a$b": False}  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "is_good"), NAMES.items())
