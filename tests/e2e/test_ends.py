@@ -129,7 +129,7 @@ def test_ctrl_c_puts_the_site_back(undone: World, moment: str) -> None:
     site, renewal = road.site_bytes(undone), road.renewal(undone)
     real = undone.nginx_ctl.read_bytes()
     edited = 'grep -q "live/home" "$site"'
-    failing_nginx(undone, f'case "$*" in "{moment}") {edited} && {{ kill -INT $PPID; sleep 1; }};; esac')
+    failing_nginx(undone, f'case "$*" in "{moment}") {edited} && {{ kill -INT $PPID; exec sleep 1; }};; esac')
     run = undone.seafile("deploy", "--cert-name", road.NAME, check=False)
     undone.nginx_ctl.write_bytes(real)
     assert run.stderr.splitlines()[-1] == "certbot-seafile: interrupted; the next run goes on from here"
