@@ -76,7 +76,8 @@ def resume(context: Context, lineage: Paths, for_names: Sequence[str] = ()) -> V
     """Go on where a killed run had written or named a version; return the one that is served then, None without.
 
     Where nginx or a client refuses it, and not the version before, that one comes back. Raises errors.Error where
-    neither is to blame: nginx is off, or refuses somebody else's line. for_names: see Version.
+    neither is to blame: nginx is off, or refuses somebody else's line. A sole one that is refused counts as none, and
+    stays on disk. for_names: see Version.
     """
     is_named = os.path.lexists(lineage.snippet_path)
     versions.repair(lineage)
@@ -89,6 +90,9 @@ def resume(context: Context, lineage: Paths, for_names: Sequence[str] = ()) -> V
     try:
         load(context, version)
     except (errors.ConfigurationRefused, errors.NotServed) as refused:
+        context.nginx.changed()
+        if versions.before(version) is None and install.including(context, version):
+            return None  # it stays until another one takes its place
         earlier = _go_back(context, version, refused)
         logger.warning("%s: what was served before is served again: %s", version.name, refused)
         return earlier
@@ -102,9 +106,6 @@ def _go_back(context: Context, version: Version, refused: errors.Error) -> Versi
     version where it can start with neither.
     """
     earlier, present = versions.before(version), files.read_if_present(version.snippet_path)
-    context.nginx.changed()
-    if earlier is None and install.including(context, version):
-        raise refused
     snippet = None if earlier is None else earlier.snippet(earlier.stored_response())
     store.put([(version.snippet_path, snippet)])
     context.nginx.changed()

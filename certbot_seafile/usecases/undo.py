@@ -44,8 +44,8 @@ def undo(context: Context, names: Sequence[str], *, is_whole: bool = False) -> l
     with files.lock(context.lock_path):
         challenge.clean_up(context)
         before = context.nginx.configuration()
-        if not is_whole:
-            _refuse_covered(context, names, owners)
+        if not is_whole and any(os.path.lexists(paths(context, name).renewal_path) for name in names):
+            _refuse_covered(context, names, owners)  # of one that is deleted, what can go is to go
         taken = writing.take_out_edits(context, None if is_whole else owners)
         context.nginx.changed()
         _tell_others(context, before, owners, {each.path for each in taken})
