@@ -175,7 +175,7 @@ def _hosts_for(server: Server, domain: str) -> list[str]:
 
 
 def _answering(every: Sequence[Server], members: Sequence[Server], socket: Socket, domain: str) -> tuple[Server, bool]:
-    """Return the member that answers (or is to answer) on a socket of theirs, and whether nginx chooses it already."""
+    """Return the member that answers (or is to) on one of their sockets, and whether nginx chooses it already."""
     is_address, member = model.is_address(domain), model.on_socket(members, socket)[0]
     chosen = model.choose(every, socket, None if is_address and member.is_tls(socket) else domain)
     if chosen is not None and chosen in members:

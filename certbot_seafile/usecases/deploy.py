@@ -65,7 +65,7 @@ def deploy(context: Context, lineage: Lineage, *, is_upkeep: bool = False) -> No
 
 
 def _own_part(context: Context, lineage: Lineage) -> Lineage | None:
-    """Return the lineage for those of its names that the site leaves to it; None, which is said, where it has none."""
+    """Return the lineage for those of its names that the site leaves to it; None, with a message, where it has none."""
     site, others = serving.own_site(context, lineage)
     if not others:
         return lineage

@@ -117,7 +117,7 @@ def test_taking_out_leaves_a_line_that_both_changed() -> None:
 
 
 def test_no_line_is_ours_that_stood_there_before() -> None:
-    """Where a person's lines are among those that we inserted, too, none of theirs is named."""
+    """Where a person's lines are among those that we inserted, too, none of those is named."""
     before = b"server {\n    listen 80;\n    a 1;\n}\n"
     after = before + b"server {\n    listen 80;\n    ours 1;\n    a 1;\n}\n"
     assert edits.left_lines(before, after, before, before) == []

@@ -231,7 +231,7 @@ def test_a_port_of_tls_in_clear_speaks_tls_from_then_on() -> None:
 
 
 def test_a_socket_for_both_families_is_shared() -> None:
-    """A running nginx could not open another for IPv4; what is said of the socket itself stands once."""
+    """A running nginx could not open another for IPv4; the words for the socket itself stand once."""
     other = OTHER.replace("443 ssl", "[::]:443 ssl ipv6only=off")
     new = with_tls({"/sites/0": other, "/sites/1": plain("    listen [::]:80;\n" + SEAHUB), "/shared.conf": ""})
     assert "    listen [::]:443 ssl;\n" in new["/sites/1"]
