@@ -148,12 +148,17 @@ def ensure_staple(
 # --- store, load, withdraw -------------------------------------------------------------------------------------------
 
 
+def reload_mark(context: Context) -> records.Mark:
+    """Return whether the context's nginx must reload."""
+    return records.Mark(context.state_dir, context.options.ctl, context.options.server_root)
+
+
 class Round:
     """One nginx's round: lineages' staples are written, nginx loads them once, what it no longer names is removed."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self._mark = records.Mark(context.state_dir, context.options.ctl, context.options.server_root)
+        self._mark = reload_mark(context)
         self.must_reload = self._mark.is_set
         self._loading: dict[str, Record] = {}
         self._unnamed: list[str] = []

@@ -91,7 +91,7 @@ def _reload(context: Context) -> None:
     except errors.NginxRefused:
         if not context.nginx.is_stopped:
             raise
-    records.Mark(context.state_dir, context.options.ctl, context.options.server_root).clear()
+    store.reload_mark(context).clear()
 
 
 def _tell_others(context: Context, before: Configuration, names: Collection[str], paths: Collection[str]) -> None:
